@@ -1,0 +1,166 @@
+//! The only caller of the system clock.
+//!
+//! Everything that depends on the time takes a [`Clock`], so that a test states the time instead of
+//! sleeping. Deadlines on sockets are the runtime's timers and not here.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// A moment in wall-clock time, in milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// The moment `seconds` after the epoch.
+    pub const fn from_secs(seconds: u64) -> Self {
+        Self(seconds.saturating_mul(1000))
+    }
+
+    /// The moment `millis` milliseconds after the epoch.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// Whole seconds since the epoch, rounded down.
+    pub const fn as_secs(self) -> u64 {
+        self.0 / 1000
+    }
+
+    /// Milliseconds since the epoch.
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// How long ago `earlier` was; zero when it lies ahead, as after a clock was set back.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+
+    /// RFC 3339 in UTC with milliseconds, as logs and tables show it.
+    pub fn rfc3339(self) -> String {
+        let nanos = i128::from(self.0) * 1_000_000;
+        OffsetDateTime::from_unix_timestamp_nanos(nanos)
+            .ok()
+            .and_then(|moment| moment.format(&Rfc3339).ok())
+            .unwrap_or_else(|| format!("@{}", self.0))
+    }
+}
+
+impl Add<Duration> for Timestamp {
+    type Output = Self;
+
+    fn add(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(millis(span)))
+    }
+}
+
+impl Sub<Duration> for Timestamp {
+    type Output = Self;
+
+    fn sub(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(span)))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.rfc3339())
+    }
+}
+
+/// Tells the time. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    System { started: Instant },
+    Manual(ManualClock),
+}
+
+impl Clock {
+    /// The clock of the machine.
+    pub fn system() -> Self {
+        Self(Source::System { started: Instant::now() })
+    }
+
+    /// A clock that stands still until `hand` moves it.
+    pub fn manual(hand: &ManualClock) -> Self {
+        Self(Source::Manual(hand.clone()))
+    }
+
+    /// Wall-clock time: what expiry is judged by. It can jump.
+    pub fn now(&self) -> Timestamp {
+        match &self.0 {
+            Source::System { .. } => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                Timestamp(millis(since))
+            }
+            Source::Manual(hand) => Timestamp(hand.wall.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// Time since this clock was made, which never goes back: what delays and windows are counted by.
+    pub fn monotonic(&self) -> Duration {
+        match &self.0 {
+            Source::System { started } => started.elapsed(),
+            Source::Manual(hand) => Duration::from_millis(hand.elapsed.load(Ordering::SeqCst)),
+        }
+    }
+}
+
+/// The hand of a manual clock.
+#[derive(Clone, Debug)]
+pub struct ManualClock {
+    wall: Arc<AtomicU64>,
+    elapsed: Arc<AtomicU64>,
+}
+
+impl ManualClock {
+    /// A clock that shows `start`.
+    pub fn at(start: Timestamp) -> Self {
+        Self { wall: Arc::new(AtomicU64::new(start.0)), elapsed: Arc::new(AtomicU64::new(0)) }
+    }
+
+    /// Lets `span` pass: both the wall-clock and the monotonic time move.
+    pub fn advance(&self, span: Duration) {
+        self.wall.fetch_add(millis(span), Ordering::SeqCst);
+        self.elapsed.fetch_add(millis(span), Ordering::SeqCst);
+    }
+
+    /// Sets the wall clock, as an operator or NTP would; monotonic time does not notice.
+    pub fn set_wall(&self, moment: Timestamp) {
+        self.wall.store(moment.0, Ordering::SeqCst);
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_a_moment_as_rfc_3339() {
+        assert_eq!(Timestamp::from_millis(1_700_000_000_123).rfc3339(), "2023-11-14T22:13:20.123Z");
+    }
+
+    #[test]
+    fn a_clock_set_back_gives_no_negative_time() {
+        let hand = ManualClock::at(Timestamp::from_secs(1000));
+        let clock = Clock::manual(&hand);
+        let before = clock.now();
+        hand.set_wall(Timestamp::from_secs(10));
+        assert_eq!(clock.now().since(before), Duration::ZERO);
+        hand.advance(Duration::from_secs(5));
+        assert_eq!(clock.monotonic(), Duration::from_secs(5));
+    }
+}
