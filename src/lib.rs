@@ -17,3 +17,7 @@
 
 pub mod clock;
 pub mod secret;
+
+pub mod message;
+pub mod pattern;
+pub mod policy;

@@ -1,0 +1,309 @@
+//! The one body type: what the gateway answers itself, what a client sends, what an upstream answers.
+//!
+//! Frames pass through one at a time and are never collected. A body that was cut ends in an error, so that
+//! hyper breaks the connection off instead of ending the message as if it were whole.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use super::loan::Lent;
+
+/// A body of any origin.
+#[derive(Default)]
+pub struct Body {
+    kind: Kind,
+    sent: u64,
+    whole: bool,
+    watcher: Option<Arc<dyn Watcher>>,
+}
+
+#[derive(Default)]
+enum Kind {
+    #[default]
+    Empty,
+    Full(Bytes),
+    Client(Lent),
+    Upstream(FromUpstream),
+}
+
+/// Learns how a body ended.
+pub trait Watcher: Send + Sync {
+    /// The body is over after `sent` bytes of data.
+    fn ended(&self, end: End, sent: u64);
+}
+
+/// How a body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// To its last byte.
+    Whole,
+    /// Before its end: an error, or nobody wanted the rest.
+    Cut,
+}
+
+/// What an answer is held by for as long as its body streams.
+pub trait Tether: Send + Sync {
+    /// Resolves when the stream must end.
+    fn cut(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+}
+
+/// Why a body ended before its end.
+#[derive(Debug)]
+pub enum BodyError {
+    /// The client sent more than allowed.
+    TooLarge,
+    /// The client stopped sending.
+    ClientStalled,
+    /// The client's framing is broken, or it left.
+    ClientBroken(hyper::Error),
+    /// The upstream's framing is broken, or its connection ended.
+    UpstreamCut(hyper::Error),
+    /// The upstream stopped sending.
+    UpstreamStalled,
+    /// What allowed the request has ended.
+    LeaseEnded,
+}
+
+impl Body {
+    /// No body.
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// A body that is there already.
+    pub fn full(data: impl Into<Bytes>) -> Self {
+        let data = data.into();
+        if data.is_empty() { Self::empty() } else { Self::of(Kind::Full(data)) }
+    }
+
+    /// A client's body, on loan to an attempt to forward it.
+    pub(crate) fn lent(lent: Lent) -> Self {
+        Self::of(Kind::Client(lent))
+    }
+
+    /// An upstream's body. It may pause for `between` at most and ends when `tether` says so.
+    pub fn from_upstream(incoming: Incoming, between: Option<Duration>, tether: Option<Arc<dyn Tether>>) -> Self {
+        if http_body::Body::is_end_stream(&incoming) {
+            return Self::empty();
+        }
+        Self::of(Kind::Upstream(FromUpstream { incoming, between, pause: None, tether, cut: None }))
+    }
+
+    /// The same body, its end told to `watcher`.
+    #[must_use]
+    pub fn watched(mut self, watcher: Arc<dyn Watcher>) -> Self {
+        self.watcher = Some(watcher);
+        self
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self { kind, sent: 0, whole: false, watcher: None }
+    }
+
+    fn poll_kind(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.kind {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Full(data) => {
+                let data = std::mem::take(data);
+                self.kind = Kind::Empty;
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Kind::Client(lent) => lent.poll_frame(cx),
+            Kind::Upstream(upstream) => upstream.poll_frame(cx),
+        }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = self.poll_kind(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    self.sent += data.len() as u64;
+                }
+            }
+            Poll::Ready(None) => self.whole = true,
+            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Empty => true,
+            Kind::Full(_) => false,
+            Kind::Client(lent) => lent.is_end_stream(),
+            Kind::Upstream(upstream) => upstream.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Full(data) => SizeHint::with_exact(data.len() as u64),
+            Kind::Client(lent) => lent.size_hint(),
+            Kind::Upstream(upstream) => upstream.incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let Some(watcher) = self.watcher.take() {
+            let end = if self.whole || self.is_end_stream() { End::Whole } else { End::Cut };
+            watcher.ended(end, self.sent);
+        }
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.kind {
+            Kind::Empty => "empty",
+            Kind::Full(_) => "full",
+            Kind::Client(_) => "client",
+            Kind::Upstream(_) => "upstream",
+        };
+        f.debug_struct("Body").field("kind", &kind).field("sent", &self.sent).finish_non_exhaustive()
+    }
+}
+
+/// An upstream's body with what may end it. Timer and tether are made when it pauses for the first time,
+/// which an ordinary answer never does.
+struct FromUpstream {
+    incoming: Incoming,
+    between: Option<Duration>,
+    pause: Option<Pause>,
+    tether: Option<Arc<dyn Tether>>,
+    cut: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl FromUpstream {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        // Judged before the data: a stream that never pauses ends with its lease too.
+        if self.cut.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Some(Err(BodyError::LeaseEnded)));
+        }
+        if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) {
+            if let Some(pause) = &mut self.pause {
+                pause.end();
+            }
+            return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::UpstreamCut)));
+        }
+        if let Some(tether) = self.tether.take() {
+            let mut cut = tether.cut();
+            if cut.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Some(Err(BodyError::LeaseEnded)));
+            }
+            self.cut = Some(cut);
+        }
+        if let Some(between) = self.between {
+            let pause = self.pause.get_or_insert_with(Pause::new);
+            if pause.is_over(between, cx) {
+                return Poll::Ready(Some(Err(BodyError::UpstreamStalled)));
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// A pause that must not last too long. Its timer is kept between pauses.
+pub(crate) struct Pause {
+    timer: Option<Pin<Box<Sleep>>>,
+    running: bool,
+}
+
+impl Pause {
+    pub(crate) const fn new() -> Self {
+        Self { timer: None, running: false }
+    }
+
+    /// Something came.
+    pub(crate) fn end(&mut self) {
+        self.running = false;
+    }
+
+    /// Nothing came: whether that has lasted for `limit`.
+    pub(crate) fn is_over(&mut self, limit: Duration, cx: &mut Context<'_>) -> bool {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        if !self.running {
+            timer.as_mut().reset(tokio::time::Instant::now() + limit);
+            self.running = true;
+        }
+        timer.as_mut().poll(cx).is_ready()
+    }
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooLarge => "the request's body is too large",
+            Self::ClientStalled => "the client stopped sending",
+            Self::ClientBroken(_) => "the request's body is malformed or cut",
+            Self::UpstreamCut(_) => "the upstream's body is malformed or cut",
+            Self::UpstreamStalled => "the upstream stopped sending",
+            Self::LeaseEnded => "what allowed the stream has ended",
+        })
+    }
+}
+
+impl std::error::Error for BodyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::ClientBroken(source) | Self::UpstreamCut(source) => Some(source),
+            Self::TooLarge | Self::ClientStalled | Self::UpstreamStalled | Self::LeaseEnded => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Record(Mutex<Vec<(End, u64)>>);
+
+    impl Watcher for Record {
+        fn ended(&self, end: End, sent: u64) {
+            self.0.lock().unwrap().push((end, sent));
+        }
+    }
+
+    #[tokio::test]
+    async fn tells_once_how_it_ended() {
+        let record = Arc::new(Record::default());
+        drop(Body::empty().watched(record.clone()));
+        let whole = Body::full("hello").watched(record.clone());
+        assert_eq!(whole.size_hint().exact(), Some(5));
+        assert_eq!(whole.collect().await.unwrap().to_bytes(), "hello");
+        drop(Body::full("unread").watched(record.clone()));
+        let ends = record.0.lock().unwrap().clone();
+        assert_eq!(ends, [(End::Whole, 0), (End::Whole, 5), (End::Cut, 0)]);
+    }
+
+    #[tokio::test]
+    async fn a_pause_ends_with_what_comes_and_is_counted_anew() {
+        let mut pause = Pause::new();
+        let short = Duration::from_millis(5);
+        assert!(std::future::poll_fn(|cx| Poll::Ready(!pause.is_over(Duration::from_secs(60), cx))).await);
+        pause.end();
+        std::future::poll_fn(|cx| if pause.is_over(short, cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+}

@@ -1,0 +1,253 @@
+//! What is known of a client connection, and the link between its socket and the service behind it.
+//!
+//! The socket's wrapper (`listen::watch`), the service and the answer's body all run in the connection's
+//! own task; the [`Link`] tells each what the others have done. It decides nothing itself.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Two ends of a client connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnInfo {
+    /// Who connected: the nearest peer, which may be a proxy.
+    pub peer: SocketAddr,
+    /// The address that it connected to.
+    pub local: SocketAddr,
+}
+
+/// Whether the gateway goes on. It only ever rises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    /// It goes on.
+    #[default]
+    Run,
+    /// Requests in progress end, nothing new begins, tunnels close.
+    Drain,
+    /// Everything ends at once.
+    Now,
+}
+
+/// How the body of a request is framed (RFC 9112, section 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// There is none.
+    None,
+    /// So many bytes.
+    Length(u64),
+    /// In chunks.
+    Chunked,
+}
+
+/// What a connection is doing, for its deadlines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing has come yet.
+    Opened,
+    /// A head has begun and is not whole.
+    Head,
+    /// A request is in progress.
+    Busy,
+    /// Between two requests.
+    Idle,
+    /// The answer is out; what the client still sends is dropped.
+    Lingering,
+}
+
+/// What socket and service of one connection tell each other.
+#[derive(Debug)]
+pub struct Link {
+    opened: Instant,
+    stage: AtomicU8,
+    since: AtomicU64,
+    blocked: AtomicU64,
+    sent: AtomicU32,
+    called: AtomicU32,
+    framing: AtomicU64,
+    fault: AtomicBool,
+    waiting: AtomicBool,
+    tunnel: AtomicBool,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Link {
+    /// The link of a connection that opens now.
+    pub fn new() -> Self {
+        Self {
+            opened: Instant::now(),
+            stage: AtomicU8::new(OPENED),
+            since: AtomicU64::new(0),
+            blocked: AtomicU64::new(NOT_BLOCKED),
+            sent: AtomicU32::new(0),
+            called: AtomicU32::new(0),
+            framing: AtomicU64::new(0),
+            fault: AtomicBool::new(false),
+            waiting: AtomicBool::new(false),
+            tunnel: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the target of the request in progress had a raw `#`, or its head was not seen whole. The
+    /// parser drops a fragment without a word, so that only this tells: answer 400 and close.
+    pub fn target_fault(&self) -> bool {
+        self.fault.load(Relaxed)
+    }
+
+    /// Says that the answer is a 101, after which bytes pass as they are.
+    pub fn open_tunnel(&self) {
+        self.tunnel.store(true, Relaxed);
+    }
+
+    /// What the connection is doing.
+    pub fn stage(&self) -> Stage {
+        match self.stage.load(Relaxed) {
+            OPENED => Stage::Opened,
+            HEAD => Stage::Head,
+            BUSY => Stage::Busy,
+            IDLE => Stage::Idle,
+            _ => Stage::Lingering,
+        }
+    }
+
+    /// Since when it does that.
+    pub(crate) fn since(&self) -> Instant {
+        self.opened + Duration::from_millis(self.since.load(Relaxed))
+    }
+
+    /// Since when the client has taken nothing of what is ready for it.
+    pub(crate) fn blocked_since(&self) -> Option<Instant> {
+        match self.blocked.load(Relaxed) {
+            NOT_BLOCKED => None,
+            millis => Some(self.opened + Duration::from_millis(millis)),
+        }
+    }
+
+    /// The socket took bytes, or did not.
+    pub(crate) fn set_blocked(&self, blocked: bool) {
+        let was = self.blocked.load(Relaxed) != NOT_BLOCKED;
+        if blocked && !was {
+            self.blocked.store(self.millis(), Relaxed);
+        } else if was && !blocked {
+            self.blocked.store(NOT_BLOCKED, Relaxed);
+        }
+    }
+
+    /// A head has begun.
+    pub(crate) fn head_begins(&self) {
+        if self.stage.load(Relaxed) == IDLE {
+            self.enter(HEAD);
+        }
+    }
+
+    /// A whole head goes to the parser; `fault`: its target has a raw `#`.
+    pub(crate) fn head_sent(&self, fault: bool) {
+        self.sent.fetch_add(1, Relaxed);
+        self.fault.store(fault, Relaxed);
+    }
+
+    /// The service is called with a request whose body is framed so.
+    pub(crate) fn begin(&self, framing: Framing) {
+        let called = self.called.fetch_add(1, Relaxed).wrapping_add(1);
+        if called != self.sent.load(Relaxed) {
+            self.fault.store(true, Relaxed);
+        }
+        let encoded = match framing {
+            Framing::None => 0,
+            Framing::Length(length) => length.min(CHUNKED - 1),
+            Framing::Chunked => CHUNKED,
+        };
+        self.framing.store(encoded, Relaxed);
+        self.stage.store(BUSY, Relaxed);
+    }
+
+    /// The framing of the last head sent, once the service was called with it.
+    pub(crate) fn framing(&self) -> Option<Framing> {
+        if self.called.load(Relaxed) != self.sent.load(Relaxed) {
+            return None;
+        }
+        Some(match self.framing.load(Relaxed) {
+            0 => Framing::None,
+            CHUNKED => Framing::Chunked,
+            length => Framing::Length(length),
+        })
+    }
+
+    /// The answer has gone to the parser whole, or was given up.
+    pub(crate) fn finish(&self) {
+        self.enter(IDLE);
+    }
+
+    /// The answer is out, and the connection is to end.
+    pub(crate) fn linger(&self) {
+        self.enter(LINGERING);
+    }
+
+    /// Bytes are held back for as long as the request in progress lasts.
+    pub(crate) fn set_waiting(&self, waiting: bool) {
+        self.waiting.store(waiting, Relaxed);
+    }
+
+    /// Whether bytes are held back that could go on now.
+    pub(crate) fn can_go_on(&self) -> bool {
+        self.waiting.load(Relaxed) && self.stage.load(Relaxed) != BUSY
+    }
+
+    /// Whether bytes pass as they are.
+    pub(crate) fn is_tunnel(&self) -> bool {
+        self.tunnel.load(Relaxed)
+    }
+
+    fn enter(&self, stage: u8) {
+        self.since.store(self.millis(), Relaxed);
+        self.stage.store(stage, Relaxed);
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(NOT_BLOCKED - 1)
+    }
+}
+
+const OPENED: u8 = 0;
+const HEAD: u8 = 1;
+const BUSY: u8 = 2;
+const IDLE: u8 = 3;
+const LINGERING: u8 = 4;
+const NOT_BLOCKED: u64 = u64::MAX;
+const CHUNKED: u64 = u64::MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_without_a_head_that_was_seen_is_a_fault() {
+        let link = Link::new();
+        link.head_sent(false);
+        assert_eq!(link.framing(), None, "the service has not been called yet");
+        link.begin(Framing::Length(3));
+        assert!(!link.target_fault());
+        assert_eq!(link.framing(), Some(Framing::Length(3)));
+        link.finish();
+        link.begin(Framing::None);
+        assert!(link.target_fault());
+    }
+
+    #[tokio::test]
+    async fn held_bytes_may_go_on_when_the_request_is_over() {
+        let link = Link::new();
+        link.head_sent(false);
+        link.begin(Framing::None);
+        link.set_waiting(true);
+        assert!(!link.can_go_on());
+        link.finish();
+        assert!(link.can_go_on());
+        assert_eq!(link.stage(), Stage::Idle);
+    }
+}

@@ -1,0 +1,272 @@
+//! Names of header fields that only the gateway may send.
+//!
+//! Applications behind CGI, WSGI or PHP fold names: `X_Forwarded.User` reaches them as `X-Forwarded-User`. So names of
+//! ours are compared after folding: only letters and digits count, in lower case.
+
+use http::{HeaderMap, HeaderName};
+
+pub use super::hop::{clean_trailer_field, clean_trailers, remove_hop_by_hop};
+pub use super::values::{encode_ascii, encode_claim, encode_groups, encode_utf8, user_value};
+
+/// Names that only the gateway may send: a fixed list, fixed families, and what the configuration adds.
+#[derive(Clone, Debug)]
+pub struct IdentityNames {
+    /// Folded and sorted.
+    names: Box<[Box<str>]>,
+    /// Which first characters any name or family has: what most names fail at.
+    first: u64,
+}
+
+impl IdentityNames {
+    /// The fixed list and families, and `configured` besides.
+    pub fn new<'a>(configured: impl IntoIterator<Item = &'a HeaderName>) -> Self {
+        let mut names: Vec<Box<str>> = NAMES.iter().map(|&name| name.into()).collect();
+        for name in configured {
+            let folded: String = folded(name.as_str()).map(char::from).collect();
+            // A name without letter and digit folds to nothing, and is nobody's.
+            if !folded.is_empty() {
+                names.push(folded.into());
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        let heads = names.iter().map(|name| &**name).chain(FAMILIES).chain([CGI]);
+        let first = heads.filter_map(|name| name.bytes().next()).fold(0, |set, byte| set | bit(byte));
+        Self { names: names.into(), first }
+    }
+
+    /// Whether `name` is one of them after folding. Costs nothing but a look at its first letter for most names that
+    /// browsers send, and never allocates.
+    pub fn guards(&self, name: &str) -> bool {
+        match folded(name).next() {
+            Some(first) if self.first & bit(first) != 0 => {}
+            _ => return false,
+        }
+        let mut buffer = [0; FOLDED];
+        let mut length = 0;
+        for byte in folded(name) {
+            let Some(slot) = buffer.get_mut(length) else {
+                return self.guards_long(name);
+            };
+            *slot = byte;
+            length += 1;
+        }
+        self.guards_folded(&buffer[..length])
+    }
+
+    fn guards_long(&self, name: &str) -> bool {
+        self.guards_folded(&folded(name).collect::<Vec<u8>>())
+    }
+
+    fn guards_folded(&self, folded: &[u8]) -> bool {
+        let mut name = folded;
+        loop {
+            let listed = || self.names.binary_search_by(|listed| listed.as_bytes().cmp(name)).is_ok();
+            if FAMILIES.iter().any(|family| name.starts_with(family.as_bytes())) || listed() {
+                return true;
+            }
+            // `HTTP_X_USER` is how CGI spells `X-User`.
+            match name.strip_prefix(CGI.as_bytes()) {
+                Some(rest) => name = rest,
+                None => return false,
+            }
+        }
+    }
+}
+
+/// Whether frameworks take `name` for the request's method: `X-HTTP-Method-Override` and its like.
+pub fn is_method_override(name: &str) -> bool {
+    let Some(b'x' | b'h' | b'm') = folded(name).next() else {
+        return false;
+    };
+    METHOD_OVERRIDES.iter().any(|prefix| {
+        let mut name = folded(name);
+        prefix.bytes().all(|byte| name.next() == Some(byte))
+    })
+}
+
+/// Removes every name that only the gateway may send; says whether there was any.
+pub fn strip_guarded(headers: &mut HeaderMap, names: &IdentityNames) -> bool {
+    remove_where(headers, |name| names.guards(name.as_str()))
+}
+
+/// Removes what frameworks take for the request's method; says whether there was any.
+pub fn strip_method_overrides(headers: &mut HeaderMap) -> bool {
+    remove_where(headers, |name| is_method_override(name.as_str()))
+}
+
+pub(super) fn remove_where(headers: &mut HeaderMap, gone: impl Fn(&HeaderName) -> bool) -> bool {
+    let names: Vec<HeaderName> = headers.keys().filter(|name| gone(name)).cloned().collect();
+    for name in &names {
+        headers.remove(name);
+    }
+    !names.is_empty()
+}
+
+/// The letters and digits of `name` in lower case.
+pub(super) fn folded(name: &str) -> impl Iterator<Item = u8> {
+    name.bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_lowercase())
+}
+
+/// A bit for each lower-case letter and digit.
+const fn bit(byte: u8) -> u64 {
+    match byte {
+        b'0'..=b'9' => 1 << (byte - b'0'),
+        b'a'..=b'z' => 1 << (byte - b'a' + 10),
+        _ => 0,
+    }
+}
+
+/// Longer folded names are rare enough for an allocation.
+const FOLDED: usize = 64;
+
+/// What CGI puts before the name of a header.
+const CGI: &str = "http";
+
+/// Folded names that are always the gateway's.
+const NAMES: [&str; 12] = [
+    "xforwardeduser",
+    "xforwardedgroups",
+    "xforwardedemail",
+    "xforwardedpreferredusername",
+    "xforwardedaccesstoken",
+    "xoriginalurl",
+    "xoriginaluri",
+    "xrewriteurl",
+    "xforwardeduri",
+    "xforwardedprefix",
+    "xenvoyoriginalpath",
+    "xportcullisassertion",
+];
+
+/// What the folded names of whole families begin with: `Remote-*`, `X-Remote-*` and so on.
+const FAMILIES: [&str; 6] = ["remote", "xremote", "xauthrequest", "xwebauth", "xauthenticated", "xsslclient"];
+
+/// What the folded names begin with by which a client can override the method.
+const METHOD_OVERRIDES: [&str; 5] =
+    ["xhttpmethod", "xmethodoverride", "httpmethod", "httpxhttpmethod", "methodoverride"];
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
+        }
+        headers
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn guarded() -> IdentityNames {
+        let configured = ["x-tenant", "who", "x-app-user-1", "!"].map(HeaderName::from_static);
+        IdentityNames::new(&configured)
+    }
+
+    #[test]
+    fn guards_every_spelling_that_an_application_may_fold() {
+        let guarded = guarded();
+        for name in [
+            "X-Forwarded-User",
+            "x-forwarded-user",
+            "X_Forwarded_User",
+            "x.forwarded.user",
+            "X-user_forwarded-",
+            "xforwardeduser",
+            "x-forwarded-groups",
+            "X-Forwarded-Email",
+            "x-forwarded-preferred-username",
+            "x-forwarded-access-token",
+            "remote-user",
+            "REMOTE_USER",
+            "remote-groups",
+            "x-remote-user",
+            "x-remote-extra-anything",
+            "x-auth-request-email",
+            "X-WEBAUTH-USER",
+            "x-webauth-role",
+            "x-authenticated-userid",
+            "x-ssl-client-cert",
+            "x-ssl_client-s-dn",
+            "x-original-url",
+            "x-original-uri",
+            "x-rewrite-url",
+            "x-forwarded-uri",
+            "x-forwarded-prefix",
+            "x-envoy-original-path",
+            "X-Tenant",
+            "x_tenant",
+            "who",
+            "w-h-o",
+            "X-App-User1",
+            "!#$%&'*+-.^_`|~x!tenant~",
+            "http_x_tenant",
+            "HTTP-HTTP-Remote-User",
+        ] {
+            let expected = name != "X-user_forwarded-";
+            assert_eq!(guarded.guards(name), expected, "{name}");
+        }
+        assert!(guarded.guards(&format!("x-remote-{}", "a".repeat(200))));
+        assert!(guarded.guards(&format!("x{}-tenant", "-".repeat(200))));
+    }
+
+    #[test]
+    fn leaves_ordinary_names_alone() {
+        let guarded = guarded();
+        for name in [
+            "host",
+            "user-agent",
+            "accept",
+            "cookie",
+            "referer",
+            "range",
+            "x-requested-with",
+            "x-forwarded-for",
+            "x-forwarded-proto",
+            "x-request-id",
+            "sec-fetch-mode",
+            "authorization",
+            "x-user",
+            "http",
+            "x",
+            "",
+            "-",
+            "!",
+            "x-tenants",
+            "x-tenan",
+        ] {
+            assert!(!guarded.guards(name), "{name}");
+        }
+        assert!(!guarded.guards(&format!("x-{}", "a".repeat(200))));
+    }
+
+    #[test]
+    fn strips_whole_names_with_all_their_values() {
+        let mut headers =
+            map(&[("x-forwarded-user", "a"), ("x-forwarded-user", "b"), ("x_tenant", "c"), ("accept", "*/*")]);
+        assert!(strip_guarded(&mut headers, &guarded()));
+        assert_eq!(names(&headers), ["accept"]);
+        assert!(!strip_guarded(&mut headers, &guarded()));
+    }
+
+    #[test]
+    fn knows_method_overrides() {
+        for name in ["X-HTTP-Method-Override", "x-http-method", "x_method_override", "http-method-override"] {
+            assert!(is_method_override(name), "{name}");
+        }
+        for name in ["x-http-version", "method", "host", "x-method", ""] {
+            assert!(!is_method_override(name), "{name}");
+        }
+        let mut headers = map(&[("x-http-method", "DELETE"), ("accept", "*/*")]);
+        assert!(strip_method_overrides(&mut headers));
+        assert_eq!(names(&headers), ["accept"]);
+    }
+}

@@ -1,0 +1,230 @@
+//! The one host of a request: `Host` and the target's authority must say the same (RFC 9112 section 3.2).
+//!
+//! Hosts are compared in lower case, without port and without a trailing dot.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+use http::header::HOST;
+use http::{HeaderMap, Uri};
+
+/// A host in normal form, with the port that was written beside it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Host {
+    name: Box<str>,
+    port: Option<u16>,
+}
+
+/// Why a request has no one host. All of them are answered 400.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostError {
+    /// No `Host`.
+    Missing,
+    /// More than one `Host`.
+    Several,
+    /// What is no host name or address, with an optional port.
+    Invalid,
+    /// A user before the host.
+    UserInfo,
+    /// `Host` and the target of the request differ.
+    Differs,
+    /// A target that is neither a path nor an `http` or `https` URI.
+    Target,
+}
+
+impl fmt::Display for HostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "the request has no host",
+            Self::Several => "the request has more than one host",
+            Self::Invalid => "the host is no valid name or address",
+            Self::UserInfo => "the host has a user before it",
+            Self::Differs => "the host differs from that of the request target",
+            Self::Target => "the request target is neither a path nor an http URI",
+        })
+    }
+}
+
+impl std::error::Error for HostError {}
+
+impl Host {
+    /// The host of a request.
+    ///
+    /// # Errors
+    /// No host, several, one that is malformed, or two that differ.
+    pub fn of_request(uri: &Uri, headers: &HeaderMap) -> Result<Self, HostError> {
+        let mut fields = headers.get_all(HOST).iter();
+        let field = fields.next().ok_or(HostError::Missing)?;
+        if fields.next().is_some() {
+            return Err(HostError::Several);
+        }
+        let host = Self::parse(field.as_bytes())?;
+        if let Some(authority) = uri.authority() {
+            let default = match uri.scheme_str() {
+                Some("http") => 80,
+                Some("https") => 443,
+                _ => return Err(HostError::Target),
+            };
+            let target = Self::parse(authority.as_str().as_bytes())?;
+            let port = |host: &Self| host.port.unwrap_or(default);
+            if target.name != host.name || port(&target) != port(&host) {
+                return Err(HostError::Differs);
+            }
+        }
+        Ok(host)
+    }
+
+    /// Reads the value of a `Host` field, or the authority of a URI.
+    ///
+    /// # Errors
+    /// What is no host with an optional port.
+    pub fn parse(text: &[u8]) -> Result<Self, HostError> {
+        if text.is_empty() {
+            return Err(HostError::Missing);
+        }
+        if text.contains(&b'@') {
+            return Err(HostError::UserInfo);
+        }
+        let text = std::str::from_utf8(text).map_err(|_| HostError::Invalid)?;
+        if let Some(rest) = text.strip_prefix('[') {
+            let (address, rest) = rest.split_once(']').ok_or(HostError::Invalid)?;
+            let address: Ipv6Addr = address.parse().map_err(|_| HostError::Invalid)?;
+            let port = rest.strip_prefix(':').map(parse_port).transpose()?;
+            if port.is_none() && !rest.is_empty() {
+                return Err(HostError::Invalid);
+            }
+            return Ok(Self { name: format!("[{address}]").into(), port });
+        }
+        let (name, port) = match text.split_once(':') {
+            Some((name, port)) => (name, Some(parse_port(port)?)),
+            None => (text, None),
+        };
+        let name = name.strip_suffix('.').unwrap_or(name);
+        if !is_name(name) {
+            return Err(HostError::Invalid);
+        }
+        Ok(Self { name: name.to_ascii_lowercase().into(), port })
+    }
+
+    /// The host in lower case, without port and trailing dot; an IPv6 address in brackets.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The port, if one is written.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        match self.port {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Digits only: the parser of the standard library would take a sign.
+fn parse_port(text: &str) -> Result<u16, HostError> {
+    let port = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+    port.filter(|port| *port != 0).ok_or(HostError::Invalid)
+}
+
+/// Labels of letters, digits, `-` and `_`; the underscore is no part of a host name, but is used in container networks.
+fn is_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn request(target: &str, hosts: &[&str]) -> Result<String, HostError> {
+        let mut headers = HeaderMap::new();
+        for host in hosts {
+            headers.append(HOST, HeaderValue::from_bytes(host.as_bytes()).unwrap());
+        }
+        Host::of_request(&target.parse().unwrap(), &headers).map(|host| host.to_string())
+    }
+
+    #[test]
+    fn brings_a_host_into_normal_form() {
+        let cases = [
+            ("APP.Example.com", "app.example.com", None),
+            ("app.example.com.", "app.example.com", None),
+            ("app.example.com.:443", "app.example.com", Some(443)),
+            ("127.0.0.1:8080", "127.0.0.1", Some(8080)),
+            ("[::1]", "[::1]", None),
+            ("[0:0::1]:080", "[::1]", Some(80)),
+            ("my_app", "my_app", None),
+            ("xn--bcher-kva.example", "xn--bcher-kva.example", None),
+        ];
+        for (text, name, port) in cases {
+            let host = Host::parse(text.as_bytes()).unwrap();
+            assert_eq!((host.name(), host.port()), (name, port), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_host() {
+        let invalid: [&[u8]; 26] = [
+            b".",
+            b"..",
+            b"h..",
+            b".h",
+            b"a..b",
+            b"a,b",
+            b"a, b",
+            b"h/path",
+            b"h?q",
+            b"h#f",
+            b"h:",
+            b"h:0",
+            b"h:+80",
+            b"h:99999",
+            b"h:80a",
+            b"h:80:80",
+            b"[::1",
+            b"[::1]x",
+            b"[::1]:",
+            b"[]",
+            b"[h]",
+            b"::1",
+            b"h ",
+            b"h\\x",
+            "bücher.example".as_bytes(),
+            b"h%41",
+        ];
+        for text in invalid {
+            assert_eq!(Host::parse(text), Err(HostError::Invalid), "{}", String::from_utf8_lossy(text));
+        }
+        assert_eq!(Host::parse(b""), Err(HostError::Missing));
+        assert_eq!(Host::parse(b"user@h"), Err(HostError::UserInfo));
+        assert_eq!(Host::parse(&[b'a'; 254]), Err(HostError::Invalid));
+        assert_eq!(Host::parse(&[0xff]), Err(HostError::Invalid));
+    }
+
+    #[test]
+    fn a_request_has_one_host() {
+        assert_eq!(request("/", &[]), Err(HostError::Missing));
+        assert_eq!(request("/", &[""]), Err(HostError::Missing));
+        assert_eq!(request("/", &["a", "a"]), Err(HostError::Several));
+        assert_eq!(request("/", &["A:80"]), Ok("a:80".into()));
+        assert_eq!(request("http://a/", &["a:80"]), Ok("a:80".into()));
+        assert_eq!(request("https://A.:443/", &["a"]), Ok("a".into()));
+        assert_eq!(request("http://a:81/", &["a"]), Err(HostError::Differs));
+        assert_eq!(request("http://evil/", &["a"]), Err(HostError::Differs));
+        assert_eq!(request("http://u@a/", &["a"]), Err(HostError::UserInfo));
+        assert_eq!(request("http://a/", &[]), Err(HostError::Missing));
+        assert_eq!(request("ftp://a/", &["a"]), Err(HostError::Target));
+        assert_eq!(request("a", &["a"]), Err(HostError::Target));
+    }
+}

@@ -1,0 +1,226 @@
+//! A client's body on its way upstream: limited, timed, and lent to each attempt to send it.
+//!
+//! hyper's client gives a request back to nobody. So an attempt gets a [`Body`](super::body::Body) that
+//! returns the client's unread one to its [`Loan`] when it is dropped unpolled, and that leaves a mark there
+//! when the client itself was at fault, which hyper's error does not tell.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::body::{Body, BodyError, Pause};
+
+/// What is known of a client's body that is lent out.
+#[derive(Debug)]
+pub struct Loan {
+    home: Mutex<Option<Incoming>>,
+    fault: Mutex<Option<ClientFault>>,
+    limit: Option<u64>,
+    stall: Duration,
+    began: Instant,
+    moved: AtomicU64,
+    waiting: AtomicBool,
+    over: AtomicBool,
+    received: AtomicU64,
+}
+
+/// What a client did wrong while it sent its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientFault {
+    /// It sent more than allowed.
+    TooLarge,
+    /// It stopped sending.
+    Stalled,
+    /// Its framing is broken, or it left.
+    Broken,
+}
+
+impl Loan {
+    /// Takes `incoming` into keeping: at most `limit` bytes, and never longer than `stall` without any.
+    pub fn new(incoming: Incoming, limit: Option<u64>, stall: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            home: Mutex::new(Some(incoming)),
+            fault: Mutex::new(None),
+            limit,
+            stall,
+            began: Instant::now(),
+            moved: AtomicU64::new(0),
+            waiting: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+            received: AtomicU64::new(0),
+        })
+    }
+
+    /// Lends the body to an attempt, if it is at home.
+    pub fn lend(self: &Arc<Self>) -> Option<Body> {
+        let incoming = self.take_back()?;
+        let lent = Lent {
+            incoming: Some(incoming),
+            polled: false,
+            ended: false,
+            left: self.limit,
+            pause: Pause::new(),
+            loan: self.clone(),
+        };
+        Some(Body::lent(lent))
+    }
+
+    /// The body, if nobody has read of it.
+    pub fn take_back(&self) -> Option<Incoming> {
+        self.home.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What the client did wrong.
+    pub fn fault(&self) -> Option<ClientFault> {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of data that came.
+    pub fn received(&self) -> u64 {
+        self.received.load(Relaxed)
+    }
+
+    /// Whether all of it came.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Relaxed)
+    }
+
+    /// Since when the upstream, and not the client, has been the one to do something; `None` while the
+    /// client is waited for.
+    pub(crate) fn upstream_since(&self) -> Option<Instant> {
+        let moved = self.began + Duration::from_micros(self.moved.load(Relaxed));
+        (!self.waiting.load(Relaxed)).then_some(moved)
+    }
+
+    fn moves(&self) {
+        self.waiting.store(false, Relaxed);
+        let now = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.moved.store(now, Relaxed);
+    }
+
+    fn blame(&self, fault: ClientFault) {
+        self.waiting.store(false, Relaxed);
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+    }
+}
+
+/// A client's body while an attempt has it.
+pub(crate) struct Lent {
+    incoming: Option<Incoming>,
+    polled: bool,
+    ended: bool,
+    left: Option<u64>,
+    pause: Pause,
+    loan: Arc<Loan>,
+}
+
+impl Lent {
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.polled = true;
+        let Some(incoming) = self.incoming.as_mut().filter(|_| !self.ended) else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
+            self.loan.waiting.store(true, Relaxed);
+            if self.pause.is_over(self.loan.stall, cx) {
+                self.loan.blame(ClientFault::Stalled);
+                self.ended = true;
+                return Poll::Ready(Some(Err(BodyError::ClientStalled)));
+            }
+            return Poll::Pending;
+        };
+        self.pause.end();
+        self.loan.moves();
+        match frame {
+            Some(Ok(frame)) => self.pass(frame),
+            Some(Err(error)) => {
+                self.loan.blame(ClientFault::Broken);
+                self.ended = true;
+                Poll::Ready(Some(Err(BodyError::ClientBroken(error))))
+            }
+            None => {
+                self.ended = true;
+                self.loan.over.store(true, Relaxed);
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    /// Counts data; ends at trailers, of which none goes on (nothing in HTTP/1.1 needs a request's).
+    fn pass(&mut self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(data) = frame.data_ref() else {
+            self.ended = true;
+            self.loan.over.store(true, Relaxed);
+            return Poll::Ready(None);
+        };
+        let size = data.len() as u64;
+        self.loan.received.fetch_add(size, Relaxed);
+        if let Some(left) = &mut self.left {
+            let Some(rest) = left.checked_sub(size) else {
+                self.loan.blame(ClientFault::TooLarge);
+                self.ended = true;
+                return Poll::Ready(Some(Err(BodyError::TooLarge)));
+            };
+            *left = rest;
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.ended || self.incoming.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if !self.polled {
+            let incoming = self.incoming.take();
+            *self.loan.home.lock().unwrap_or_else(PoisonError::into_inner) = incoming;
+        }
+    }
+}
+
+/// Has the rest of a body read and dropped after an answer that did not need it, so that the client sees the
+/// answer and its connection can be used again: up to 256 KiB or 2 s. Says whether the connection must be
+/// closed, because the client waits for a `100 Continue` that it is not going to get (RFC 9110, 10.1.1).
+#[must_use]
+pub fn drain_after(body: Incoming, expects_continue: bool) -> bool {
+    if body.is_end_stream() {
+        return false;
+    }
+    if expects_continue {
+        return true;
+    }
+    if body.size_hint().lower() > DRAINED_BYTES {
+        return true;
+    }
+    tokio::spawn(tokio::time::timeout(DRAINED_FOR, drain(body)));
+    false
+}
+
+async fn drain(mut body: Incoming) {
+    let mut left = DRAINED_BYTES;
+    while let Some(Ok(frame)) = body.frame().await {
+        let size = frame.data_ref().map_or(0, |data| data.len() as u64);
+        let Some(rest) = left.checked_sub(size) else { return };
+        left = rest;
+    }
+}
+
+/// How much of a body that nobody wants is read.
+const DRAINED_BYTES: u64 = 256 * 1024;
+
+/// For how long.
+pub(crate) const DRAINED_FOR: Duration = Duration::from_secs(2);

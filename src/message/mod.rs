@@ -1,0 +1,17 @@
+//! What a request and an answer are made of.
+
+pub mod body;
+pub mod connection;
+pub mod cookie;
+pub mod forwarded;
+pub mod head;
+pub mod headers;
+mod hop;
+pub mod host;
+pub mod loan;
+pub mod path;
+mod reading;
+pub mod rejection;
+pub mod respond;
+mod rfc7239;
+mod values;
