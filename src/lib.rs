@@ -18,6 +18,12 @@
 pub mod clock;
 pub mod secret;
 
+pub mod diag;
+
 pub mod message;
 pub mod pattern;
 pub mod policy;
+
+pub mod lint;
+
+pub mod config;

@@ -1,0 +1,417 @@
+//! The configuration as the gateway uses it: checked, every name resolved, unable to hold a bad value.
+//!
+//! `load` reads the file; `parse` makes `raw` from its text, which is the file as written with the places of all
+//! values; `resolve` turns that into the types here. Each section has a file of its own with both of its shapes.
+
+mod allow;
+mod identity;
+mod later;
+mod load;
+mod parse;
+mod raw;
+mod reader;
+mod resolve;
+mod routes;
+mod secrets;
+mod server;
+mod service;
+mod sign_in;
+mod tokens;
+mod upstreams;
+mod url;
+mod values;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, Method};
+use ipnet::IpNet;
+
+use crate::message::headers::IdentityNames;
+use crate::pattern::{HostPattern, PathPattern};
+use crate::policy::Policy;
+use crate::secret::Secret;
+
+pub use load::{Loaded, find_config_file, load, load_text};
+
+/// A whole configuration, ready to build a gateway from.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it was read from, for messages.
+    pub file: PathBuf,
+    /// `[server]`
+    pub server: Server,
+    /// `[admin]`
+    pub admin: Admin,
+    /// `[log]`
+    pub log: Log,
+    /// `[store]`
+    pub store: Store,
+    /// `[tokens]`
+    pub tokens: Tokens,
+    /// `[sessions]`
+    pub sessions: Sessions,
+    /// `[login]`
+    pub login: Login,
+    /// `[identity]`: what the application is told where a route has no override.
+    pub identity: Arc<Identity>,
+    /// Every name that only the gateway may send: of `[identity]`, of every route's override, and the fixed list.
+    pub guarded: Arc<IdentityNames>,
+    /// `[upstreams]`, in the order written; a route names one by its index.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// `[[routes]]`, in the order in which they are tried.
+    pub routes: Vec<Arc<Route>>,
+}
+
+/// `[server]`
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Where to listen, at least one.
+    pub listen: Vec<SocketAddr>,
+    /// What a browser types.
+    pub public_url: PublicUrl,
+    /// Peers whose forwarded headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Which of their headers are read.
+    pub trusted_headers: TrustedHeaders,
+    /// Worker threads, at least one (0 in the file has become the number of cores).
+    pub workers: usize,
+    /// `[server.limits]`
+    pub limits: Limits,
+}
+
+/// The origin that a browser types: scheme, host and port, never a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl {
+    /// Whether it is `https`, which makes cookies `Secure` and `__Host-`.
+    pub https: bool,
+    /// Lower-case host without port; an IPv6 address in brackets.
+    pub host: String,
+    /// The port if it is written and not the scheme's own.
+    pub port: Option<u16>,
+}
+
+impl PublicUrl {
+    /// The origin as a browser serializes it: `https://apps.example.com`, `http://127.0.0.1:8080`.
+    pub fn origin(&self) -> String {
+        let scheme = if self.https { "https" } else { "http" };
+        match self.port {
+            Some(port) => format!("{scheme}://{}:{port}", self.host),
+            None => format!("{scheme}://{}", self.host),
+        }
+    }
+}
+
+/// Which forwarded headers are read from trusted peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrustedHeaders {
+    /// `X-Forwarded-For`
+    pub x_forwarded_for: bool,
+    /// `X-Forwarded-Proto`
+    pub x_forwarded_proto: bool,
+    /// `X-Forwarded-Host`
+    pub x_forwarded_host: bool,
+    /// `Forwarded` (RFC 7239)
+    pub forwarded: bool,
+}
+
+/// `[server.limits]`
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// From the first moment of a connection or a head until the head is whole.
+    pub header_timeout: Duration,
+    /// Between two requests of a connection.
+    pub idle_timeout: Duration,
+    /// Without progress while the gateway waits for the client.
+    pub body_timeout: Duration,
+    /// After SIGTERM: not ready, but still accepting.
+    pub drain_delay: Duration,
+    /// After that: how long requests may take to end.
+    pub drain_timeout: Duration,
+    /// Bytes of a request head.
+    pub header_bytes: usize,
+    /// Fields of a request head.
+    pub headers: usize,
+    /// Bytes of a request body; `None` is unlimited.
+    pub body_bytes: Option<u64>,
+    /// Open client connections.
+    pub connections: usize,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Where `/livez` and `/readyz` are served.
+    pub listen: Option<AdminListen>,
+    /// The control socket's path.
+    pub control: PathBuf,
+}
+
+/// An address of the admin listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminListen {
+    /// `host:port`
+    Tcp(SocketAddr),
+    /// `unix:/path`
+    Unix(PathBuf),
+}
+
+/// `[log]`
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// A `tracing` filter.
+    pub level: String,
+    /// Text or JSON, for the log and for the access log.
+    pub format: LogFormat,
+    /// Where access lines go.
+    pub access: AccessLog,
+}
+
+/// How lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where access lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Nowhere.
+    Off,
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A file, opened for appending.
+    File(PathBuf),
+}
+
+/// `[store]`
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// Which store.
+    pub kind: StoreKind,
+    /// How long verified credentials keep working while revocations can't be read.
+    pub max_staleness: Duration,
+}
+
+/// Which store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// An SQLite file.
+    Sqlite(PathBuf),
+}
+
+/// `[tokens]`
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    /// The `iss` of own tokens.
+    pub issuer: String,
+    /// The `aud` of own tokens.
+    pub audience: String,
+    /// What own tokens are signed with.
+    pub algorithm: Algorithm,
+    /// How long an access token lives.
+    pub lifetime: Duration,
+    /// Slack for `exp`.
+    pub leeway: Duration,
+    /// A token that claims to live longer is refused.
+    pub max_lifetime: Duration,
+    /// Where the keys come from.
+    pub keys: KeySource,
+}
+
+/// A JWS algorithm of RFC 7518 or RFC 8037 that own tokens may be signed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names are the registered ones")]
+pub enum Algorithm {
+    HS256,
+    HS384,
+    HS512,
+    RS256,
+    RS384,
+    RS512,
+    PS256,
+    PS384,
+    PS512,
+    ES256,
+    ES384,
+    EdDSA,
+}
+
+/// Where signing keys come from. In a list the first signs and all verify.
+#[derive(Clone, Debug)]
+pub enum KeySource {
+    /// Made on first start and kept in the store.
+    Store,
+    /// Shared secrets (HS*), each at least as long as the hash.
+    Shared(Vec<Secret<Vec<u8>>>),
+    /// PEM private keys, each already known to be of the algorithm's kind.
+    Pem(Vec<Secret<Vec<u8>>>),
+}
+
+/// `[sessions]`
+#[derive(Clone, Debug)]
+pub struct Sessions {
+    /// How long a session lives at most.
+    pub lifetime: Duration,
+    /// How long it lives unused.
+    pub idle: Duration,
+    /// What replaces both for someone who asked to be remembered.
+    pub remember: Duration,
+    /// The cookie's full name, prefix included.
+    pub cookie: String,
+    /// The `Domain` attribute.
+    pub domain: Option<String>,
+}
+
+/// `[login]`
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// In normal form, beginning with `/`.
+    pub path: String,
+    /// In normal form, beginning with `/`.
+    pub logout_path: String,
+    /// What the sign-in page is headed.
+    pub title: String,
+    /// The status for wrong credentials: 400, 401 or 403.
+    pub failure_status: http::StatusCode,
+    /// The text for wrong credentials.
+    pub failure_detail: String,
+}
+
+/// `[identity]`: under which names the application is told who is there. `None`: not told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Who.
+    pub user: Option<HeaderName>,
+    /// Their groups, joined by commas.
+    pub groups: Option<HeaderName>,
+    /// Their e-mail address.
+    pub email: Option<HeaderName>,
+    /// Their full name.
+    pub name: Option<HeaderName>,
+    /// Header name and dotted path of the claim.
+    pub claims: Vec<(HeaderName, String)>,
+    /// More names that only the gateway may send.
+    pub strip: Vec<HeaderName>,
+}
+
+/// A named upstream. One server for now.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Its name in the file.
+    pub name: String,
+    /// Its servers, at least one.
+    pub servers: Vec<ServerAddr>,
+    /// Its timeouts.
+    pub timeouts: Timeouts,
+    /// Its limits, per server and over all workers.
+    pub limits: UpstreamLimits,
+}
+
+/// One server of an upstream: `http://host:port`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerAddr {
+    /// A name or an address (an IPv6 address without brackets).
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// Timeouts towards an upstream.
+#[derive(Clone, Debug)]
+pub struct Timeouts {
+    /// Until a connection stands.
+    pub connect: Duration,
+    /// From the request sent until the head of the answer.
+    pub response: Duration,
+    /// Between two pieces of the answer's body; `None` waits for ever.
+    pub between: Option<Duration>,
+    /// How long an unused connection is kept.
+    pub idle: Duration,
+}
+
+/// Limits towards one server of an upstream, over all workers.
+#[derive(Clone, Debug)]
+pub struct UpstreamLimits {
+    /// Open connections.
+    pub connections: usize,
+    /// Unused connections that are kept.
+    pub idle: usize,
+    /// Requests that may wait for a connection; one more is answered 503.
+    pub pending: usize,
+}
+
+/// One entry of the routing table.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its name, or `route-N`.
+    pub name: Arc<str>,
+    /// Its place in the table, from 0.
+    pub index: usize,
+    /// Which hosts it is for; empty: every host.
+    pub hosts: Vec<HostPattern>,
+    /// Which paths.
+    pub path: PathPattern,
+    /// Which methods; `None`: every one. `GET` has brought `HEAD` with it.
+    pub methods: Option<Vec<Method>>,
+    /// Who may.
+    pub allow: Policy,
+    /// The index of its upstream.
+    pub upstream: usize,
+    /// What is cut from the front of the path before it goes on: in normal form, without a trailing `/`.
+    pub strip_prefix: Option<String>,
+    /// Which credentials count.
+    pub accept: Accept,
+    /// What someone without a credential gets.
+    pub unauthenticated: Unauthenticated,
+    /// Whether a Bearer goes on to the application.
+    pub forward_token: bool,
+    /// What the application is told.
+    pub identity: Arc<Identity>,
+    /// Under which readings its paths are judged.
+    pub readings: Readings,
+    /// Origins besides its own that may send unsafe requests on a cookie: serialized, lower-case.
+    pub origins: Vec<String>,
+    /// Bytes of a request body, where the route says otherwise than `[server.limits]`; `"unlimited"` is the largest number.
+    pub body_bytes: Option<u64>,
+    /// The upstream's timeouts, or the route's own over them.
+    pub timeouts: Timeouts,
+    /// Whether a route that shares a path with this one names methods, so that method overrides must go.
+    pub strips_method_overrides: bool,
+}
+
+/// Which credentials a route takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accept {
+    /// `Authorization: Bearer` with a JWT.
+    pub bearer: bool,
+    /// The session cookie.
+    pub cookie: bool,
+}
+
+/// What someone without a credential gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unauthenticated {
+    /// A page load is sent to the sign-in page, anything else gets 401.
+    Auto,
+    /// Always the sign-in page for GET and HEAD.
+    Login,
+    /// Always 401.
+    Refuse,
+}
+
+/// Under which readings a route's paths are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readings {
+    /// As written, and as an application may read them otherwise.
+    All,
+    /// As written only.
+    AsWritten,
+}

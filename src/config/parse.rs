@@ -1,0 +1,67 @@
+//! From text to the file as written, with every mistake at once.
+
+use std::collections::HashSet;
+
+use toml::de::DeTable;
+
+use super::raw::Raw;
+use super::reader::{Context, Table};
+use crate::diag::{Diagnostic, Source};
+
+/// What could be read.
+pub(super) struct Parsed {
+    /// The file as written.
+    pub(super) raw: Raw,
+    /// Whether the text is TOML, so that what is missing is really missing.
+    pub(super) is_whole: bool,
+}
+
+/// Reads the `table` and the `errors` that were made of `source`.
+pub(super) fn parse<'a>(
+    cx: &'a Context<'a>,
+    source: &Source,
+    table: &'a DeTable<'a>,
+    errors: &[toml::de::Error],
+) -> Parsed {
+    let is_whole = errors.is_empty();
+    for error in errors.iter().take(MOST_ERRORS) {
+        cx.report(syntax_error(source, error));
+    }
+    let raw = Raw::read(cx, Table::new(cx, "", table, 0..0));
+    if !is_whole {
+        // What a broken line was meant to say is not known: only findings that do not hang on it are kept.
+        let broken: HashSet<usize> =
+            errors.iter().filter_map(toml::de::Error::span).map(|span| source.position(span.start).line).collect();
+        cx.retain(|finding| {
+            let own_line =
+                finding.span.as_ref().is_some_and(|span| !broken.contains(&source.position(span.start).line));
+            match finding.code {
+                "syntax" | "duplicate-key" => true,
+                "missing-key" | "no-routes" | "empty-list" | "empty-allow" => false,
+                _ => own_line,
+            }
+        });
+    }
+    Parsed { raw, is_whole }
+}
+
+fn syntax_error(source: &Source, error: &toml::de::Error) -> Diagnostic {
+    let span = source.whole_characters(&error.span().unwrap_or(0..0));
+    let message = error.message();
+    if message.starts_with("duplicate key") {
+        let finding = Diagnostic::error("duplicate-key", "this key or table is written twice").at(span);
+        return finding.label("written before").help("keep one of them");
+    }
+    let (message, expected) = message.split_once(", expected ").unwrap_or((message, ""));
+    let finding = Diagnostic::error("syntax", format!("this is not TOML: {message}")).at(span);
+    let finding = if expected.is_empty() { finding } else { finding.label(format!("expected {expected}")) };
+    finding.help(match message {
+        "string values must be quoted" => "put the value in quotes: \"…\"",
+        _ if message.contains("unclosed") || message.contains("unterminated") => "close it on the same line",
+        _ if message.contains("missing value") || message.contains("key with no value") => "write key = value",
+        _ => "look for a missing quote, bracket or comma here or just before",
+    })
+}
+
+/// After so many broken lines the file is something else.
+const MOST_ERRORS: usize = 100;

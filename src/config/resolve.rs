@@ -1,0 +1,283 @@
+//! From the file as written to the configuration: every name resolved, what holds between sections checked.
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::raw::Raw;
+use super::reader::Context;
+use super::routes::{Places, Upstreams};
+use super::{Config, Route, Upstream, identity};
+use crate::diag::{Diagnostic, quoted};
+use crate::lint::{self, Entry, Finding, Overlaps};
+use crate::message::headers::IdentityNames;
+use crate::message::path::Reading;
+use crate::pattern::PathPattern;
+
+/// The configuration. It may only be used if nothing was reported as an error.
+pub(super) fn resolve(cx: &Context<'_>, file: &Path, raw: Raw) -> Config {
+    let server = raw.server.resolve(cx);
+    let store = raw.store.resolve(cx);
+    let login = raw.login.resolve(cx);
+    let base = Arc::new(raw.identity.resolve(cx, &identity::defaults()));
+    let names: Vec<String> = raw.upstreams.iter().map(|upstream| upstream.name().to_owned()).collect();
+    let upstreams: Vec<Arc<Upstream>> =
+        raw.upstreams.into_iter().map(|upstream| Arc::new(upstream.resolve(cx))).collect();
+
+    let places: Vec<Places> = raw.routes.iter().map(super::routes::Raw::places).collect();
+    let known = Upstreams { names: &names, checked: &upstreams };
+    let routes: Vec<Option<Route>> =
+        raw.routes.into_iter().enumerate().map(|(index, route)| route.resolve(cx, index, &known, &base)).collect();
+    let is_whole = routes.iter().all(Option::is_some);
+    let mut routes: Vec<Route> = routes.into_iter().flatten().collect();
+    report_names(cx, &routes, &places);
+    report_reserved(cx, &routes, &places, &login);
+    if is_whole {
+        // With a route left out, the others would be judged as a table that nobody wrote.
+        report_lints(cx, &routes, &places);
+    }
+    mark_method_overrides(&mut routes);
+
+    let overrides = routes.iter().map(|route| route.identity.as_ref()).chain([base.as_ref()]);
+    let guarded = IdentityNames::new(overrides.flat_map(identity::names));
+    Config {
+        file: file.to_owned(),
+        admin: raw.admin.resolve(cx, &store),
+        log: raw.log.resolve(cx),
+        tokens: raw.tokens.resolve(cx, &server.public_url),
+        sessions: raw.sessions.resolve(cx, &server.public_url),
+        server,
+        store,
+        login,
+        identity: base,
+        guarded: Arc::new(guarded),
+        upstreams,
+        routes: routes.into_iter().map(Arc::new).collect(),
+    }
+}
+
+fn report_names(cx: &Context<'_>, routes: &[Route], places: &[Places]) {
+    let mut seen = HashSet::new();
+    for route in routes.iter().filter(|route| !seen.insert(Arc::clone(&route.name))) {
+        let message = format!("another route is called {} too", quoted(&route.name));
+        let finding = Diagnostic::error("duplicate-name", message).at(places[route.index].route.clone());
+        cx.report(finding.help("give each route its own name; logs and metrics tell routes by it"));
+    }
+}
+
+/// Routes for paths that are the gateway's own on every host.
+fn report_reserved(cx: &Context<'_>, routes: &[Route], places: &[Places], login: &super::Login) {
+    for route in routes {
+        let path = route.path.as_str();
+        let is_own =
+            path == login.path || path == login.logout_path || path == "/.gateway" || path.starts_with("/.gateway/");
+        if is_own {
+            let finding = Diagnostic::warning("never-matches", format!("{} is the gateway's own", quoted(path)));
+            let finding = finding.at(places[route.index].route.clone()).label("never asked");
+            cx.report(finding.help("remove this route, or move `login.path` and `login.logout_path` out of its way"));
+        }
+    }
+}
+
+fn report_lints(cx: &Context<'_>, routes: &[Route], places: &[Places]) {
+    let entries: Vec<Entry<'_>> = routes.iter().map(|route| entry(route, places)).collect();
+    let name = |index: usize| quoted(&routes[index].name);
+    for finding in lint::findings(&entries) {
+        cx.report(match finding {
+            Finding::Duplicate { route, earlier } => {
+                let message = format!("{} has the same hosts, path and methods as {}", name(route), name(earlier));
+                let finding = Diagnostic::error("duplicate-route", message).at(places[route].route.clone());
+                finding.label("never asked").help("the first that matches decides: keep one of the two")
+            }
+            Finding::NeverMatches { route, earlier } => {
+                let message = format!("{} never matches: {} takes all that it is for", name(route), name(earlier));
+                let finding = Diagnostic::warning("never-matches", message).at(places[route].route.clone());
+                finding
+                    .label("never asked")
+                    .help("the first that matches decides: put the narrower route before the wider one")
+            }
+            Finding::DiffersByReading { route, earlier, reading } => {
+                let (path, other) = (quoted(routes[route].path.as_str()), quoted(routes[earlier].path.as_str()));
+                let message = format!("{path} and {other} are one to an application that {}", does(reading));
+                let finding = Diagnostic::warning("differs-by-reading", message).at(places[route].route.clone());
+                let finding = finding.label(format!("{} has the other", name(earlier)));
+                finding.help("requests pass only if both routes let them; write one route, or choose other paths")
+            }
+            Finding::FallsThrough { route, later } => falls_through(route, later, routes, &places[route]),
+        });
+    }
+}
+
+fn entry<'a>(route: &'a Route, places: &[Places]) -> Entry<'a> {
+    Entry {
+        hosts: &route.hosts,
+        path: &route.path,
+        methods: route.methods.as_deref(),
+        allow: &route.allow,
+        fall_through: places[route.index].falls_through,
+    }
+}
+
+fn falls_through(route: usize, later: usize, routes: &[Route], places: &Places) -> Diagnostic {
+    let (limit, key) = if places.limited_by_method { ("other methods", "methods") } else { ("other hosts", "hosts") };
+    let (first, second) = (quoted(&routes[route].name), quoted(&routes[later].name));
+    let path = quoted(routes[route].path.as_str());
+    let message =
+        format!("{limit} than those of {first} go on to {second}, which lets in someone whom {first} excludes");
+    let finding = Diagnostic::error("falls-through", message).at(places.limit.clone().unwrap_or(places.route.clone()));
+    finding.label(format!("does not close {path} to {limit}")).help(format!(
+        "remove `{key}`, add a route for the {limit} of {path} right behind it, or say fall_through = true in {first}"
+    ))
+}
+
+/// What an application does that reads paths so.
+const fn does(reading: Reading) -> &'static str {
+    match reading {
+        Reading::MergedSlashes => "merges slashes",
+        Reading::DecodedSlash => "decodes `%2F`",
+        Reading::CutParameters => "cuts off what stands behind `;`",
+        Reading::DecodedTwice => "decodes twice",
+        Reading::FoldedCase => "takes capitals for small letters",
+        Reading::Together => "decodes twice, merges slashes and takes capitals for small letters",
+    }
+}
+
+/// A method override would get past a route that names methods, whichever route of that path takes the request.
+fn mark_method_overrides(routes: &mut [Route]) {
+    let overlaps = Overlaps::new(routes.iter().map(|route| &route.path));
+    let limited = routes.iter().filter(|route| route.methods.is_some()).map(|route| &route.path);
+    let paths: HashSet<&PathPattern> = limited.collect();
+    let marked: BTreeSet<usize> = paths.into_iter().flat_map(|path| overlaps.of(path)).collect();
+    for at in marked {
+        routes[at].strips_method_overrides = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::Method;
+
+    use super::*;
+    use crate::config::{AccessLog, AdminListen, KeySource, StoreKind, load_text};
+
+    const UPSTREAM: &str = "[upstreams]\napp = \"http://127.0.0.1:3000\"\n";
+    const ROUTE: &str = "[[routes]]\npath = \"/**\"\nallow = \"signed-in\"\nupstream = \"app\"\n";
+
+    fn config(text: &str) -> Config {
+        let loaded = load_text(Path::new("/etc/gate/gateway.toml"), text.to_owned(), &|_| None);
+        loaded.config.unwrap_or_else(|| panic!("{}", loaded.diagnostics.render(false)))
+    }
+
+    /// The configuration of a file with `section` before one upstream and one route.
+    fn with(section: &str) -> Config {
+        config(&format!("{section}\n{UPSTREAM}{ROUTE}"))
+    }
+
+    #[test]
+    fn all_but_upstreams_and_routes_has_a_default() {
+        let config = with("");
+        assert_eq!(config.server.listen, ["127.0.0.1:8080".parse().unwrap()]);
+        assert_eq!(config.server.public_url.origin(), "http://127.0.0.1:8080");
+        assert!(config.server.workers > 0 && config.server.trusted_proxies.is_empty());
+        assert_eq!((config.server.limits.header_bytes, config.server.limits.body_bytes), (32 << 10, None));
+        assert_eq!(config.tokens.issuer, "http://127.0.0.1:8080");
+        assert!(matches!(config.tokens.keys, KeySource::Store));
+        assert_eq!(config.sessions.cookie, "portcullis");
+        assert_eq!(config.identity.user.as_ref().unwrap(), "x-forwarded-user");
+        assert_eq!((&*config.routes[0].name, config.routes[0].upstream), ("route-1", 0));
+        assert_eq!(config.routes[0].timeouts.response, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn relative_paths_start_at_the_file() {
+        let config = with("[store]\nurl = \"sqlite:data/users.db\"\n[log]\naccess = \"./access.log\"");
+        assert_eq!(config.store.kind, StoreKind::Sqlite("/etc/gate/data/users.db".into()));
+        assert_eq!(config.admin.control, Path::new("/etc/gate/data/portcullis.sock"));
+        assert_eq!(config.log.access, AccessLog::File("/etc/gate/./access.log".into()));
+        let config =
+            with("[store]\nurl = \"sqlite:/var/x.db\"\n[admin]\nlisten = \"unix:/run/a.sock\"\ncontrol = \"c.sock\"");
+        assert_eq!(config.store.kind, StoreKind::Sqlite("/var/x.db".into()));
+        assert_eq!(config.admin.listen, Some(AdminListen::Unix("/run/a.sock".into())));
+        assert_eq!(config.admin.control, Path::new("/etc/gate/c.sock"));
+    }
+
+    #[test]
+    fn the_cookie_has_the_prefix_that_its_scheme_and_domain_allow() {
+        for (url, domain, expected) in [
+            ("http://a.example.com", "", "portcullis"),
+            ("http://a.example.com", "domain = \"example.com\"", "portcullis"),
+            ("https://a.example.com", "", "__Host-portcullis"),
+            ("https://a.example.com", "domain = \"example.com\"", "__Secure-portcullis"),
+        ] {
+            let config = with(&format!("[server]\npublic_url = \"{url}\"\n[sessions]\n{domain}\n"));
+            assert_eq!(config.sessions.cookie, expected, "{url} {domain}");
+        }
+    }
+
+    #[test]
+    fn shorter_bounds_pull_defaults_along() {
+        let config = with("[sessions]\nlifetime = \"30m\"\n[tokens]\nmax_lifetime = \"5m\"");
+        assert_eq!(config.sessions.idle, Duration::from_secs(30 * 60));
+        assert_eq!(config.tokens.lifetime, Duration::from_secs(300));
+    }
+
+    #[test]
+    fn a_route_overrides_only_what_it_names() {
+        let route = "identity = { user = \"X-WEBAUTH-USER\", email = false }\ntimeouts = { response = \"5m\" }\n\
+                     body_bytes = \"unlimited\"\nmethods = [\"GET\", \"POST\"]\nstrip_prefix = \"/\"";
+        let config =
+            config(&format!("[identity]\nclaims = {{ \"X-Tenant\" = \"tenant\" }}\n{UPSTREAM}{ROUTE}{route}\n"));
+        let route = &config.routes[0];
+        assert_eq!(route.identity.user.as_ref().unwrap(), "x-webauth-user");
+        assert_eq!((&route.identity.email, route.identity.claims.len()), (&None, 1));
+        assert_eq!(route.identity.groups, config.identity.groups);
+        assert_eq!(
+            (route.timeouts.response, route.timeouts.connect),
+            (Duration::from_secs(300), Duration::from_secs(5))
+        );
+        assert_eq!((route.body_bytes, &route.strip_prefix), (Some(u64::MAX), &None));
+        assert_eq!(route.methods.as_deref().unwrap(), [Method::GET, Method::HEAD, Method::POST]);
+    }
+
+    #[test]
+    fn upstreams_keep_their_order_and_routes_find_them() {
+        let text = "[upstreams]\nzeta = \"http://z\"\nalpha = \"http://[::1]:90\"\n\n[[routes]]\npath = \"/**\"\n\
+                    allow = \"anyone\"\nupstream = \"alpha\"\n";
+        let config = config(text);
+        let names: Vec<_> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+        assert_eq!((names.as_slice(), config.routes[0].upstream), (["zeta", "alpha"].as_slice(), 1));
+        let server =
+            |index: usize| (config.upstreams[index].servers[0].host.as_str(), config.upstreams[index].servers[0].port);
+        assert_eq!((server(0), server(1)), (("z", 80), ("::1", 90)));
+    }
+
+    #[test]
+    fn method_overrides_go_wherever_a_route_of_that_path_names_methods() {
+        let route =
+            |path, rest| format!("[[routes]]\npath = \"{path}\"\nallow = \"anyone\"\nupstream = \"app\"\n{rest}\n");
+        let routes = [route("/data/**", "methods = [\"GET\"]"), route("/other", ""), route("/**", "")].concat();
+        let marked: Vec<bool> =
+            config(&format!("{UPSTREAM}{routes}")).routes.iter().map(|route| route.strips_method_overrides).collect();
+        assert_eq!(marked, [true, false, true]);
+    }
+
+    #[test]
+    fn ten_thousand_routes_are_checked_without_looking_at_all_pairs() {
+        let route = |n| {
+            let hosts = format!("hosts = [\"h{n}.example.com\"]\nmethods = [\"GET\"]");
+            format!(
+                "[[routes]]\npath = \"/a/b{n}/**\"\nallow = {{ groups = [\"g{n}\"] }}\nupstream = \"app\"\n{hosts}\n"
+            )
+        };
+        let routes: String = (0..10_000).map(route).collect();
+        assert_eq!(config(&format!("{UPSTREAM}{routes}")).routes.len(), 10_000);
+        let site = |n| {
+            let hosts = format!("hosts = [\"h{n}.example.com\"]");
+            format!("[[routes]]\npath = \"/**\"\nallow = {{ groups = [\"g{n}\"] }}\nupstream = \"app\"\n{hosts}\n")
+        };
+        let sites: String = (0..10_000).map(site).collect();
+        assert_eq!(config(&format!("{UPSTREAM}{sites}")).routes.len(), 10_000);
+    }
+}

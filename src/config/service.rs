@@ -1,0 +1,183 @@
+//! `[admin]`, `[log]` and `[store]`: what stands around the gateway.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::Spanned;
+use tracing_subscriber::EnvFilter;
+
+use super::reader::{Context, Item, Table, Written, report_later};
+use super::server::positive;
+use super::values::Fault;
+use super::{AccessLog, Admin, AdminListen, Log, LogFormat, Store, StoreKind, later, values};
+use crate::diag::{nearest, quoted};
+
+/// `[admin]` as written.
+#[derive(Default)]
+pub(super) struct RawAdmin {
+    listen: Option<Written<AdminListen>>,
+    control: Option<Written<String>>,
+}
+
+impl RawAdmin {
+    pub(super) fn read(mut table: Table<'_>) -> Self {
+        let raw = Self {
+            listen: table.take("listen").and_then(|item| item.parsed("bad-address", admin_listen)),
+            control: table.take("control").and_then(|item| item.text()),
+        };
+        table.finish();
+        raw
+    }
+
+    /// `store` is where the control socket stands unless it is named.
+    pub(super) fn resolve(self, cx: &Context<'_>, store: &Store) -> Admin {
+        let StoreKind::Sqlite(file) = &store.kind;
+        let control = match &self.control {
+            Some(control) => cx.directory.join(control.get_ref()),
+            None => file.parent().unwrap_or(Path::new("")).join("portcullis.sock"),
+        };
+        let listen = self.listen.map(|listen| match listen.into_inner() {
+            AdminListen::Unix(path) => AdminListen::Unix(cx.directory.join(path)),
+            tcp @ AdminListen::Tcp(_) => tcp,
+        });
+        Admin { listen, control }
+    }
+}
+
+fn admin_listen(text: &str) -> Result<AdminListen, Fault> {
+    match text.strip_prefix("unix:") {
+        Some("") => Err(Fault::new("no path behind `unix:`", "no path", "write \"unix:/run/portcullis-admin.sock\"")),
+        Some(path) => Ok(AdminListen::Unix(PathBuf::from(path))),
+        None => values::socket_address(text).map(AdminListen::Tcp),
+    }
+}
+
+/// `[log]` as written.
+#[derive(Default)]
+pub(super) struct RawLog {
+    level: Option<Written<String>>,
+    format: Option<Written<LogFormat>>,
+    access: Option<Written<AccessLog>>,
+}
+
+impl RawLog {
+    pub(super) fn read(mut table: Table<'_>) -> Self {
+        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        let raw = Self {
+            level: table.take("level").and_then(|item| item.parsed("bad-filter", filter)),
+            format: table.take("format").and_then(|item| item.word("log.format", &formats)),
+            access: table.take("access").and_then(|item| item.parsed("unknown-value", access)),
+        };
+        table.finish();
+        raw
+    }
+
+    pub(super) fn resolve(self, cx: &Context<'_>) -> Log {
+        let access = self.access.map_or(AccessLog::Stdout, Spanned::into_inner);
+        Log {
+            level: self.level.map_or_else(|| "info".to_owned(), Spanned::into_inner),
+            format: self.format.map_or(LogFormat::Text, Spanned::into_inner),
+            access: match access {
+                AccessLog::File(path) => AccessLog::File(cx.directory.join(path)),
+                other => other,
+            },
+        }
+    }
+}
+
+/// A `tracing` filter. A word alone is a level: as a module's name it would silence everything else.
+fn filter(text: &str) -> Result<String, Fault> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    for part in text.split(',').map(str::trim) {
+        let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+        if !LEVELS.contains(&level.to_ascii_lowercase().as_str()) {
+            let help = match nearest(level, LEVELS) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => {
+                    "levels are off, error, warn, info, debug and trace; a filter is \"info,portcullis::token=debug\""
+                        .to_owned()
+                }
+            };
+            return Err(Fault::new(format!("{} is not a level", quoted(level)), "not a level", help));
+        }
+    }
+    match EnvFilter::builder().parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => {
+            let message = format!("{} is not a filter", quoted(text));
+            Err(Fault::new(message, "not a filter", "write a level, or such as \"info,portcullis::token=debug\""))
+        }
+    }
+}
+
+fn access(text: &str) -> Result<AccessLog, Fault> {
+    match text {
+        "stdout" => Ok(AccessLog::Stdout),
+        "stderr" => Ok(AccessLog::Stderr),
+        "off" => Ok(AccessLog::Off),
+        file if file.contains(['/', '.']) => Ok(AccessLog::File(PathBuf::from(file))),
+        other => {
+            let help = match nearest(other, ["stdout", "stderr", "off"]) {
+                Some(near) => format!("did you mean \"{near}\"? A file is written with its directory, \"./{other}\""),
+                None => format!("write \"stdout\", \"stderr\", \"off\", or a file such as \"./{other}\""),
+            };
+            Err(Fault::new(format!("access lines can't go to {}", quoted(other)), "not a place for access lines", help))
+        }
+    }
+}
+
+/// `[store]` as written.
+#[derive(Default)]
+pub(super) struct RawStore {
+    url: Option<Written<PathBuf>>,
+    max_staleness: Option<Written<Duration>>,
+}
+
+impl RawStore {
+    pub(super) fn read(mut table: Table<'_>) -> Self {
+        let raw = Self {
+            url: table.take("url").and_then(|item| store_url(&item)),
+            max_staleness: table.duration("max_staleness"),
+        };
+        table.finish();
+        raw
+    }
+
+    pub(super) fn resolve(self, cx: &Context<'_>) -> Store {
+        let file = self.url.map_or_else(|| PathBuf::from("portcullis.db"), Spanned::into_inner);
+        Store {
+            kind: StoreKind::Sqlite(cx.directory.join(file)),
+            max_staleness: positive(cx, "max_staleness", self.max_staleness, Duration::from_secs(30)),
+        }
+    }
+}
+
+fn store_url(item: &Item<'_>) -> Option<Written<PathBuf>> {
+    let text = item.string()?;
+    if let Some(later) = later::word("store.url", text.get_ref()) {
+        // Only the scheme is repeated: the rest may hold a password.
+        let scheme = text.get_ref().split_inclusive("://").next().unwrap_or_default();
+        if text.get_ref().contains('@') {
+            item.cx.mask(item.span());
+        }
+        report_later(item.cx, scheme, later, item.span());
+        return None;
+    }
+    item.parsed("bad-store", |text| {
+        let fault = |message: &str, help: &str| Err(Fault::new(message, "not a store", help));
+        let Some(path) = text.strip_prefix("sqlite:") else {
+            return fault("the store has no known scheme", "write \"sqlite:portcullis.db\"");
+        };
+        if path.is_empty() {
+            return fault("the store has no file", "write \"sqlite:portcullis.db\"");
+        }
+        if path.starts_with(':') {
+            return fault("a store in memory forgets its users", "write \"sqlite:portcullis.db\"");
+        }
+        if path.starts_with("//") && !path.starts_with("///") {
+            let help = format!("write \"sqlite:{}\"", path.trim_start_matches('/'));
+            return fault("what stands behind `sqlite://` is a host", &help);
+        }
+        Ok(PathBuf::from(path))
+    })
+}

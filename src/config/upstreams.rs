@@ -1,0 +1,173 @@
+//! `[upstreams]`: where requests go. One server each for now.
+
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::reader::{Context, Item, Table, Written, not_yet, report_later};
+use super::server::{as_usize, positive};
+use super::values::Fault;
+use super::{ServerAddr, Timeouts, Upstream, UpstreamLimits, later, url};
+use crate::diag::{Diagnostic, quoted};
+
+/// One upstream as written.
+pub(super) struct Raw {
+    name: Written<String>,
+    /// Empty where what is written can't be used.
+    servers: Vec<Written<ServerAddr>>,
+    timeouts: RawTimeouts,
+    connections: Option<Written<u64>>,
+    idle: Option<Written<u64>>,
+    pending: Option<Written<u64>>,
+}
+
+/// `timeouts` as written, of an upstream or of a route.
+#[derive(Default)]
+pub(super) struct RawTimeouts {
+    connect: Option<Written<Duration>>,
+    response: Option<Written<Duration>>,
+    between: Option<Written<Duration>>,
+    idle: Option<Written<Duration>>,
+}
+
+/// All upstreams, in the order written.
+pub(super) fn read(mut table: Table<'_>) -> Vec<Raw> {
+    table.take_all().into_iter().map(|(name, item)| Raw::read(name, &item)).collect()
+}
+
+impl Raw {
+    fn read(name: Written<String>, item: &Item<'_>) -> Self {
+        let mut raw = Self {
+            name,
+            servers: Vec::new(),
+            timeouts: RawTimeouts::default(),
+            connections: None,
+            idle: None,
+            pending: None,
+        };
+        let is_from_environment = |table: &toml::de::DeTable<'_>| table.keys().any(|key| key.get_ref() == "env");
+        match item.value.get_ref() {
+            DeValue::Table(table) if !is_from_environment(table) => {
+                if let Some(table) = item.table("upstreams.*") {
+                    raw.read_table(table);
+                }
+            }
+            DeValue::String(_) | DeValue::Table(_) => raw.servers.extend(server(item)),
+            _ => {
+                let help = "write \"http://127.0.0.1:3000\", or a table with `servers`";
+                let _: Option<()> = item.wrong_type("a URL or a table", Some(help));
+            }
+        }
+        raw
+    }
+
+    fn read_table(&mut self, mut table: Table<'_>) {
+        let cx = table.cx;
+        match table.take("servers") {
+            Some(item) => self.servers = servers(&item),
+            None => {
+                let finding = Diagnostic::error(
+                    "missing-key",
+                    format!("the upstream {} has no `servers`", quoted(self.name.get_ref())),
+                );
+                cx.report(finding.at(table.span.clone()).help("add servers = [\"http://127.0.0.1:3000\"]"));
+            }
+        }
+        self.timeouts = table.table("timeouts", "upstreams.timeouts").map(RawTimeouts::read).unwrap_or_default();
+        if let Some(mut limits) = table.table("limits", "upstreams.limits") {
+            self.connections = limits.take("connections").and_then(|item| item.count(1, 1_000_000));
+            self.idle = limits.take("idle").and_then(|item| item.count(0, 1_000_000));
+            self.pending = limits.take("pending").and_then(|item| item.count(0, 1_000_000));
+            limits.finish();
+        }
+        table.finish();
+    }
+
+    /// The name, by which routes find it even where the rest is wrong.
+    pub(super) fn name(&self) -> &str {
+        self.name.get_ref()
+    }
+
+    pub(super) fn resolve(self, cx: &Context<'_>) -> Upstream {
+        if self.name.get_ref().is_empty() {
+            let finding = Diagnostic::error("empty-value", "an upstream needs a name").at(self.name.span());
+            cx.report(finding.help("write app = \"http://127.0.0.1:3000\""));
+        }
+        let count = |value: Option<Written<u64>>, default| value.map_or(default, |value| as_usize(value.into_inner()));
+        Upstream {
+            name: self.name.into_inner(),
+            servers: self.servers.into_iter().map(Spanned::into_inner).collect(),
+            timeouts: self.timeouts.resolve(cx, &DEFAULTS),
+            limits: UpstreamLimits {
+                connections: count(self.connections, 256),
+                idle: count(self.idle, 32),
+                pending: count(self.pending, 1024),
+            },
+        }
+    }
+}
+
+impl RawTimeouts {
+    pub(super) fn read(mut table: Table<'_>) -> Self {
+        let raw = Self {
+            connect: table.duration("connect"),
+            response: table.duration("response"),
+            between: table.duration("between"),
+            idle: table.duration("idle"),
+        };
+        table.finish();
+        raw
+    }
+
+    /// What is written here, over `base` where it is not.
+    pub(super) fn resolve(self, cx: &Context<'_>, base: &Timeouts) -> Timeouts {
+        let between = self.between.map(|between| positive(cx, "between", Some(between), Duration::ZERO));
+        Timeouts {
+            connect: positive(cx, "connect", self.connect, base.connect),
+            response: positive(cx, "response", self.response, base.response),
+            between: between.or(base.between),
+            idle: positive(cx, "idle", self.idle, base.idle),
+        }
+    }
+}
+
+const DEFAULTS: Timeouts = Timeouts {
+    connect: Duration::from_secs(5),
+    response: Duration::from_secs(60),
+    between: None,
+    idle: Duration::from_secs(90),
+};
+
+fn servers(item: &Item<'_>) -> Vec<Written<ServerAddr>> {
+    let Some(list) = item.list() else { return Vec::new() };
+    if list.get_ref().is_empty() {
+        let finding = Diagnostic::error("empty-list", "an upstream needs a server").at(list.span());
+        item.cx.report(finding.help("add one, such as \"http://127.0.0.1:3000\""));
+    }
+    if let Some(second) = list.get_ref().get(1) {
+        item.cx.report(not_yet("more than one server", "0.4", second.span()));
+    }
+    list.get_ref().iter().filter_map(server).collect()
+}
+
+fn server(item: &Item<'_>) -> Option<Written<ServerAddr>> {
+    let text = item.string()?;
+    item.mask_user();
+    if let Some(later) = later::word("upstreams", text.get_ref()) {
+        let scheme = text.get_ref().split_inclusive([':', '/']).next().unwrap_or_default();
+        report_later(item.cx, scheme.trim_end_matches([':', '/']), later, item.span());
+        return None;
+    }
+    item.parsed("bad-upstream", server_address)
+}
+
+fn server_address(text: &str) -> Result<ServerAddr, Fault> {
+    let origin = url::origin(text)?;
+    if origin.scheme != "http" {
+        let message = format!("{} is not a scheme that requests can be forwarded by", quoted(&origin.scheme));
+        return Err(Fault::new(message, "not http", format!("write \"http://{}\"", origin.host)));
+    }
+    let host = origin.host.trim_matches(['[', ']']).to_owned();
+    Ok(ServerAddr { host, port: origin.port.unwrap_or(80) })
+}

@@ -1,0 +1,150 @@
+//! How findings look: in rustc's style for people, as one JSON document for programs.
+
+use std::fmt::Write as _;
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use serde_json::{Value, json};
+
+use super::source::floor;
+use super::{Diagnostic, Diagnostics, Severity};
+
+impl Diagnostics {
+    /// The findings for a person: each with file, line, column, the line itself and a way out, then
+    /// how many there are. Empty when there are none. Coloured only where `color` says so.
+    pub fn render(&self, color: bool) -> String {
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+        let renderer = renderer.decor_style(DecorStyle::Ascii).term_width(WIDTH);
+        let mut text = String::new();
+        for finding in self.iter().take(MOST) {
+            text.push_str(renderer.render(&[self.group(finding)]).trim_end());
+            text.push_str("\n\n");
+        }
+        if !self.is_empty() {
+            let _ = writeln!(text, "{}: {}", self.source().name(), self.summary());
+        }
+        text
+    }
+
+    /// The findings for a program. Columns count characters from 1; an end is one past the last character.
+    pub fn json(&self) -> Value {
+        let list: Vec<Value> = self.iter().map(|finding| self.entry(finding)).collect();
+        json!({
+            "file": self.source().name(),
+            "diagnostics": list,
+            "errors": self.errors(),
+            "warnings": self.warnings(),
+        })
+    }
+
+    /// `2 errors, 1 warning`.
+    pub fn summary(&self) -> String {
+        let count = |count: usize, what: &str| match count {
+            0 => None,
+            1 => Some(format!("1 {what}")),
+            _ => Some(format!("{count} {what}s")),
+        };
+        let parts: Vec<String> =
+            [count(self.errors(), "error"), count(self.warnings(), "warning")].into_iter().flatten().collect();
+        if parts.is_empty() { "no findings".to_owned() } else { parts.join(", ") }
+    }
+
+    fn group<'a>(&'a self, finding: &'a Diagnostic) -> Group<'a> {
+        let level = match finding.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let title = level.primary_title(&finding.message).id(finding.code);
+        let group = match &finding.span {
+            Some(span) => {
+                // Only the lines in question are handed over: the renderer looks at all of its text each time.
+                let (line, start, excerpt) = self.source().excerpt(span);
+                let from = floor(excerpt, span.start.saturating_sub(start));
+                let to = floor(excerpt, span.end.saturating_sub(start)).max(from);
+                let label = (!finding.label.is_empty()).then_some(finding.label.as_str());
+                let annotation = AnnotationKind::Primary.span(from..to).label(label);
+                let snippet =
+                    Snippet::source(excerpt).line_start(line).path(self.source().name()).annotation(annotation);
+                title.element(snippet)
+            }
+            None => title.element(Origin::path(self.source().name())),
+        };
+        match &finding.help {
+            Some(help) => group.element(Level::HELP.message(help)),
+            None => group,
+        }
+    }
+
+    fn entry(&self, finding: &Diagnostic) -> Value {
+        let place = self.place(finding);
+        json!({
+            "severity": finding.severity.name(),
+            "code": finding.code,
+            "message": finding.message,
+            "line": place.map(|(start, _)| start.line),
+            "column": place.map(|(start, _)| start.column),
+            "end_line": place.map(|(_, end)| end.line),
+            "end_column": place.map(|(_, end)| end.column),
+            "label": finding.label,
+            "help": finding.help,
+        })
+    }
+}
+
+/// Longer lines are cut around the carets.
+const WIDTH: usize = 120;
+
+/// More findings than this help nobody; the summary still counts them all.
+const MOST: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diag::Source;
+
+    fn sample() -> Diagnostics {
+        let text = "[server]\nwörkers = \"x\"\n".to_owned();
+        let finding = Diagnostic::error("wrong-type", "not a number").at(20..23).label("here").help("write 0");
+        Diagnostics::new(Source::new("g.toml", text), vec![finding, Diagnostic::warning("odd", "an odd file")])
+    }
+
+    #[test]
+    fn shows_the_line_and_a_way_out() {
+        let expected = "\
+warning[odd]: an odd file
+--> g.toml
+
+error[wrong-type]: not a number
+ --> g.toml:2:11
+  |
+2 | wörkers = \"x\"
+  |           ^^^ here
+  |
+  = help: write 0
+
+g.toml: 1 error, 1 warning
+";
+        assert_eq!(sample().render(false), expected);
+    }
+
+    #[test]
+    fn colours_only_when_asked() {
+        assert!(!sample().render(false).contains('\u{1b}'));
+        assert!(sample().render(true).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn json_counts_characters_from_one() {
+        let json = sample().json();
+        let finding = &json["diagnostics"][1];
+        assert_eq!((&finding["line"], &finding["column"]), (&json!(2), &json!(11)));
+        assert_eq!((&finding["end_line"], &finding["end_column"]), (&json!(2), &json!(14)));
+        assert_eq!((&json["errors"], &json["warnings"], &json["file"]), (&json!(1), &json!(1), &json!("g.toml")));
+        assert_eq!(json["diagnostics"][0]["line"], Value::Null);
+    }
+
+    #[test]
+    fn no_findings_are_no_text() {
+        assert_eq!(Diagnostics::new(Source::new("f", String::new()), Vec::new()).render(true), "");
+    }
+}

@@ -1,0 +1,81 @@
+//! What is wrong in meaning with a routing table, though each route alone is right. Pure.
+//!
+//! Knows patterns and policies only; where things are written, and how that is said, the caller knows.
+
+mod cover;
+mod falls_through;
+mod hidden;
+mod meets;
+mod readings;
+
+use http::Method;
+
+pub use cover::Overlaps;
+use meets::Meets;
+
+use crate::message::path::Reading;
+use crate::pattern::{HostPattern, PathPattern};
+use crate::policy::Policy;
+
+/// What is looked at of a route.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Which hosts it is for; empty: every one.
+    pub hosts: &'a [HostPattern],
+    /// Which paths.
+    pub path: &'a PathPattern,
+    /// Which methods; `None`: every one.
+    pub methods: Option<&'a [Method]>,
+    /// Who may.
+    pub allow: &'a Policy,
+    /// Whether it was said that what it leaves goes on to later routes.
+    pub fall_through: bool,
+}
+
+/// Something wrong with a route; routes are named by their place in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// It is for the same hosts, paths and methods as an earlier one.
+    Duplicate {
+        /// The route.
+        route: usize,
+        /// The earlier one.
+        earlier: usize,
+    },
+    /// An earlier one takes all that it is for.
+    NeverMatches {
+        /// The route.
+        route: usize,
+        /// The earlier one.
+        earlier: usize,
+    },
+    /// What it leaves by its methods or hosts goes on to a later one, which lets in someone whom it excludes.
+    FallsThrough {
+        /// The route.
+        route: usize,
+        /// The later one.
+        later: usize,
+    },
+    /// Its pattern and an earlier one's differ, but not to an application that reads paths so.
+    DiffersByReading {
+        /// The route.
+        route: usize,
+        /// The earlier one.
+        earlier: usize,
+        /// The reading that makes them one.
+        reading: Reading,
+    },
+}
+
+/// All that is wrong with `routes`, in their order.
+pub fn findings(routes: &[Entry<'_>]) -> Vec<Finding> {
+    let index = Meets::new(routes);
+    let mut findings = Vec::new();
+    for (at, route) in routes.iter().enumerate() {
+        let meets = index.of(route);
+        findings.extend(hidden::judge(routes, at, &meets));
+        findings.extend(falls_through::judge(routes, at, &meets, &index));
+    }
+    findings.extend(readings::judge(routes));
+    findings
+}
