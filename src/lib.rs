@@ -27,3 +27,6 @@ pub mod policy;
 pub mod lint;
 
 pub mod config;
+
+pub mod identity;
+pub mod token;
