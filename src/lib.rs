@@ -30,3 +30,6 @@ pub mod config;
 
 pub mod identity;
 pub mod token;
+
+pub mod store;
+pub mod throttle;

@@ -1,0 +1,404 @@
+//! Users, sessions, keys and what happened to them, kept in one SQLite file.
+//!
+//! [`Store`] is a cheap handle onto a thread that reads and a thread that writes; its methods wait without holding
+//! up a runtime thread, and no longer than [`DEADLINE`]. Each change and the events that tell of it are one
+//! transaction, so that a process killed at any moment leaves the old state or the new one.
+//! Other processes (the command line) may open the same file at the same time.
+
+mod error;
+mod records;
+mod sqlite;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use error::{StoreError, StoreErrorKind};
+pub use records::{
+    DataVersion, Digest, Event, EventKind, KeyRecord, NewUser, Seq, SessionRecord, ThrottleRecord, ThrottleScope,
+    UserRecord,
+};
+
+use crate::clock::{Clock, Timestamp};
+use crate::config::{self, StoreKind};
+use crate::identity::UserName;
+use crate::secret::{Random, Secret};
+use sqlite::{Database, events, keys, sessions, throttle, users};
+
+/// How long a question to the store may wait for its answer.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long events are kept at least: longer than any token that they may be about, unless
+/// [`Store::remembering`] says more.
+pub const MEMORY: Duration = Duration::from_secs(25 * 3600);
+
+/// A handle onto the store. Cheap to clone.
+///
+/// Where a method answers with a [`Seq`], the change is durable, and whoever has taken in all events up to that one knows it.
+/// A `None` in its place means that nothing was done, for the reason that the method names.
+#[derive(Clone, Debug)]
+pub struct Store {
+    database: Arc<Database>,
+    random: Random,
+    memory: Duration,
+}
+
+impl Store {
+    /// Opens the store that the configuration names; makes the file (mode 0600) if there is none, and brings an older one up to date.
+    ///
+    /// # Errors
+    /// When the file can't be opened for writing, or is none of ours.
+    pub fn open(config: &config::Store, clock: Clock, random: Random) -> Result<Self, StoreError> {
+        let StoreKind::Sqlite(path) = &config.kind;
+        let database = Arc::new(Database::open(path, clock)?);
+        Ok(Self { database, random, memory: MEMORY })
+    }
+
+    /// The same store, which keeps events for at least `span`: for tokens that may live longer than a day.
+    #[must_use]
+    pub fn remembering(mut self, span: Duration) -> Self {
+        self.memory = self.memory.max(span);
+        self
+    }
+}
+
+/// Users.
+impl Store {
+    /// The account `name`; `None`: there is none.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn user(&self, name: &UserName) -> Result<Option<UserRecord>, StoreError> {
+        let name = name.clone();
+        self.database.read(move |db| users::find(db, &name)).await
+    }
+
+    /// All accounts, by name.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn users(&self) -> Result<Vec<UserRecord>, StoreError> {
+        self.database.read(users::all).await
+    }
+
+    /// Whether there is any account.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn has_users(&self) -> Result<bool, StoreError> {
+        self.database.read(users::exist).await
+    }
+
+    /// Makes an account; `None`: the name is taken.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn add_user(&self, user: NewUser) -> Result<Option<Seq>, StoreError> {
+        let memory = self.memory;
+        self.database.write(move |db, now| users::add(db, now, memory, &user)).await
+    }
+
+    /// Makes all these accounts or, on an error, none; answers with the names that were taken, which stay as they are.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn add_users(&self, users: Vec<NewUser>) -> Result<Vec<UserName>, StoreError> {
+        let memory = self.memory;
+        self.database.write(move |db, now| users::add_all(db, now, memory, &users)).await
+    }
+
+    /// Sets a new password, which ends all sessions of the account and makes no network or browser familiar any more;
+    /// `None`: no such user.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn set_password(&self, name: &UserName, hash: Secret<String>) -> Result<Option<Seq>, StoreError> {
+        let (name, memory) = (name.clone(), self.memory);
+        self.database.write(move |db, now| users::set_password(db, now, memory, &name, &hash)).await
+    }
+
+    /// Replaces the hash `old` by `new`, which is of the same password; `false`: it has changed meanwhile.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn upgrade_hash(
+        &self,
+        name: &UserName,
+        old: Secret<String>,
+        new: Secret<String>,
+    ) -> Result<bool, StoreError> {
+        let name = name.clone();
+        self.database.write(move |db, _| users::upgrade_hash(db, &name, &old, &new)).await
+    }
+
+    /// Sets the groups; sessions go on and are judged by the new ones. `None`: no such user.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn set_groups(&self, name: &UserName, groups: Vec<String>) -> Result<Option<Seq>, StoreError> {
+        let (name, memory) = (name.clone(), self.memory);
+        self.database.write(move |db, now| users::set_groups(db, now, memory, &name, groups)).await
+    }
+
+    /// Sets e-mail address and full name; `None`: no such user.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn set_profile(
+        &self,
+        name: &UserName,
+        email: Option<String>,
+        full_name: Option<String>,
+    ) -> Result<Option<Seq>, StoreError> {
+        let (name, memory) = (name.clone(), self.memory);
+        self.database.write(move |db, now| users::set_profile(db, now, memory, &name, email, full_name)).await
+    }
+
+    /// Disables the account, which ends its sessions, or enables it again; `None`: no such user.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn set_disabled(&self, name: &UserName, disabled: bool) -> Result<Option<Seq>, StoreError> {
+        let (name, memory) = (name.clone(), self.memory);
+        self.database.write(move |db, now| users::set_disabled(db, now, memory, &name, disabled)).await
+    }
+
+    /// Deletes the account and ends its sessions; `None`: no such user.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn delete_user(&self, name: &UserName) -> Result<Option<Seq>, StoreError> {
+        let (name, memory) = (name.clone(), self.memory);
+        self.database.write(move |db, now| users::delete(db, now, memory, &name)).await
+    }
+
+    /// Notes that someone has just signed in to the account.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn note_sign_in(&self, name: &UserName) -> Result<(), StoreError> {
+        let name = name.clone();
+        self.database.write(move |db, now| users::note_sign_in(db, now, &name)).await
+    }
+
+    /// Forgives the account's failed sign-ins, by an event for the gateways that count them; `None`: no such user.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn unlock(&self, name: &UserName) -> Result<Option<Seq>, StoreError> {
+        let (name, memory) = (name.clone(), self.memory);
+        self.database.write(move |db, now| users::unlock(db, now, memory, &name)).await
+    }
+}
+
+/// Sessions and tokens.
+impl Store {
+    /// Begins a session, for a password that was verified against the account when it was at `password_version`.
+    /// `None`: the account is gone or disabled, or its password has changed meanwhile, so there is no session.
+    /// The [`Seq`] is that of the latest event; whoever takes in all up to it knows what was allowed again before.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn create_session(
+        &self,
+        session: SessionRecord,
+        password_version: u64,
+    ) -> Result<Option<Seq>, StoreError> {
+        self.database.write(move |db, _| sessions::create(db, &session, password_version)).await
+    }
+
+    /// The session `id`, if it has not ended; the caller judges its times.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn session(&self, id: &str) -> Result<Option<SessionRecord>, StoreError> {
+        let id = id.to_owned();
+        self.database.read(move |db| sessions::find(db, &id)).await
+    }
+
+    /// The session behind the cookie whose key has this digest, if it has not ended; the caller judges its times.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn session_by_key(&self, key_hash: Digest) -> Result<Option<SessionRecord>, StoreError> {
+        self.database.read(move |db| sessions::find_by_key(db, &key_hash)).await
+    }
+
+    /// Notes when sessions were last used. A time earlier than the one known changes nothing.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn touch_sessions(&self, seen: Vec<(String, Timestamp)>) -> Result<(), StoreError> {
+        self.database.write(move |db, _| sessions::touch(db, &seen)).await
+    }
+
+    /// Ends a session, also one that the store no longer knows but whose tokens may live. Twice is once.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn end_session(&self, id: &str) -> Result<Seq, StoreError> {
+        let (id, memory) = (id.to_owned(), self.memory);
+        self.database.write(move |db, now| sessions::end(db, now, memory, &id)).await
+    }
+
+    /// Ends all sessions of a user, and tokens of theirs that have no session.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn end_sessions_of(&self, user: &UserName) -> Result<Seq, StoreError> {
+        let (user, memory) = (user.clone(), self.memory);
+        self.database.write(move |db, now| sessions::end_all_of(db, now, memory, &user)).await
+    }
+
+    /// The sessions of one user or of all that have not passed their end, the latest used first.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn sessions(&self, user: Option<&UserName>) -> Result<Vec<SessionRecord>, StoreError> {
+        let user = user.cloned();
+        let now = self.database.now();
+        self.database.read(move |db| sessions::list(db, now, user.as_ref())).await
+    }
+
+    /// Refuses one token from now on; it expires at `until`. Twice is once.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn revoke_jti(&self, jti: &str, until: Timestamp) -> Result<Seq, StoreError> {
+        let (jti, memory) = (jti.to_owned(), self.memory);
+        self.database.write(move |db, now| sessions::revoke_jti(db, now, memory, &jti, until)).await
+    }
+}
+
+/// Keys and secrets.
+impl Store {
+    /// All signing keys, the oldest first.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn signing_keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
+        self.database.read(keys::all).await
+    }
+
+    /// Adds a signing key; `None`: there is one of that `kid` already.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn add_signing_key(&self, key: KeyRecord) -> Result<Option<Seq>, StoreError> {
+        let memory = self.memory;
+        self.database.write(move |db, now| keys::add(db, now, memory, &key)).await
+    }
+
+    /// The first signing key of `key`'s algorithm: adds `key` if there is none, so that gateways that start at once agree on one.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn first_signing_key(&self, key: KeyRecord) -> Result<KeyRecord, StoreError> {
+        let memory = self.memory;
+        self.database.write(move |db, now| keys::first(db, now, memory, key)).await
+    }
+
+    /// The secret called `name`, made when it is first asked for, the same for all gateways on this store.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn server_secret(&self, name: &'static str) -> Result<Secret<[u8; 32]>, StoreError> {
+        if let Some(secret) = self.database.read(move |db| keys::secret(db, name)).await? {
+            return Ok(secret);
+        }
+        let fresh = Secret::new(self.random.bytes::<32>());
+        self.database.write(move |db, _| keys::secret_or(db, name, &fresh)).await
+    }
+}
+
+/// Events and housekeeping.
+impl Store {
+    /// At most `limit` events after `seq`, in order, and the place of the latest event of all.
+    /// A latest place before `seq` means that another file is in place now (a backup): forget everything and begin at 0.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn events_after(&self, seq: Seq, limit: usize) -> Result<(Vec<Event>, Seq), StoreError> {
+        self.database.read(move |db| events::after(db, seq, limit)).await
+    }
+
+    /// The place of the latest event; 0 before the first.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn latest_seq(&self) -> Result<Seq, StoreError> {
+        self.database.read(events::latest).await
+    }
+
+    /// Differs from an earlier answer when anything was written since, by whatever process, and costs next to nothing.
+    /// Ask for it before [`events_after`](Self::events_after), not after, so that nothing falls between.
+    ///
+    /// # Errors
+    /// When the store gives no answer: then revocations are not known to be fresh.
+    pub async fn data_version(&self) -> Result<DataVersion, StoreError> {
+        self.database.data_version().await.map(DataVersion)
+    }
+
+    /// Removes at most `batch` each of what has passed its time: sessions, events, familiar networks, counters.
+    /// Answers with how many there were; call again while that is not 0.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn clean(&self, batch: usize) -> Result<usize, StoreError> {
+        self.database
+            .write(move |db, now| {
+                Ok(sessions::clean(db, now, batch)? + events::clean(db, now, batch)? + throttle::clean(db, now, batch)?)
+            })
+            .await
+    }
+}
+
+/// What the throttle remembers.
+impl Store {
+    /// All counters of failed sign-ins.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn throttle_rows(&self) -> Result<Vec<ThrottleRecord>, StoreError> {
+        self.database.read(throttle::all).await
+    }
+
+    /// Saves these counters; one that counts nothing is deleted.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn save_throttle(&self, rows: Vec<ThrottleRecord>) -> Result<(), StoreError> {
+        self.database.write(move |db, now| throttle::save(db, now, &rows)).await
+    }
+
+    /// Whether someone signed in to the account from this network or with this browser within 30 days. No for unknown names.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn is_familiar(
+        &self,
+        user: &UserName,
+        network: Digest,
+        browser: Option<Digest>,
+    ) -> Result<bool, StoreError> {
+        let user = user.clone();
+        let now = self.database.now();
+        self.database.read(move |db| throttle::is_familiar(db, now, &user, &network, browser.as_ref())).await
+    }
+
+    /// Notes that someone has just signed in to the account from this network and with this browser.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn note_familiar(
+        &self,
+        user: &UserName,
+        network: Digest,
+        browser: Option<Digest>,
+    ) -> Result<(), StoreError> {
+        let user = user.clone();
+        self.database.write(move |db, now| throttle::note_familiar(db, now, &user, &network, browser.as_ref())).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

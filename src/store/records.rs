@@ -1,0 +1,160 @@
+//! What the store keeps: plain records, without a trace of SQL.
+
+use crate::clock::Timestamp;
+use crate::config::Algorithm;
+use crate::identity::UserName;
+use crate::secret::Secret;
+
+/// The place of an event in the order of all changes. Never used twice, not even after a clean-up.
+pub type Seq = u64;
+
+/// A SHA-256 digest: how the store knows keys that it must not be able to say.
+pub type Digest = [u8; 32];
+
+/// An account.
+#[derive(Clone, Debug)]
+pub struct UserRecord {
+    /// Its name.
+    pub name: UserName,
+    /// The password's hash (argon2id as a PHC string, or bcrypt); `None`: no password signs in.
+    pub hash: Option<Secret<String>>,
+    /// Changes with each new password, and never comes back, not even when the account is deleted and made again.
+    /// [`create_session`](super::Store::create_session) wants the one that was verified.
+    pub password_version: u64,
+    /// Its groups, sorted, without repetition.
+    pub groups: Vec<String>,
+    /// The e-mail address.
+    pub email: Option<String>,
+    /// The full name.
+    pub full_name: Option<String>,
+    /// Whether nobody may sign in to it.
+    pub disabled: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When the password was last set.
+    pub password_changed_at: Timestamp,
+    /// When someone last signed in to it.
+    pub last_sign_in: Option<Timestamp>,
+}
+
+/// An account to be made.
+#[derive(Clone, Debug)]
+pub struct NewUser {
+    /// Its name.
+    pub name: UserName,
+    /// The password's hash.
+    pub hash: Option<Secret<String>>,
+    /// Its groups.
+    pub groups: Vec<String>,
+    /// The e-mail address.
+    pub email: Option<String>,
+    /// The full name.
+    pub full_name: Option<String>,
+}
+
+/// A sign-in that goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// Its public name: the `sid` of tokens, the ID in lists.
+    pub id: String,
+    /// SHA-256 of the cookie's key; `None`: there is no cookie.
+    pub key_hash: Option<Digest>,
+    /// SHA-256 of the current refresh token; `None`: there is none.
+    pub refresh_hash: Option<Digest>,
+    /// How many refresh tokens there have been before.
+    pub refresh_generation: u32,
+    /// Whose it is.
+    pub user: UserName,
+    /// When it began.
+    pub created_at: Timestamp,
+    /// When the password was given.
+    pub auth_time: Timestamp,
+    /// When it was last used, to the minute.
+    pub last_seen: Timestamp,
+    /// Whether `remember` was ticked.
+    pub remember: bool,
+    /// How the person signed in (`amr`).
+    pub methods: Vec<String>,
+    /// The client's address at sign-in.
+    pub client: String,
+    /// The client's `User-Agent` at sign-in; the store keeps at most 256 bytes of it.
+    pub agent: String,
+    /// When it ends whatever happens.
+    pub expires_at: Timestamp,
+}
+
+/// A signing key.
+#[derive(Clone, Debug)]
+pub struct KeyRecord {
+    /// Its `kid`.
+    pub kid: String,
+    /// What it signs with.
+    pub algorithm: Algorithm,
+    /// The private key (PKCS #8 DER), or the shared secret of HS*.
+    pub private: Secret<Vec<u8>>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Published before, signs from then on.
+    pub not_before: Timestamp,
+    /// When it stopped to be used at all.
+    pub retired_at: Option<Timestamp>,
+}
+
+/// Something that every gateway on this store must learn of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Its place in the order of all changes.
+    pub seq: Seq,
+    /// When it happened.
+    pub at: Timestamp,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields say what they are")]
+pub enum EventKind {
+    /// A session is over: its cookie and all its tokens.
+    SessionEnded { session: String },
+    /// One token is refused from now on.
+    TokenRevoked { jti: String },
+    /// Groups, e-mail, name or state of an account have changed, or it was made or deleted: what is known of it is to be read anew.
+    UserChanged { user: UserName },
+    /// All sessions of a user are over (each has its own event); tokens without a session are refused
+    /// when their `iat` is not after the second of `at`.
+    UserSignedOut { user: UserName, at: Timestamp },
+    /// A signing key came or went.
+    KeysChanged,
+    /// Failed sign-ins of this account up to the event's time are forgiven.
+    Unlocked { user: UserName },
+}
+
+/// What a counter of failed sign-ins counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ThrottleScope {
+    /// The attempts on one account, from wherever.
+    Account,
+    /// The attempts of one network, on whichever account.
+    Network,
+}
+
+/// A counter of failed sign-ins, as it survives a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThrottleRecord {
+    /// What is counted.
+    pub scope: ThrottleScope,
+    /// Whose: a keyed digest, since what was typed as a name may be a password.
+    pub key: [u8; 16],
+    /// The latest failures, oldest first, each with the key of its counter of the other scope.
+    /// Saving a record without any, and without a level, deletes it.
+    pub failures: Vec<(Timestamp, [u8; 16])>,
+    /// How many failures have cost a wait.
+    pub level: u32,
+    /// When the next attempt is allowed.
+    pub blocked_until: Option<Timestamp>,
+}
+
+/// Tells whether anything was written since; see [`data_version`](super::Store::data_version).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataVersion(pub(super) u64);

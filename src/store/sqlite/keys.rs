@@ -1,0 +1,127 @@
+//! Signing keys and the gateway's own secrets. They stand in the file as they are; its mode (0600) is what protects them.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use super::super::{EventKind, KeyRecord, Seq};
+use super::events;
+use crate::clock::Timestamp;
+use crate::config::Algorithm;
+use crate::secret::Secret;
+
+/// All signing keys, the oldest first.
+pub(in super::super) fn all(db: &Connection) -> rusqlite::Result<Vec<KeyRecord>> {
+    db.prepare_cached(&format!("SELECT {COLUMNS} FROM keys ORDER BY not_before, created_at, kid"))?
+        .query_map([], read)?
+        .collect()
+}
+
+/// Adds a key unless there is one of that `kid`.
+pub(in super::super) fn add(
+    db: &Transaction<'_>,
+    now: Timestamp,
+    memory: Duration,
+    key: &KeyRecord,
+) -> rusqlite::Result<Option<Seq>> {
+    let added = db
+        .prepare_cached(&format!(
+            "INSERT INTO keys ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (kid) DO NOTHING"
+        ))?
+        .execute(params![
+            key.kid,
+            name(key.algorithm),
+            key.private.expose(),
+            key.created_at.as_millis(),
+            key.not_before.as_millis(),
+            key.retired_at.map(Timestamp::as_millis),
+        ])?;
+    if added == 0 {
+        return Ok(None);
+    }
+    events::write(db, now, memory, &EventKind::KeysChanged).map(Some)
+}
+
+/// The first key of `key`'s algorithm that is not retired: `key`, if there is none.
+pub(in super::super) fn first(
+    db: &Transaction<'_>,
+    now: Timestamp,
+    memory: Duration,
+    key: KeyRecord,
+) -> rusqlite::Result<KeyRecord> {
+    let usable = |there: &KeyRecord| there.algorithm == key.algorithm && there.retired_at.is_none();
+    if let Some(there) = all(db)?.into_iter().find(usable) {
+        return Ok(there);
+    }
+    add(db, now, memory, &key)?;
+    Ok(key)
+}
+
+/// The secret called `name`.
+pub(in super::super) fn secret(db: &Connection, name: &str) -> rusqlite::Result<Option<Secret<[u8; 32]>>> {
+    db.prepare_cached("SELECT value FROM secrets WHERE name = ?1")?
+        .query_row([name], |row| row.get(0).map(Secret::new))
+        .optional()
+}
+
+/// The secret called `name`: `fresh`, if there is none.
+pub(in super::super) fn secret_or(
+    db: &Transaction<'_>,
+    name: &str,
+    fresh: &Secret<[u8; 32]>,
+) -> rusqlite::Result<Secret<[u8; 32]>> {
+    db.prepare_cached("INSERT INTO secrets (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO NOTHING")?
+        .execute(params![name, fresh.expose()])?;
+    Ok(secret(db, name)?.unwrap_or_else(|| fresh.clone()))
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
+    let algorithm = row.get_ref(1)?.as_str()?;
+    let algorithm = ALL
+        .into_iter()
+        .find(|known| name(*known) == algorithm)
+        .ok_or_else(|| events::unreadable(1, "an unknown algorithm"))?;
+    Ok(KeyRecord {
+        kid: row.get(0)?,
+        algorithm,
+        private: Secret::new(row.get(2)?),
+        created_at: Timestamp::from_millis(row.get(3)?),
+        not_before: Timestamp::from_millis(row.get(4)?),
+        retired_at: events::moment(row, 5)?,
+    })
+}
+
+/// The registered name.
+const fn name(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::HS256 => "HS256",
+        Algorithm::HS384 => "HS384",
+        Algorithm::HS512 => "HS512",
+        Algorithm::RS256 => "RS256",
+        Algorithm::RS384 => "RS384",
+        Algorithm::RS512 => "RS512",
+        Algorithm::PS256 => "PS256",
+        Algorithm::PS384 => "PS384",
+        Algorithm::PS512 => "PS512",
+        Algorithm::ES256 => "ES256",
+        Algorithm::ES384 => "ES384",
+        Algorithm::EdDSA => "EdDSA",
+    }
+}
+
+const ALL: [Algorithm; 12] = [
+    Algorithm::HS256,
+    Algorithm::HS384,
+    Algorithm::HS512,
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+    Algorithm::ES256,
+    Algorithm::ES384,
+    Algorithm::EdDSA,
+];
+
+const COLUMNS: &str = "kid, algorithm, private, created_at, not_before, retired_at";
