@@ -33,3 +33,9 @@ pub mod token;
 
 pub mod store;
 pub mod throttle;
+
+pub mod route;
+
+pub mod session;
+
+pub mod access;

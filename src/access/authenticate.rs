@@ -1,0 +1,185 @@
+//! From a credential that was shown to a person who is believed.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Map;
+
+use super::{Access, Credential};
+use crate::clock::Timestamp;
+use crate::identity::{Identity, UserName};
+use crate::session::{Account, Live};
+use crate::store::StoreError;
+use crate::token::{Claims, Refusal};
+
+/// What a credential came to.
+#[derive(Debug)]
+pub enum Standing {
+    /// None was shown.
+    Nobody,
+    /// Cookies of our name were shown, and none of them is good: they count as none and are cleared.
+    StaleCookie,
+    /// Someone.
+    Known(Known),
+    /// A token in `Authorization` that is not good.
+    Refused(Bad),
+    /// The store is down and the credential can't be judged: never let in, never called bad.
+    Unavailable,
+}
+
+/// Someone, and what proves it.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Who.
+    pub identity: Arc<Identity>,
+    /// By what.
+    pub proof: Arc<Proof>,
+}
+
+/// What a person was believed for: enough to ask later whether it still holds.
+#[derive(Debug)]
+pub struct Proof {
+    /// The local account.
+    pub account: UserName,
+    /// The session behind it.
+    pub session: Option<Arc<str>>,
+    /// When that session ends, used or not.
+    pub session_ends: Option<Timestamp>,
+    /// The token's claims; `None` behind a cookie.
+    pub claims: Option<Arc<Claims>>,
+}
+
+/// Why a token is not good. The text is for the log only.
+#[derive(Debug)]
+pub enum Bad {
+    /// It was good once.
+    Expired,
+    /// Anything else.
+    Invalid(Cow<'static, str>),
+}
+
+impl Access {
+    /// Believes `credential`, or not.
+    pub(super) async fn authenticate(&self, credential: &Credential<'_>, now: Timestamp) -> Standing {
+        let judged = match credential {
+            Credential::None => return Standing::Nobody,
+            Credential::Bearer(token) => self.by_token(token, now).await,
+            Credential::Cookies(keys) => self.by_cookie(keys, now).await,
+        };
+        judged.unwrap_or_else(|error| {
+            tracing::warn!(%error, "a credential can't be judged");
+            Standing::Unavailable
+        })
+    }
+
+    /// Whether what is known of revocations is fresh enough to let anyone in.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.people.follower.is_fresh(self.max_staleness)
+    }
+
+    async fn by_token(&self, token: &str, now: Timestamp) -> Result<Standing, StoreError> {
+        let bad = |reason| Ok(Standing::Refused(Bad::Invalid(reason)));
+        let verified = match self.keys.verify(token, now) {
+            Ok(verified) => verified,
+            Err(Refusal::Expired) => return Ok(Standing::Refused(Bad::Expired)),
+            Err(refusal) => return bad(refusal.to_string().into()),
+        };
+        if !self.is_fresh() {
+            return Ok(Standing::Unavailable);
+        }
+        let claims = Arc::clone(verified.claims());
+        if let Some(why) = self.people.revocations.refuses(&claims) {
+            return bad(why.to_string().into());
+        }
+        let Some(name) = UserName::parse(&claims.sub) else { return bad("no account can have this name".into()) };
+        match self.people.accounts.find(&name).await? {
+            None => bad("no such account".into()),
+            Some(account) if account.disabled => bad("the account is disabled".into()),
+            Some(account) => Ok(Standing::Known(known_by_token(&account, claims))),
+        }
+    }
+
+    /// Of several cookies the ones that verify count; two different sessions count as none.
+    async fn by_cookie(&self, keys: &[&[u8]], now: Timestamp) -> Result<Standing, StoreError> {
+        let mut found: Option<Arc<Live>> = None;
+        for key in keys.iter().filter_map(|key| cookie_key(key)).take(MOST_COOKIES) {
+            let Some(live) = self.people.sessions.find(&key, now).await? else { continue };
+            if found.as_ref().is_some_and(|other| other.id != live.id) {
+                return Ok(Standing::StaleCookie);
+            }
+            found = Some(live);
+        }
+        let Some(live) = found else { return Ok(Standing::StaleCookie) };
+        if !self.is_fresh() {
+            return Ok(Standing::Unavailable);
+        }
+        if self.people.revocations.session_ended(&live.id) {
+            return Ok(Standing::StaleCookie);
+        }
+        match self.people.accounts.find(&live.user).await? {
+            Some(account) if !account.disabled => {
+                self.people.sessions.seen(&live, now);
+                Ok(Standing::Known(known_by_cookie(&account, &live)))
+            }
+            _ => Ok(Standing::StaleCookie),
+        }
+    }
+}
+
+fn known_by_token(account: &Account, claims: Arc<Claims>) -> Known {
+    let session: Option<Arc<str>> = claims.sid.as_deref().map(Into::into);
+    let identity = Identity {
+        profile: Arc::clone(&account.profile),
+        scopes: claims.scopes().map(str::to_owned).collect(),
+        claims: claims.all.clone(),
+        methods: claims.amr.clone(),
+        signed_in_at: claims.auth_time.map(Timestamp::from_secs),
+        session: session.clone(),
+    };
+    let proof = Proof { account: account.name.clone(), session, session_ends: None, claims: Some(claims) };
+    Known { identity: Arc::new(identity), proof: Arc::new(proof) }
+}
+
+fn known_by_cookie(account: &Account, live: &Live) -> Known {
+    let identity = Identity {
+        profile: Arc::clone(&account.profile),
+        scopes: Vec::new(),
+        claims: Map::new(),
+        methods: live.methods.clone(),
+        signed_in_at: Some(live.auth_time),
+        session: Some(Arc::clone(&live.id)),
+    };
+    let proof = Proof {
+        account: account.name.clone(),
+        session: Some(Arc::clone(&live.id)),
+        session_ends: Some(live.expires_at),
+        claims: None,
+    };
+    Known { identity: Arc::new(identity), proof: Arc::new(proof) }
+}
+
+/// The 256-bit key in a cookie's value, if it has the form of one.
+fn cookie_key(value: &[u8]) -> Option<[u8; 32]> {
+    let mut key = [0; 33];
+    let length = URL_SAFE_NO_PAD.decode_slice(value, &mut key).ok()?;
+    (length == 32).then(|| std::array::from_fn(|index| key[index]))
+}
+
+/// More cookies of our name than any browser sends by accident.
+const MOST_COOKIES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_only_what_has_the_form_of_a_key() {
+        let key = URL_SAFE_NO_PAD.encode([7; 32]);
+        assert_eq!(cookie_key(key.as_bytes()), Some([7; 32]));
+        for bad in ["", "x", &key[1..], &format!("{key}A"), &format!("{key}="), "\"quoted\""] {
+            assert_eq!(cookie_key(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! From a person to a decision: the rules, asked under every reading of the path.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+
+use super::credential::token_like;
+use super::{Access, Authorization, Bad, Credential, Current, Known, Lease, Standing};
+use crate::config::{Readings, Route};
+use crate::identity::Identity;
+use crate::message::head::Head;
+use crate::message::path::Reading;
+use crate::policy::{Facts, Refused, Verdict};
+use crate::session::csrf::{self, Origins};
+
+/// Leave to forward one request. Only [`Access::check`] makes one, and forwarding takes it by value.
+///
+/// ```compile_fail
+/// let forged = portcullis::access::Permit { };
+/// ```
+#[derive(Debug)]
+pub struct Permit {
+    route: Arc<Route>,
+    head: Arc<Head>,
+    identity: Option<Arc<Identity>>,
+    drops_authorization: bool,
+    lease: Lease,
+}
+
+impl Permit {
+    /// The route that decided.
+    pub const fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
+    /// The request as it was judged.
+    pub const fn head(&self) -> &Arc<Head> {
+        &self.head
+    }
+
+    /// Who the application is told; `None` on a public route without a good credential.
+    pub const fn identity(&self) -> Option<&Arc<Identity>> {
+        self.identity.as_ref()
+    }
+
+    /// Whether `Authorization` stays here: it is ours, or it was not good.
+    pub const fn drops_authorization(&self) -> bool {
+        self.drops_authorization
+    }
+
+    /// Whether the answer may be kept by a shared cache: nobody was named and everyone may have it.
+    pub fn is_public(&self) -> bool {
+        self.identity.is_none() && self.route.allow.is_public()
+    }
+
+    /// What the permission holds by, for what outlives the request.
+    pub const fn lease(&self) -> &Lease {
+        &self.lease
+    }
+}
+
+/// What was decided about a request.
+#[derive(Debug)]
+pub enum Decision {
+    /// It goes on.
+    Permit(Permit),
+    /// It could, with another credential.
+    Challenge(Challenge),
+    /// It may not.
+    Deny(Denial),
+    /// No route matches, as written or under a reading.
+    NotFound {
+        /// Under which reading nothing matches; `None`: as written.
+        reading: Option<Reading>,
+    },
+    /// It says two things at once.
+    Malformed(&'static str),
+    /// The store is down and the credential can't be judged.
+    Unavailable(Arc<Route>),
+}
+
+/// What is missing.
+#[derive(Debug)]
+pub struct Challenge {
+    /// The route that decided.
+    pub route: Arc<Route>,
+    /// What the client is told.
+    pub want: Want,
+    /// Whether a password typed on the sign-in page could satisfy the rule.
+    pub by_password: bool,
+    /// Whether a cookie was shown that is not good, which is cleared.
+    pub clears_cookie: bool,
+    /// Who is there, when only the age or kind of their sign-in falls short.
+    pub identity: Option<Arc<Identity>>,
+}
+
+/// What the client of a [`Challenge`] is told.
+#[derive(Debug)]
+pub enum Want {
+    /// A credential.
+    Credential,
+    /// A better token than this one.
+    Token(Bad),
+    /// A fresher or stronger sign-in (RFC 9470).
+    StepUp,
+}
+
+/// Why not, and who was there.
+#[derive(Debug)]
+pub struct Denial {
+    /// The route that decided.
+    pub route: Arc<Route>,
+    /// For the log only.
+    pub why: Why,
+    /// Who is there.
+    pub identity: Option<Arc<Identity>>,
+    /// Whether a cookie was shown that is not good, which is cleared.
+    pub clears_cookie: bool,
+}
+
+/// Why a request may not pass.
+#[derive(Debug)]
+pub enum Why {
+    /// The rule says no, under this reading of the path.
+    Rule(Refused, Option<Reading>),
+    /// Another site made a browser send it.
+    CrossSite,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rule(refused, None) => write!(f, "{refused}"),
+            Self::Rule(refused, Some(reading)) => write!(f, "{refused}, read with {}", reading.name()),
+            Self::CrossSite => f.write_str("sent by another site"),
+        }
+    }
+}
+
+/// All that [`Access::authorize`] looks at.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the fields are named after their types")]
+pub struct Authorized<'a> {
+    pub head: &'a Arc<Head>,
+    pub headers: &'a HeaderMap,
+    pub route: &'a Arc<Route>,
+    pub seen: Authorization<'a>,
+    pub credential: &'a Credential<'a>,
+    pub standing: Standing,
+    pub current: &'a Arc<Current>,
+}
+
+impl Access {
+    /// Asks the rules. The only maker of [`Permit`].
+    pub(super) fn authorize(&self, asked: Authorized<'_>) -> Decision {
+        let Authorized { head, headers, route, seen, credential, standing, current } = asked;
+        let clears_cookie = matches!(standing, Standing::StaleCookie);
+        let known = match standing {
+            Standing::Known(known) => Some(known),
+            Standing::Nobody | Standing::StaleCookie => None,
+            // On a public route a bad credential is removed and the request goes on without a name.
+            Standing::Refused(_) | Standing::Unavailable if self.is_open_to(head, route) => None,
+            Standing::Unavailable => return Decision::Unavailable(Arc::clone(route)),
+            Standing::Refused(bad) => return refused_token(route, bad),
+        };
+        let identity = known.as_ref().map(|known| &known.identity);
+        let deny = |route: &Arc<Route>, why| {
+            let identity = identity.cloned();
+            Decision::Deny(Denial { route: Arc::clone(route), why, identity, clears_cookie })
+        };
+        let ruling = self.ruling(head, route, identity.map(AsRef::as_ref), Shown::of(credential));
+        match ruling {
+            Ruling::NoRoute(reading) => return Decision::NotFound { reading: Some(reading) },
+            Ruling::No { route, verdict, reading } => match verdict {
+                Verdict::Deny(refused) => return deny(route, Why::Rule(refused, reading)),
+                Verdict::SignIn { by_password } => {
+                    let (route, identity) = (Arc::clone(route), None);
+                    return Decision::Challenge(Challenge {
+                        route,
+                        want: Want::Credential,
+                        by_password,
+                        clears_cookie,
+                        identity,
+                    });
+                }
+                Verdict::StepUp | Verdict::Allow => {
+                    let (route, identity) = (Arc::clone(route), identity.cloned());
+                    return Decision::Challenge(Challenge {
+                        route,
+                        want: Want::StepUp,
+                        by_password: true,
+                        clears_cookie,
+                        identity,
+                    });
+                }
+            },
+            Ruling::Yes => {}
+        }
+        let by_cookie = known.is_some() && matches!(credential, Credential::Cookies(_));
+        if by_cookie && !self.is_of_this_site(head, headers, route) {
+            return deny(route, Why::CrossSite);
+        }
+        let drops_authorization = self.drops_authorization(headers, route, seen, known.is_some());
+        Decision::Permit(Permit {
+            route: Arc::clone(route),
+            head: Arc::clone(head),
+            identity: identity.cloned(),
+            drops_authorization,
+            lease: Lease::new(current, head, known, Shown::of(credential)),
+        })
+    }
+
+    /// Whether the route lets this client in without a sign-in.
+    fn is_open_to(&self, head: &Head, route: &Route) -> bool {
+        route.allow.evaluate(&Facts { client: head.client.0, now: head.now, person: None }) == Verdict::Allow
+    }
+
+    /// Whether the rules would let `known` go on with a request that they let pass before: what a lease asks.
+    pub(super) fn still_permits(&self, head: &Head, known: Option<&Known>, shown: Shown) -> bool {
+        let Some(route) = self.router.find(head.host.name(), &head.method, head.path.canonical()) else { return false };
+        let identity = known.map(|known| known.identity.as_ref());
+        shown.is_accepted_by(route) && matches!(self.ruling(head, route, identity, shown), Ruling::Yes)
+    }
+
+    /// The rules as written and under each reading that could differ; the first no decides.
+    fn ruling<'a>(
+        &'a self,
+        head: &Head,
+        route: &'a Arc<Route>,
+        identity: Option<&Identity>,
+        shown: Shown,
+    ) -> Ruling<'a> {
+        let facts = |route: &Route| Facts {
+            client: head.client.0,
+            now: head.now,
+            person: identity.filter(|_| shown.is_accepted_by(route)).map(Identity::person),
+        };
+        let verdict = route.allow.evaluate(&facts(route));
+        if verdict != Verdict::Allow {
+            return Ruling::No { route, verdict, reading: None };
+        }
+        if route.readings == Readings::AsWritten {
+            return Ruling::Yes;
+        }
+        for reading in Reading::ALL {
+            if !self.router.needs(reading, &head.path) {
+                continue;
+            }
+            let read = head.path.reading(reading);
+            let Some(route) = self.router.find_read_as(reading, head.host.name(), &head.method, &read) else {
+                return Ruling::NoRoute(reading);
+            };
+            let verdict = route.allow.evaluate(&facts(route));
+            if verdict != Verdict::Allow {
+                return Ruling::No { route, verdict, reading: Some(reading) };
+            }
+        }
+        Ruling::Yes
+    }
+
+    /// Unsafe methods and WebSockets on a cookie must come from this site (section 3 of the contract).
+    fn is_of_this_site(&self, head: &Head, headers: &HeaderMap, route: &Route) -> bool {
+        let is_safe = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
+        if is_safe && !is_websocket(headers) {
+            return true;
+        }
+        csrf::may_send(headers, Origins { own: &head.origin(), public: &self.public_origin, listed: &route.origins })
+    }
+
+    /// What is ours never reaches an application, good or bad, accepted or not; `forward_token` lets a good Bearer through.
+    fn drops_authorization(&self, headers: &HeaderMap, route: &Route, seen: Authorization<'_>, is_known: bool) -> bool {
+        match seen {
+            Authorization::Absent => false,
+            Authorization::Several | Authorization::Unreadable => true,
+            Authorization::One { scheme, .. } if route.accept.bearer && super::credential::is_bearer(scheme) => {
+                !(route.forward_token && is_known)
+            }
+            Authorization::One { .. } => headers
+                .get_all(http::header::AUTHORIZATION)
+                .iter()
+                .flat_map(token_like)
+                .any(|piece| self.keys.is_ours(piece)),
+        }
+    }
+}
+
+/// Which kind of credential was shown: a route that does not accept it sees nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    Nothing,
+    Bearer,
+    Cookie,
+}
+
+impl Shown {
+    const fn of(credential: &Credential<'_>) -> Self {
+        match credential {
+            Credential::None => Self::Nothing,
+            Credential::Bearer(_) => Self::Bearer,
+            Credential::Cookies(_) => Self::Cookie,
+        }
+    }
+
+    const fn is_accepted_by(self, route: &Route) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Bearer => route.accept.bearer,
+            Self::Cookie => route.accept.cookie,
+        }
+    }
+}
+
+enum Ruling<'a> {
+    Yes,
+    No { route: &'a Arc<Route>, verdict: Verdict, reading: Option<Reading> },
+    NoRoute(Reading),
+}
+
+/// Whether the request opens a WebSocket (RFC 6455 section 4.1), or could be taken for one that does.
+fn is_websocket(headers: &HeaderMap) -> bool {
+    headers.get_all(http::header::UPGRADE).iter().any(|value| {
+        value
+            .as_bytes()
+            .split(|&byte| byte == b',')
+            .any(|protocol| protocol.trim_ascii().eq_ignore_ascii_case(b"websocket"))
+    })
+}
+
+fn refused_token(route: &Arc<Route>, bad: Bad) -> Decision {
+    let route = Arc::clone(route);
+    Decision::Challenge(Challenge {
+        route,
+        want: Want::Token(bad),
+        by_password: true,
+        clears_cookie: false,
+        identity: None,
+    })
+}

@@ -1,0 +1,84 @@
+//! What a permission holds by: streams and tunnels end with it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::authorize::Shown;
+use super::{Current, Known};
+use crate::identity::Identity;
+use crate::message::head::Head;
+
+/// Session, person and head of a permitted request. Costs nothing until someone waits for its end.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    current: Arc<Current>,
+    head: Arc<Head>,
+    known: Option<Known>,
+    shown: Shown,
+}
+
+impl Lease {
+    pub(super) fn new(current: &Arc<Current>, head: &Arc<Head>, known: Option<Known>, shown: Shown) -> Self {
+        Self { current: Arc::clone(current), head: Arc::clone(head), known, shown }
+    }
+
+    /// Resolves when what was permitted would not be any more: the session has ended, the account is disabled, the groups or
+    /// the rules have changed so that they refuse it, or revocations are not known to be fresh.
+    ///
+    /// The idle time of a session does not count, nor does the expiry of an access token. Without a session it resolves
+    /// `max_lifetime` after the request at the latest.
+    pub async fn ended(&self) {
+        let mut generation = self.current.load().people.follower.subscribe();
+        let last = sleep_until(self.last_moment());
+        tokio::pin!(last);
+        loop {
+            if !self.holds().await {
+                return;
+            }
+            tokio::select! {
+                () = &mut last => return,
+                changed = generation.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    fn last_moment(&self) -> Instant {
+        let from_now = match self.known.as_ref().map(|known| &known.proof) {
+            Some(proof) if proof.session.is_some() => proof.session_ends.map_or(FAR, |end| end.since(self.head.now)),
+            _ => self.current.load().max_lifetime,
+        };
+        let opened = Instant::from_std(self.head.started);
+        opened.checked_add(from_now.min(FAR)).unwrap_or(opened + FAR)
+    }
+
+    async fn holds(&self) -> bool {
+        let access = self.current.load_full();
+        if !access.is_fresh() {
+            return false;
+        }
+        let Some(known) = &self.known else { return access.still_permits(&self.head, None, self.shown) };
+        let (proof, people) = (&known.proof, &access.people);
+        let is_revoked = proof.claims.as_ref().is_some_and(|claims| people.revocations.refuses(claims).is_some())
+            || proof.session.as_ref().is_some_and(|session| people.revocations.session_ended(session));
+        if is_revoked {
+            return false;
+        }
+        match people.accounts.find(&proof.account).await {
+            Ok(Some(account)) if !account.disabled => {
+                let identity = Identity { profile: Arc::clone(&account.profile), ..Identity::clone(&known.identity) };
+                let known = Known { identity: Arc::new(identity), proof: Arc::clone(proof) };
+                access.still_permits(&self.head, Some(&known), self.shown)
+            }
+            Ok(_) => false,
+            Err(error) => {
+                tracing::warn!(%error, "a stream can't be judged and ends");
+                false
+            }
+        }
+    }
+}
+
+/// Longer than any session: tokio's timers reach two years.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -1,0 +1,111 @@
+//! The one decision: may this request go on, and as whom.
+//!
+//! [`Access::check`] finds the route, reads the credential, believes or refuses it and asks the rules, under every
+//! reading of the path. Proxying, forward-auth and `explain` all call it, so that they cannot disagree.
+//! [`Permit`] is the only way to forward a request, and only this module makes one.
+
+mod authenticate;
+mod authorize;
+mod credential;
+mod lease;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::HeaderMap;
+
+pub use authenticate::{Bad, Known, Proof, Standing};
+pub use authorize::{Authorized, Challenge, Decision, Denial, Permit, Want, Why};
+pub use credential::{Authorization, Credential, authorization, extract};
+pub use lease::Lease;
+
+use crate::config::Config;
+use crate::message::head::Head;
+use crate::route::Router;
+use crate::session::{Accounts, Follower, Sessions};
+use crate::token::{KeySet, Revocations};
+
+/// Everything that a decision needs, of one generation of the configuration.
+#[derive(Debug)]
+pub struct Access {
+    router: Router,
+    keys: Arc<KeySet>,
+    people: People,
+    cookie: String,
+    public_origin: String,
+    max_staleness: Duration,
+    max_lifetime: Duration,
+}
+
+/// What is known of people, sessions and revocations: outlives a change of the configuration.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields are named after their types")]
+pub struct People {
+    pub accounts: Arc<Accounts>,
+    pub sessions: Arc<Sessions>,
+    pub revocations: Arc<Revocations>,
+    pub follower: Arc<Follower>,
+}
+
+/// The [`Access`] in force, behind one pointer that a reload replaces.
+#[derive(Debug)]
+pub struct Current(ArcSwap<Access>);
+
+impl Current {
+    /// Puts `access` in force.
+    pub fn new(access: Arc<Access>) -> Self {
+        Self(ArcSwap::new(access))
+    }
+
+    /// What is in force now.
+    pub fn load(&self) -> arc_swap::Guard<Arc<Access>> {
+        self.0.load()
+    }
+
+    /// What is in force now, to be kept over a wait.
+    pub fn load_full(&self) -> Arc<Access> {
+        self.0.load_full()
+    }
+}
+
+impl Access {
+    /// The decisions of `config`.
+    pub fn new(config: &Config, keys: Arc<KeySet>, people: People) -> Self {
+        Self {
+            router: Router::new(&config.routes),
+            keys,
+            people,
+            cookie: config.sessions.cookie.clone(),
+            public_origin: config.server.public_url.origin(),
+            max_staleness: config.store.max_staleness,
+            max_lifetime: config.tokens.max_lifetime,
+        }
+    }
+
+    /// Decides about a request. `current` is where the lease of what is permitted finds the rules of later.
+    ///
+    /// Waits only where an account or a session is not in memory yet.
+    pub async fn check(&self, head: &Arc<Head>, headers: &HeaderMap, current: &Arc<Current>) -> Decision {
+        let Some(route) = self.router.find(head.host.name(), &head.method, head.path.canonical()) else {
+            return Decision::NotFound { reading: None };
+        };
+        let seen = authorization(headers);
+        if seen == Authorization::Several {
+            return Decision::Malformed("several Authorization headers");
+        }
+        let credential = extract(headers, seen, route.accept, &self.cookie);
+        let standing = self.authenticate(&credential, head.now).await;
+        self.authorize(Authorized { head, headers, route, seen, credential: &credential, standing, current })
+    }
+
+    /// Who stands behind a request to the gateway itself, where every credential of ours counts.
+    pub async fn who(&self, head: &Head, headers: &HeaderMap) -> Standing {
+        let seen = authorization(headers);
+        if seen == Authorization::Several {
+            return Standing::Refused(Bad::Invalid("several Authorization headers".into()));
+        }
+        let all = crate::config::Accept { bearer: true, cookie: true };
+        self.authenticate(&extract(headers, seen, all, &self.cookie), head.now).await
+    }
+}

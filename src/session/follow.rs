@@ -1,0 +1,140 @@
+//! Taking in what happened: events of the store become forgotten accounts, ended sessions, refused tokens.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Mutex, watch};
+
+use super::{Accounts, Sessions};
+use crate::clock::{Clock, Timestamp};
+use crate::identity::UserName;
+use crate::store::{DataVersion, Event, EventKind, Seq, Store, StoreError};
+use crate::throttle::Throttle;
+use crate::token::{Event as Revocation, Revocations};
+
+/// Follows the store's events. Its reader is woken by a clock every quarter of a second, by the control socket, and by
+/// every change that this process makes itself.
+#[derive(Debug)]
+pub struct Follower {
+    store: Store,
+    clock: Clock,
+    followed: Followed,
+    memory: Duration,
+    place: Mutex<Place>,
+    /// Milliseconds of monotonic time, plus one; 0: never.
+    fresh_at: AtomicU64,
+    generation: watch::Sender<u64>,
+}
+
+/// What events change.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the fields are named after their types")]
+pub struct Followed {
+    pub accounts: Arc<Accounts>,
+    pub sessions: Arc<Sessions>,
+    pub revocations: Arc<Revocations>,
+    pub throttle: Throttle,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    seq: Seq,
+    version: Option<DataVersion>,
+}
+
+impl Follower {
+    /// A follower that has taken in nothing yet. `memory` is how long a token may live, and so how long its revocation matters.
+    pub fn new(store: Store, clock: Clock, followed: Followed, memory: Duration) -> Self {
+        let place = Mutex::new(Place::default());
+        Self { store, clock, followed, memory, place, fresh_at: AtomicU64::new(0), generation: watch::Sender::new(0) }
+    }
+
+    /// Takes in every event up to now.
+    ///
+    /// # Errors
+    /// When the store gives no answer: then what is known grows stale.
+    pub async fn catch_up(&self) -> Result<(), StoreError> {
+        let mut place = self.place.lock().await;
+        let asked_at = self.clock.monotonic();
+        let version = self.store.data_version().await?;
+        if place.version != Some(version) {
+            let applied = self.apply_new(&mut place).await?;
+            place.version = Some(version);
+            if applied {
+                self.generation.send_modify(|generation| *generation += 1);
+            }
+        }
+        let asked_at = u64::try_from(asked_at.as_millis()).unwrap_or(u64::MAX - 1);
+        self.fresh_at.store(asked_at + 1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Whether events were taken in within the last `max_staleness`.
+    pub fn is_fresh(&self, max_staleness: Duration) -> bool {
+        match self.fresh_at.load(Ordering::SeqCst) {
+            0 => false,
+            at => self.clock.monotonic().saturating_sub(Duration::from_millis(at - 1)) <= max_staleness,
+        }
+    }
+
+    /// Rises whenever something changed that may end what was permitted.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
+    /// Has streams and tunnels judged anew: after a change of the rules, or when what is known has grown stale.
+    pub fn raise(&self) {
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    async fn apply_new(&self, place: &mut Place) -> Result<bool, StoreError> {
+        let mut applied = false;
+        loop {
+            let (events, latest) = self.store.events_after(place.seq, BATCH).await?;
+            if latest < place.seq {
+                tracing::warn!("the store has gone back in time, as after a restored backup: everything is read anew");
+                *place = Place::default();
+                self.followed.accounts.forget_all();
+                self.followed.sessions.forget_all();
+                applied = true;
+                continue;
+            }
+            for event in &events {
+                self.apply(event);
+                place.seq = event.seq;
+                applied = true;
+            }
+            if events.len() < BATCH {
+                place.seq = place.seq.max(latest);
+                return Ok(applied);
+            }
+        }
+    }
+
+    fn apply(&self, event: &Event) {
+        let Followed { accounts, revocations, throttle, .. } = &self.followed;
+        let (now, until) = (self.clock.now(), event.at + self.memory);
+        match &event.kind {
+            EventKind::SessionEnded { session } => {
+                revocations.apply(Revocation::SessionEnded { sid: session, until }, now);
+            }
+            EventKind::TokenRevoked { jti } => revocations.apply(Revocation::TokenRevoked { jti, until }, now),
+            EventKind::UserChanged { user } => accounts.forget(user),
+            EventKind::UserSignedOut { user, at } => {
+                revocations.apply(signed_out(user, *at, until), now);
+                accounts.forget(user);
+            }
+            EventKind::Unlocked { user } => throttle.unlock(user, event.at),
+            // Signing keys are read at the start; taking in new ones comes with their rotation.
+            EventKind::KeysChanged => {}
+        }
+    }
+}
+
+fn signed_out(user: &UserName, at: Timestamp, until: Timestamp) -> Revocation<'_> {
+    Revocation::UserSignedOut { user: user.as_str(), at, until }
+}
+
+/// Events taken in at once.
+const BATCH: usize = 4096;

@@ -1,0 +1,230 @@
+//! Sessions: begun by a password, found by a cookie's key, ended by anyone who may.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use quick_cache::sync::Cache;
+
+use super::refresh::RefreshKey;
+use crate::clock::Timestamp;
+use crate::config;
+use crate::identity::UserName;
+use crate::secret::{Random, Secret};
+use crate::store::{Digest, Seq, SessionRecord, Store, StoreError};
+
+/// A session as it is kept in memory.
+#[derive(Debug)]
+pub struct Live {
+    /// Its public id: the `sid` of its tokens. Not its key.
+    pub id: Arc<str>,
+    /// Whose it is.
+    pub user: UserName,
+    /// How they signed in.
+    pub methods: Vec<String>,
+    /// When the password was given.
+    pub auth_time: Timestamp,
+    /// When it ends, used or not.
+    pub expires_at: Timestamp,
+    /// How long it may lie unused; `None` for someone who asked to be remembered.
+    pub idle: Option<Duration>,
+    last_seen: AtomicU64,
+    written: AtomicU64,
+}
+
+impl Live {
+    fn is_over(&self, now: Timestamp) -> bool {
+        let seen = Timestamp::from_millis(self.last_seen.load(Ordering::Relaxed));
+        now >= self.expires_at || self.idle.is_some_and(|idle| now.since(seen) >= idle)
+    }
+}
+
+/// What a session is begun with.
+#[derive(Debug)]
+pub struct NewSession<'a> {
+    /// Whose it is.
+    pub user: &'a UserName,
+    /// The version of the password that was verified: a session is not begun when it has changed meanwhile.
+    pub password_version: u64,
+    /// How they signed in.
+    pub method: &'static str,
+    /// The client's address.
+    pub client: String,
+    /// The client's `User-Agent`; cut at 256 bytes.
+    pub agent: &'a str,
+    /// What it is to be used with.
+    pub carrier: Carrier,
+}
+
+/// What a session is used with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// A cookie; `remember` replaces idle time and lifetime.
+    Cookie {
+        /// Whether they asked to stay signed in.
+        remember: bool,
+    },
+    /// Access tokens and a refresh token.
+    Tokens,
+}
+
+/// A session that has just begun.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its public id.
+    pub id: String,
+    /// The cookie's value, or the refresh token.
+    pub key: Secret<String>,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// The latest event at its beginning: to be taken in before it is used.
+    pub seq: Seq,
+}
+
+/// The sessions that were used lately. Their uses are written at most once a minute, together.
+#[derive(Debug)]
+pub struct Sessions {
+    store: Store,
+    random: Random,
+    refresh: RefreshKey,
+    terms: config::Sessions,
+    cache: Cache<Digest, Arc<Live>>,
+    unwritten: Mutex<Vec<(String, Timestamp)>>,
+}
+
+impl Sessions {
+    /// An empty memory before `store`.
+    pub fn new(store: Store, random: Random, refresh: RefreshKey, terms: config::Sessions) -> Self {
+        Self { store, random, refresh, terms, cache: Cache::new(MOST), unwritten: Mutex::new(Vec::new()) }
+    }
+
+    /// Begins a session; `None` when the account is gone or disabled, or its password has changed since it was verified.
+    ///
+    /// # Errors
+    /// When the store gives no answer: then there is no session.
+    pub async fn open(&self, new: NewSession<'_>, now: Timestamp) -> Result<Option<Opened>, StoreError> {
+        let raw_id = self.random.bytes::<16>();
+        let id = super::refresh::session_id(&raw_id);
+        let (remember, key, digests) = match new.carrier {
+            Carrier::Cookie { remember } => {
+                let raw = self.random.bytes::<32>();
+                let cookie = super::refresh::text(&raw);
+                (remember, Secret::new(cookie), (Some(sha256(&raw)), None))
+            }
+            Carrier::Tokens => {
+                let refresh = self.refresh.token(&raw_id, 0);
+                let digest = sha256(refresh.expose().as_bytes());
+                (false, refresh, (None, Some(digest)))
+            }
+        };
+        let lifetime = if remember { self.terms.remember } else { self.terms.lifetime };
+        let expires_at = now + lifetime;
+        let record = SessionRecord {
+            id: id.clone(),
+            key_hash: digests.0,
+            refresh_hash: digests.1,
+            refresh_generation: 0,
+            user: new.user.clone(),
+            created_at: now,
+            auth_time: now,
+            last_seen: now,
+            remember,
+            methods: vec![new.method.to_owned()],
+            client: new.client,
+            agent: shortened(new.agent),
+            expires_at,
+        };
+        let opened = self.store.create_session(record, new.password_version).await?;
+        Ok(opened.map(|seq| Opened { id, key, expires_at, seq }))
+    }
+
+    /// The session behind a cookie's key, if it is neither over nor unused for too long.
+    ///
+    /// # Errors
+    /// When it is not in memory and the store gives no answer.
+    pub async fn find(&self, key: &[u8; 32], now: Timestamp) -> Result<Option<Arc<Live>>, StoreError> {
+        let digest = sha256(key);
+        let live = match self.cache.get(&digest) {
+            Some(live) => live,
+            None => match self.store.session_by_key(digest).await? {
+                None => return Ok(None),
+                Some(record) => {
+                    let live = Arc::new(self.live(record));
+                    self.cache.insert(digest, Arc::clone(&live));
+                    live
+                }
+            },
+        };
+        Ok((!live.is_over(now)).then_some(live))
+    }
+
+    /// Notes that a session is in use. Costs two loads and a store; what is to be written waits for [`Sessions::flush`].
+    pub fn seen(&self, live: &Live, now: Timestamp) {
+        live.last_seen.fetch_max(now.as_millis(), Ordering::Relaxed);
+        let written = live.written.load(Ordering::Relaxed);
+        let is_due = now.since(Timestamp::from_millis(written)) >= WRITE_EVERY;
+        let swap = |now| live.written.compare_exchange(written, now, Ordering::Relaxed, Ordering::Relaxed);
+        if is_due && swap(now.as_millis()).is_ok() {
+            let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+            if unwritten.len() < MOST {
+                unwritten.push((live.id.to_string(), now));
+            }
+        }
+    }
+
+    /// Writes the uses that were noted since the last time.
+    ///
+    /// # Errors
+    /// When the store gives no answer; then the next call tries again.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        let seen = std::mem::take(&mut *self.unwritten.lock().unwrap_or_else(PoisonError::into_inner));
+        if seen.is_empty() {
+            return Ok(());
+        }
+        let result = self.store.touch_sessions(seen.clone()).await;
+        if result.is_err() {
+            let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+            let room = MOST.saturating_sub(unwritten.len());
+            unwritten.extend(seen.into_iter().take(room));
+        }
+        result
+    }
+
+    /// Drops everything.
+    pub fn forget_all(&self) {
+        self.cache.clear();
+    }
+
+    fn live(&self, record: SessionRecord) -> Live {
+        let seen = record.last_seen.as_millis();
+        Live {
+            id: record.id.into(),
+            user: record.user,
+            methods: record.methods,
+            auth_time: record.auth_time,
+            expires_at: record.expires_at,
+            idle: (!record.remember).then_some(self.terms.idle),
+            last_seen: AtomicU64::new(seen),
+            written: AtomicU64::new(seen),
+        }
+    }
+}
+
+/// SHA-256: what is stored instead of keys. They are random, so no salt is needed.
+pub fn sha256(bytes: &[u8]) -> Digest {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    out
+}
+
+fn shortened(agent: &str) -> String {
+    let end = (0..=agent.len().min(256)).rev().find(|&end| agent.is_char_boundary(end)).unwrap_or(0);
+    agent[..end].to_owned()
+}
+
+/// Sessions kept in memory: some twenty megabytes at most.
+const MOST: usize = 64 * 1024;
+
+/// How often a session's use is written at most.
+const WRITE_EVERY: Duration = Duration::from_secs(60);

@@ -1,0 +1,20 @@
+//! Sign-ins that last: accounts as they are now, sessions behind cookies, and the events that end both.
+//!
+//! Everything here is kept in bounded memory and made true by the store's append-only events:
+//! [`Follower`] applies them, and whoever reads must first ask whether they are [fresh](Follower::is_fresh).
+
+mod accounts;
+mod cookies;
+pub mod csrf;
+mod follow;
+mod live;
+pub mod refresh;
+mod returning;
+mod sign_in;
+
+pub use accounts::{Account, Accounts};
+pub use cookies::Cookies;
+pub use follow::{Followed, Follower};
+pub use live::{Carrier, Live, NewSession, Opened, Sessions, sha256};
+pub use returning::Returning;
+pub use sign_in::{Asked, Failure, SignIn};
