@@ -95,7 +95,7 @@ impl Body {
         if http_body::Body::is_end_stream(&incoming) {
             return Self::empty();
         }
-        Self::of(Kind::Upstream(FromUpstream { incoming, between, pause: None, tether, cut: None }))
+        Self::of(Kind::Upstream(FromUpstream { incoming, between, pause: None, tether, cut: None, passed: 0 }))
     }
 
     /// The same body, its end told to `watcher`.
@@ -189,26 +189,31 @@ struct FromUpstream {
     pause: Option<Pause>,
     tether: Option<Arc<dyn Tether>>,
     cut: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Bytes that came so far, up to the size from which a body counts as a stream.
+    passed: usize,
 }
 
 impl FromUpstream {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         // Judged before the data: a stream that never pauses ends with its lease too.
-        if self.cut.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready()) {
+        if self.is_cut(cx) {
             return Poll::Ready(Some(Err(BodyError::LeaseEnded)));
         }
         if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) {
             if let Some(pause) = &mut self.pause {
                 pause.end();
             }
+            if let Some(Ok(data)) = frame.as_ref().map(|frame| frame.as_ref().map(Frame::data_ref)) {
+                self.passed = self.passed.saturating_add(data.map_or(0, Bytes::len));
+                if self.passed >= STREAM_BYTES {
+                    self.hold_on();
+                }
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::UpstreamCut)));
         }
-        if let Some(tether) = self.tether.take() {
-            let mut cut = tether.cut();
-            if cut.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Some(Err(BodyError::LeaseEnded)));
-            }
-            self.cut = Some(cut);
+        self.hold_on();
+        if self.is_cut(cx) {
+            return Poll::Ready(Some(Err(BodyError::LeaseEnded)));
         }
         if let Some(between) = self.between {
             let pause = self.pause.get_or_insert_with(Pause::new);
@@ -217,6 +222,19 @@ impl FromUpstream {
             }
         }
         Poll::Pending
+    }
+}
+
+impl FromUpstream {
+    /// From here on the body is a stream, which ends with what it is held by.
+    fn hold_on(&mut self) {
+        if let Some(tether) = self.tether.take() {
+            self.cut = Some(tether.cut());
+        }
+    }
+
+    fn is_cut(&mut self, cx: &mut Context<'_>) -> bool {
+        self.cut.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready())
     }
 }
 
@@ -269,11 +287,15 @@ impl std::error::Error for BodyError {
     }
 }
 
+/// From this size a body that never pauses counts as a stream.
+const STREAM_BYTES: usize = 1024 * 1024;
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
     use http_body_util::BodyExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -296,6 +318,35 @@ mod tests {
         drop(Body::full("unread").watched(record.clone()));
         let ends = record.0.lock().unwrap().clone();
         assert_eq!(ends, [(End::Whole, 0), (End::Whole, 5), (End::Cut, 0)]);
+    }
+
+    struct Over(Arc<tokio::sync::Notify>);
+
+    impl Tether for Over {
+        fn cut(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            Box::pin(async move { self.0.notified().await })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_with_what_holds_it() {
+        let (near, mut far) = tokio::io::duplex(4096);
+        let (mut sender, conn) =
+            hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(near)).await.unwrap();
+        tokio::spawn(conn);
+        let answer = tokio::spawn(sender.send_request(http::Request::new(Body::empty())));
+        assert!(far.read(&mut [0; 256]).await.unwrap() > 0);
+        far.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n").await.unwrap();
+        let over = Arc::new(tokio::sync::Notify::new());
+        let incoming = answer.await.unwrap().unwrap().into_body();
+        let mut body = Body::from_upstream(incoming, None, Some(Arc::new(Over(over.clone()))));
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "hello");
+        let waits = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx).is_pending()));
+        assert!(waits.await);
+        over.notify_one();
+        assert!(matches!(body.frame().await, Some(Err(BodyError::LeaseEnded))));
+        // The connection was open to here: its end is not what ended the stream.
+        drop(far);
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Two ends of a client connection.
@@ -69,6 +70,8 @@ pub struct Link {
     fault: AtomicBool,
     waiting: AtomicBool,
     tunnel: AtomicBool,
+    unframed: AtomicBool,
+    gone: Notify,
 }
 
 impl Default for Link {
@@ -91,6 +94,8 @@ impl Link {
             fault: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             tunnel: AtomicBool::new(false),
+            unframed: AtomicBool::new(false),
+            gone: Notify::new(),
         }
     }
 
@@ -197,6 +202,26 @@ impl Link {
     /// Whether bytes are held back that could go on now.
     pub(crate) fn can_go_on(&self) -> bool {
         self.waiting.load(Relaxed) && self.stage.load(Relaxed) != BUSY
+    }
+
+    /// The client knows the end of an answer only by the connection's, as HTTP/1.0 does.
+    pub(crate) fn set_unframed(&self, unframed: bool) {
+        self.unframed.store(unframed, Relaxed);
+    }
+
+    /// Whether a cut answer must be told from a whole one by a reset.
+    pub(crate) fn is_unframed(&self) -> bool {
+        self.unframed.load(Relaxed)
+    }
+
+    /// The socket is closed.
+    pub(crate) fn leave(&self) {
+        self.gone.notify_one();
+    }
+
+    /// Resolves when the socket is closed.
+    pub(crate) async fn gone(&self) {
+        self.gone.notified().await;
     }
 
     /// Whether bytes pass as they are.

@@ -214,7 +214,9 @@ async fn drain(mut body: Incoming) {
     let mut left = DRAINED_BYTES;
     while let Some(Ok(frame)) = body.frame().await {
         let size = frame.data_ref().map_or(0, |data| data.len() as u64);
-        let Some(rest) = left.checked_sub(size) else { return };
+        let Some(rest) = left.checked_sub(size) else {
+            return;
+        };
         left = rest;
     }
 }
