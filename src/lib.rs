@@ -28,6 +28,8 @@ pub mod lint;
 
 pub mod config;
 
+pub mod upstream;
+
 pub mod identity;
 pub mod token;
 
@@ -39,3 +41,9 @@ pub mod route;
 pub mod session;
 
 pub mod access;
+
+pub mod observe;
+
+pub mod proxy;
+
+pub mod listen;

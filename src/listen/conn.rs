@@ -1,0 +1,297 @@
+//! One client connection, from its first byte to its end: hyper, its deadlines, the drain.
+//!
+//! hyper has no timer here: a deadline is worked out from what the [`Link`] says, and the one timer of a
+//! connection is moved only when it fires or must fire earlier, so that an ordinary request costs none.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep};
+
+use super::watch::Watched;
+use crate::config::Limits;
+use crate::message::body::{Body, BodyError};
+use crate::message::connection::{ConnInfo, Framing, Link, Stage, Stop};
+use crate::message::loan::DRAINED_FOR;
+
+/// Serves `stream` until one side ends it, a deadline passes or `stop` says so.
+///
+/// `service` answers requests; `refused` is told of a head that hyper could not parse and has answered itself.
+pub async fn serve<F, A, R>(
+    stream: TcpStream,
+    info: Arc<ConnInfo>,
+    limits: &Limits,
+    service: F,
+    refused: R,
+    mut stop: watch::Receiver<Stop>,
+) where
+    F: Fn(Request<Incoming>, Arc<Link>) -> A,
+    A: Future<Output = Response<Body>>,
+    R: Fn(&ConnInfo, &hyper::Error),
+{
+    let link = Arc::new(Link::new());
+    let handler = service_fn(|request: Request<Incoming>| {
+        link.begin(framing(request.headers()));
+        link.set_unframed(request.version() < Version::HTTP_11);
+        let answer = service(request, link.clone());
+        let link = link.clone();
+        async move {
+            let response = answer.await;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                link.open_tunnel();
+            }
+            Ok::<_, Infallible>(response.map(|body| Served { body, link }))
+        }
+    });
+    let watched = TokioIo::new(Watched::new(stream, link.clone()));
+    let mut conn = builder(limits).serve_connection(watched, handler).with_upgrades();
+    let mut timer = Timer::new();
+    let mut draining = *stop.borrow_and_update() != Stop::Run;
+    if draining {
+        Pin::new(&mut conn).graceful_shutdown();
+    }
+    loop {
+        let event = event(&mut conn, &mut timer, &mut stop, || deadline(&link, limits, draining), &link).await;
+        match event {
+            Event::Stop => match *stop.borrow_and_update() {
+                Stop::Run => {}
+                Stop::Drain => {
+                    draining = true;
+                    Pin::new(&mut conn).graceful_shutdown();
+                }
+                Stop::Now => return,
+            },
+            Event::End(Ok(())) => {
+                // A tunnel goes on without hyper, and is a connection still.
+                if link.is_tunnel() {
+                    drop(conn);
+                    link.gone().await;
+                }
+                return;
+            }
+            Event::End(Err(error)) => {
+                tracing::debug!(peer = %info.peer, %error, "client connection ended");
+                if let Some(parts) = conn.into_parts().filter(|_| link.is_unframed()) {
+                    reset(parts.io.into_inner());
+                }
+                if error.is_parse() {
+                    refused(&info, &error);
+                }
+                return;
+            }
+            Event::Late => {
+                tracing::debug!(peer = %info.peer, stage = ?link.stage(), "client connection timed out");
+                let in_head = matches!(link.stage(), Stage::Opened | Stage::Head);
+                if let Some(parts) = conn.into_parts().filter(|_| in_head) {
+                    say_goodbye(parts.io.into_inner()).await;
+                }
+                return;
+            }
+        }
+    }
+}
+
+enum Event {
+    Stop,
+    End(hyper::Result<()>),
+    Late,
+}
+
+fn builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .half_close(false)
+        .keep_alive(true)
+        .header_read_timeout(None)
+        .max_header_size(limits.header_bytes)
+        .max_buf_size(limits.header_bytes.max(BUFFER));
+    // hyper's own default is on the stack; any other number is on the heap for each request.
+    if limits.headers != HYPER_HEADERS {
+        builder.max_headers(limits.headers);
+    }
+    builder
+}
+
+/// How the body of a request that hyper has parsed is framed (RFC 9112, section 6.3).
+fn framing(headers: &HeaderMap) -> Framing {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        return Framing::Chunked;
+    }
+    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    match length {
+        None | Some(0) => Framing::None,
+        Some(length) => Framing::Length(length),
+    }
+}
+
+/// Drives `conn` until it ends, `stop` rises or the deadline passes.
+async fn event<C>(
+    conn: &mut C,
+    timer: &mut Timer,
+    stop: &mut watch::Receiver<Stop>,
+    deadline: impl Fn() -> Option<Instant>,
+    link: &Link,
+) -> Event
+where
+    C: Future<Output = hyper::Result<()>> + Unpin,
+{
+    let probe = stop.clone();
+    let mut changed = pin!(stop.changed());
+    let mut registered = false;
+    poll_fn(|cx| {
+        // The waker of a task stays the same, so that it is registered once and then only asked for.
+        if !registered || probe.has_changed().unwrap_or(false) {
+            registered = true;
+            if let Poll::Ready(Ok(())) = changed.as_mut().poll(cx) {
+                return Poll::Ready(Event::Stop);
+            }
+        }
+        if let Poll::Ready(end) = poll_conn(conn, link, cx) {
+            return Poll::Ready(Event::End(end));
+        }
+        timer.poll(deadline(), cx).map(|()| Event::Late)
+    })
+    .await
+}
+
+fn poll_conn<C>(conn: &mut C, link: &Link, cx: &mut Context<'_>) -> Poll<hyper::Result<()>>
+where
+    C: Future<Output = hyper::Result<()>> + Unpin,
+{
+    loop {
+        if let Poll::Ready(end) = Pin::new(&mut *conn).poll(cx) {
+            return Poll::Ready(end);
+        }
+        // The request is over, and bytes that were held back meanwhile have nobody else to announce them.
+        if !link.can_go_on() {
+            return Poll::Pending;
+        }
+        link.set_waiting(false);
+    }
+}
+
+/// When the connection has taken too long with what it is doing.
+fn deadline(link: &Link, limits: &Limits, draining: bool) -> Option<Instant> {
+    if let Some(since) = link.blocked_since() {
+        return Some(since + limits.body_timeout);
+    }
+    let span = match link.stage() {
+        Stage::Busy => return None,
+        Stage::Opened if draining => limits.header_timeout.min(LAST_CHANCE),
+        Stage::Opened | Stage::Head => limits.header_timeout,
+        Stage::Idle => limits.idle_timeout,
+        Stage::Lingering => DRAINED_FOR,
+    };
+    Some(link.since() + span)
+}
+
+/// A connection's one timer.
+struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// When it fires; `None`: it has fired and nothing has needed it since.
+    set_for: Option<Instant>,
+}
+
+impl Timer {
+    const fn new() -> Self {
+        Self { sleep: None, set_for: None }
+    }
+
+    /// Whether `deadline` has passed. The timer may be set earlier than that, never later.
+    fn poll(&mut self, deadline: Option<Instant>, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::ZERO)));
+        if self.set_for.is_some() && sleep.is_elapsed() {
+            self.set_for = None;
+        }
+        let Some(deadline) = deadline else {
+            return Poll::Pending;
+        };
+        if self.set_for.is_none_or(|set_for| deadline < set_for) {
+            sleep.as_mut().reset(deadline);
+            self.set_for = Some(deadline);
+            if sleep.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// Breaks off a connection whose end would be taken for the end of the answer.
+fn reset(watched: Watched<TcpStream>) {
+    let (stream, _) = watched.into_stream();
+    // Failing leaves an ordinary end, as on a connection that the client has reset itself.
+    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+}
+
+/// Tells a client that has not finished its head in time (RFC 9110, section 15.5.9).
+async fn say_goodbye(watched: Watched<TcpStream>) {
+    let (mut stream, begun) = watched.into_stream();
+    if !begun {
+        return;
+    }
+    let goodbye = async {
+        stream.write_all(TOO_SLOW).await?;
+        stream.shutdown().await?;
+        while stream.read(&mut [0; 256]).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    // A client that does not take even this has gone, or means ill.
+    let _ = tokio::time::timeout(LAST_CHANCE, goodbye).await;
+}
+
+const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// How long a client has that the gateway would rather be rid of.
+const LAST_CHANCE: Duration = Duration::from_secs(1);
+
+/// What hyper may hold of a body in either direction.
+const BUFFER: usize = 64 * 1024;
+
+/// How many fields hyper takes unless told otherwise.
+const HYPER_HEADERS: usize = 100;
+
+/// An answer's body, which tells the link when it is over.
+struct Served {
+    body: Body,
+    link: Arc<Link>,
+}
+
+impl HttpBody for Served {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.link.finish();
+    }
+}

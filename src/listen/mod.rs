@@ -1,0 +1,6 @@
+//! Where clients connect: listening sockets and the connections on them. Generic over what answers.
+
+pub mod conn;
+mod scan;
+pub mod socket;
+mod watch;

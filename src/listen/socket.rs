@@ -1,0 +1,259 @@
+//! Listening sockets, and the loop that accepts from one.
+//!
+//! Each address has one socket, cloned into every worker's runtime. Running out of descriptors pauses the
+//! loop instead of ending or spinning it; a worker well above the average lets others accept.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::message::connection::{ConnInfo, Stop};
+
+/// Binds `address`, ready to be cloned into each worker.
+///
+/// # Errors
+/// When the address is in use, may not be bound, or is not this machine's.
+pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restart must not wait for the connections of the last run to time out.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Client connections, counted over all workers.
+#[derive(Debug)]
+pub struct Census {
+    limit: usize,
+    total: AtomicUsize,
+    workers: Vec<AtomicUsize>,
+}
+
+impl Census {
+    /// Counts for `workers` workers, which may have `limit` connections together.
+    pub fn new(limit: usize, workers: usize) -> Arc<Self> {
+        let workers = (0..workers.max(1)).map(|_| AtomicUsize::new(0)).collect();
+        Arc::new(Self { limit, total: AtomicUsize::new(0), workers })
+    }
+
+    /// Open connections.
+    pub fn open(&self) -> usize {
+        self.total.load(Relaxed)
+    }
+
+    /// Counts one more connection of `worker`; `None`: there are too many.
+    pub fn admit(self: &Arc<Self>, worker: usize) -> Option<Admitted> {
+        if self.total.fetch_add(1, Relaxed) >= self.limit {
+            self.total.fetch_sub(1, Relaxed);
+            return None;
+        }
+        let worker = worker % self.workers.len();
+        self.workers[worker].fetch_add(1, Relaxed);
+        Some(Admitted { census: self.clone(), worker })
+    }
+
+    /// Whether `worker` has so many connections that others should accept the next: an eighth and a few
+    /// more than the average.
+    fn is_crowded(&self, worker: usize) -> bool {
+        let average = self.total.load(Relaxed) / self.workers.len();
+        let own = self.workers[worker % self.workers.len()].load(Relaxed);
+        own > average + average / 8 + SLACK
+    }
+}
+
+/// One counted connection, until it is dropped.
+#[derive(Debug)]
+pub struct Admitted {
+    census: Arc<Census>,
+    worker: usize,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.census.workers[self.worker].fetch_sub(1, Relaxed);
+        self.census.total.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Accepts from `listener` until `stop` rises, and spawns what `connection` makes of each connection.
+///
+/// Call it in `worker`'s runtime with that worker's clone of the socket.
+///
+/// # Errors
+/// When the socket can't be registered with the runtime.
+pub async fn accept<F, A>(
+    listener: StdListener,
+    worker: usize,
+    census: Arc<Census>,
+    mut stop: watch::Receiver<Stop>,
+    connection: F,
+) -> io::Result<()>
+where
+    F: Fn(TcpStream, Arc<ConnInfo>) -> A,
+    A: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::from_std(listener)?;
+    let mut trouble = Trouble::default();
+    loop {
+        if *stop.borrow_and_update() != Stop::Run {
+            return Ok(());
+        }
+        let accepted = tokio::select! {
+            biased;
+            changed = stop.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return Ok(()),
+            },
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                if let Some(pause) = trouble.pause(&error, Instant::now()) {
+                    tokio::time::sleep(pause).await;
+                }
+                continue;
+            }
+        };
+        let Some(admitted) = census.admit(worker) else {
+            refuse(stream, &mut trouble);
+            continue;
+        };
+        // Small answers must not wait for an acknowledgement; a socket that refuses this is gone already.
+        let _ = stream.set_nodelay(true);
+        let Ok(local) = stream.local_addr() else {
+            continue;
+        };
+        let serving = connection(stream, Arc::new(ConnInfo { peer, local }));
+        tokio::spawn(async move {
+            serving.await;
+            drop(admitted);
+        });
+        if census.is_crowded(worker) {
+            tokio::time::sleep(STEP_BACK).await;
+        }
+    }
+}
+
+/// Answers a connection that is one too many. It is not counted, so that it gets one moment only.
+fn refuse(mut stream: TcpStream, trouble: &mut Trouble) {
+    if trouble.may_tell(Instant::now()) {
+        tracing::warn!("too many client connections");
+    }
+    if trouble.refusing.load(Relaxed) >= REFUSING {
+        return;
+    }
+    trouble.refusing.fetch_add(1, Relaxed);
+    let refusing = trouble.refusing.clone();
+    tokio::spawn(async move {
+        let answer = async {
+            stream.write_all(FULL).await?;
+            stream.shutdown().await?;
+            while stream.read(&mut [0; 1024]).await? > 0 {}
+            io::Result::Ok(())
+        };
+        // Whether it was read is the client's affair.
+        let _ = tokio::time::timeout(Duration::from_millis(500), answer).await;
+        refusing.fetch_sub(1, Relaxed);
+    });
+}
+
+/// What goes wrong while accepting.
+#[derive(Debug, Default)]
+struct Trouble {
+    told: Option<Instant>,
+    refusing: Arc<AtomicUsize>,
+}
+
+impl Trouble {
+    /// How long to wait before the next try. A connection that its client gave up meanwhile is no reason to.
+    fn pause(&mut self, error: &io::Error, now: Instant) -> Option<Duration> {
+        use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+        if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
+            return None;
+        }
+        if self.may_tell(now) {
+            tracing::error!(%error, "can't accept connections");
+        }
+        Some(BACK_OFF)
+    }
+
+    /// Whether a second has passed since the last message.
+    fn may_tell(&mut self, now: Instant) -> bool {
+        let due = self.told.is_none_or(|told| now >= told + Duration::from_secs(1));
+        if due {
+            self.told = Some(now);
+        }
+        due
+    }
+}
+
+const BACKLOG: i32 = 1024;
+const BACK_OFF: Duration = Duration::from_millis(75);
+const STEP_BACK: Duration = Duration::from_millis(2);
+const SLACK: usize = 4;
+const REFUSING: usize = 64;
+const FULL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn running_out_of_descriptors_pauses_and_is_told_once_a_second() {
+        let mut trouble = Trouble::default();
+        let start = Instant::now();
+        for code in [24, 23, 105, 12] {
+            let error = io::Error::from_raw_os_error(code);
+            assert_eq!(trouble.pause(&error, start), Some(BACK_OFF), "{error}");
+        }
+        assert_eq!(trouble.told, Some(start));
+        assert!(!trouble.may_tell(start + Duration::from_millis(999)));
+        assert!(trouble.may_tell(start + Duration::from_secs(1)));
+        for code in [103, 104, 4] {
+            assert_eq!(trouble.pause(&io::Error::from_raw_os_error(code), start), None);
+        }
+    }
+
+    #[test]
+    fn counts_what_is_open_and_refuses_one_too_many() {
+        let census = Census::new(2, 2);
+        let first = census.admit(0).unwrap();
+        let _second = census.admit(1).unwrap();
+        assert!(census.admit(0).is_none());
+        drop(first);
+        assert_eq!(census.open(), 1);
+        assert!(census.admit(0).is_some());
+    }
+
+    #[test]
+    fn a_worker_well_above_the_average_steps_back() {
+        let census = Census::new(1000, 2);
+        let own: Vec<_> = (0..20).map(|_| census.admit(0).unwrap()).collect();
+        assert!(census.is_crowded(0));
+        assert!(!census.is_crowded(1));
+        let _others: Vec<_> = (0..20).map(|_| census.admit(1).unwrap()).collect();
+        assert!(!census.is_crowded(0), "{}", own.len());
+    }
+
+    #[test]
+    fn an_address_is_bound_once() {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_eq!(bind(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+}

@@ -1,0 +1,60 @@
+//! What an auditor asks about: who signed in, who could not, who was refused what. One enum, one place.
+
+use std::net::IpAddr;
+
+use tracing::{info, warn};
+
+use crate::identity::UserName;
+
+/// Something an auditor asks about.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the fields are named after what they hold")]
+pub enum Event<'a> {
+    /// Someone gave the right password.
+    SignedIn { user: &'a UserName, client: IpAddr, method: &'static str, session: &'a str },
+    /// Someone gave wrong credentials. The name is logged only when there is such an account:
+    /// anything else could be a password typed into the wrong field.
+    SignInFailed { user: Option<&'a UserName>, client: IpAddr, method: &'static str, reason: &'static str },
+    /// Someone has to wait before the next attempt.
+    SignInThrottled { client: IpAddr, method: &'static str, seconds: u64 },
+    /// Another site tried to make a browser do something.
+    CrossSite { client: IpAddr, path: &'a str, user: Option<&'a str> },
+    /// A session or a token was ended by its owner.
+    SignedOut { user: &'a str, client: IpAddr },
+    /// A rule said no to someone who is signed in, or to everyone.
+    Denied { user: Option<&'a str>, client: IpAddr, route: Option<&'a str>, reason: &'a str, request_id: &'a str },
+    /// A credential was shown that is not good.
+    BadCredential { client: IpAddr, route: Option<&'a str>, reason: &'a str, request_id: &'a str },
+}
+
+impl Event<'_> {
+    /// Writes the event to the log, under the target `portcullis::audit`.
+    pub fn log(&self) {
+        match self {
+            Self::SignedIn { user, client, method, session } => {
+                info!(target: TARGET, event = "signed-in", %user, %client, method, session, "signed in");
+            }
+            Self::SignInFailed { user, client, method, reason } => {
+                let user = user.map_or("(unknown)", UserName::as_str);
+                warn!(target: TARGET, event = "sign-in-failed", user, %client, method, reason, "sign-in failed");
+            }
+            Self::SignInThrottled { client, method, seconds } => {
+                warn!(target: TARGET, event = "sign-in-throttled", %client, method, retry_after = seconds, "too many attempts to sign in");
+            }
+            Self::CrossSite { client, path, user } => {
+                warn!(target: TARGET, event = "cross-site", %client, path, user, "request of another site refused");
+            }
+            Self::SignedOut { user, client } => {
+                info!(target: TARGET, event = "signed-out", user, %client, "signed out")
+            }
+            Self::Denied { user, client, route, reason, request_id } => {
+                info!(target: TARGET, event = "denied", user, %client, route, reason, request_id, "request denied");
+            }
+            Self::BadCredential { client, route, reason, request_id } => {
+                info!(target: TARGET, event = "bad-credential", %client, route, reason, request_id, "credential refused");
+            }
+        }
+    }
+}
+
+const TARGET: &str = "portcullis::audit";

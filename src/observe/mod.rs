@@ -1,0 +1,11 @@
+//! What the gateway says about its work: one access line per request, audit events, the log itself.
+//!
+//! Nothing secret passes here: paths are logged without their query, names only when they could be names.
+
+pub mod access;
+pub mod audit;
+mod log;
+mod record;
+
+pub use log::init as init_log;
+pub use record::{Record, RequestIds};

@@ -1,0 +1,89 @@
+//! What is learned about a request along its way, until it is written as one access line.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use http::{Method, StatusCode};
+
+use crate::clock::Timestamp;
+use crate::secret::Random;
+
+/// Everything that an access line says.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Stands in the answer, the log and behind `portcullis why`.
+    pub request_id: Arc<str>,
+    /// When the head was whole.
+    pub time: Timestamp,
+    /// The same moment, for durations.
+    pub started: Instant,
+    /// The client, after trusted proxies were looked through.
+    pub client: IpAddr,
+    /// As it was sent.
+    pub method: Method,
+    /// The one host, or nothing when the request had none.
+    pub host: String,
+    /// The path as it came, without the query.
+    pub path: String,
+    /// What was answered.
+    pub status: StatusCode,
+    /// Who was there.
+    pub user: Option<String>,
+    /// The route that decided.
+    pub route: Option<Arc<str>>,
+    /// `permit`, `challenge`, `deny`, `not-found`, `bad-request`, `own`, `error`.
+    pub decision: &'static str,
+    /// Why, in the words of the rules.
+    pub reason: String,
+    /// Body bytes from the client.
+    pub bytes_in: u64,
+    /// Body bytes to the client.
+    pub bytes_out: u64,
+    /// Until the last byte.
+    pub duration: Duration,
+    /// From the request's departure to the head of the upstream's answer.
+    pub upstream_time: Option<Duration>,
+    /// The upstream's name.
+    pub upstream: Option<Arc<str>>,
+}
+
+/// Makes request ids: unique, in no order that tells how many requests there are.
+#[derive(Debug)]
+pub struct RequestIds {
+    start: u64,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    /// A fresh series.
+    pub fn new(random: &Random) -> Self {
+        Self { start: u64::from_be_bytes(random.bytes()), next: AtomicU64::new(u64::from_be_bytes(random.bytes())) }
+    }
+
+    /// The next id: 32 hexadecimal digits.
+    pub fn next(&self) -> Arc<str> {
+        // An odd multiplier permutes the 64-bit numbers, so no id comes twice in a series.
+        let step = self.next.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut id = String::with_capacity(32);
+        let _infallible = write!(id, "{:016x}{:016x}", self.start, step ^ self.start.rotate_left(29));
+        id.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn gives_every_request_an_id_of_its_own() {
+        let ids = RequestIds::new(&Random::system());
+        let seen: HashSet<Arc<str>> = (0..10_000).map(|_| ids.next()).collect();
+        assert_eq!(seen.len(), 10_000);
+        assert!(seen.iter().all(|id| id.len() == 32));
+    }
+}

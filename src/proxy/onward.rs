@@ -1,0 +1,115 @@
+//! From a permit to what goes on: the only way from a decision to an upstream.
+
+use std::sync::Arc;
+
+use http::uri::PathAndQuery;
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use super::forward::{Forwarder, Observed, Onward};
+use super::rewrite::{RewriteFacts, Way};
+use crate::access::Permit;
+use crate::message::body::Body;
+use crate::message::forwarded::{Origin, Scheme, Trust};
+use crate::message::head::Head;
+use crate::message::headers::IdentityNames;
+use crate::message::rejection::{Reason, Rejection};
+
+/// What is the same for every request of a connection's configuration, and how this one came.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// Names that only the gateway may send.
+    pub guarded: &'a IdentityNames,
+    /// Names of our cookies.
+    pub our_cookies: &'a [&'a str],
+    /// Whose forwarded headers are believed.
+    pub trust: &'a Trust,
+    /// What was read from them.
+    pub origin: &'a Origin,
+    /// Bytes that a body may have where the route does not say.
+    pub body_bytes: Option<u64>,
+}
+
+impl Forwarder {
+    /// Forwards the request that `permit` was given for. Without a permit nothing goes on.
+    ///
+    /// # Errors
+    /// A [`Rejection`] when there is no answer, or none that can be passed on.
+    pub async fn forward(
+        &self,
+        permit: Permit,
+        surroundings: &Surroundings<'_>,
+        request: Request<Incoming>,
+        observed: &Observed,
+    ) -> Result<Response<Body>, Rejection> {
+        let (route, head) = (Arc::clone(permit.route()), Arc::clone(permit.head()));
+        let set = permit.identity().map(|identity| identity.headers(&route.identity)).unwrap_or_default();
+        let prefix = route.strip_prefix.as_deref();
+        let target = target(&head, prefix).map_err(|error| Rejection::new(Reason::Internal).because(error))?;
+        let host = head.host.to_string();
+        let facts = RewriteFacts {
+            guarded: surroundings.guarded,
+            our_cookies: surroundings.our_cookies,
+            remove_authorization: permit.drops_authorization(),
+            remove_method_overrides: route.strips_method_overrides,
+            set: &set,
+            way: Some(Way {
+                trust: surroundings.trust,
+                origin: surroundings.origin,
+                scheme: if head.https { Scheme::Https } else { Scheme::Http },
+                host: &host,
+            }),
+            host: None,
+            prefix,
+            private: !permit.is_public(),
+        };
+        let body_bytes = route.body_bytes.or(surroundings.body_bytes);
+        let lease = permit.lease().clone();
+        let onward = Onward { upstream: route.upstream, target, facts, body_bytes, timeouts: &route.timeouts, lease };
+        self.send_on(onward, request, observed).await
+    }
+}
+
+/// The path as it goes on, without `prefix`, and the query byte for byte.
+fn target(head: &Head, prefix: Option<&str>) -> Result<PathAndQuery, http::uri::InvalidUri> {
+    let path = head.path.forwarded();
+    let path = match prefix.and_then(|prefix| path.strip_prefix(prefix)) {
+        Some("") => "/",
+        // Cut at the end of a whole segment only.
+        Some(rest) if rest.starts_with('/') => rest,
+        _ => path,
+    };
+    match &head.query {
+        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+        None => PathAndQuery::try_from(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(path: &str, query: Option<&str>) -> Head {
+        Head {
+            method: http::Method::GET,
+            host: crate::message::host::Host::parse(b"apps.example.com").unwrap(),
+            path: crate::message::path::RequestPath::parse(path).unwrap(),
+            query: query.map(str::to_owned),
+            client: crate::message::forwarded::ClientAddr([127, 0, 0, 1].into()),
+            https: false,
+            now: crate::clock::Timestamp::default(),
+            started: std::time::Instant::now(),
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_cut_by_whole_segments_and_the_query_stays() {
+        let cut = |path, query| target(&head(path, query), Some("/api")).unwrap().to_string();
+        assert_eq!(cut("/api/users", Some("a=%2F&b=//")), "/users?a=%2F&b=//");
+        assert_eq!(cut("/api", None), "/");
+        assert_eq!(cut("/api", Some("x")), "/?x");
+        assert_eq!(cut("/api/", None), "/");
+        assert_eq!(cut("/apix/y", None), "/apix/y");
+        assert_eq!(cut("/%61pi/y", None), "/y");
+    }
+}

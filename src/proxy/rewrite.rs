@@ -1,0 +1,303 @@
+//! What changes in a head on its way: to the upstream, and back.
+//!
+//! What a client said of itself is removed before what the gateway knows is set, so that nothing the client
+//! sends, a `Connection` field included, can touch it.
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, EXPECT, HOST, LOCATION, TRAILER, TRANSFER_ENCODING};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+
+use crate::message::cookie;
+use crate::message::forwarded::{Origin, Scheme, Trust};
+use crate::message::headers::{IdentityNames, remove_hop_by_hop, strip_guarded, strip_method_overrides};
+
+/// What decides how a request's head is rewritten.
+#[derive(Clone, Copy, Debug)]
+pub struct RewriteFacts<'a> {
+    /// Names that only the gateway may send.
+    pub guarded: &'a IdentityNames,
+    /// Names of our cookies, which no application sees or sets.
+    pub our_cookies: &'a [&'a str],
+    /// Whether `Authorization` is ours.
+    pub remove_authorization: bool,
+    /// Whether method overrides go.
+    pub remove_method_overrides: bool,
+    /// What the application is told of who is there.
+    pub set: &'a [(HeaderName, HeaderValue)],
+    /// The way that the request came; `None`: forwarded headers are in order already.
+    pub way: Option<Way<'a>>,
+    /// What `Host` becomes where the target has another; `None`: as it came.
+    pub host: Option<&'a HeaderValue>,
+    /// What was cut from the path.
+    pub prefix: Option<&'a str>,
+    /// Whether the answer was given to a name, or on a protected route.
+    pub private: bool,
+}
+
+/// The way that a request came.
+#[derive(Clone, Copy, Debug)]
+pub struct Way<'a> {
+    /// Who is believed.
+    pub trust: &'a Trust,
+    /// What was read from them.
+    pub origin: &'a Origin,
+    /// How the client speaks to the foremost proxy.
+    pub scheme: Scheme,
+    /// The host and port as the client wrote them.
+    pub host: &'a str,
+}
+
+/// Rewrites a request's head. Its framing is hyper's to write: `length` is the body's, if that is known.
+pub fn request(headers: &mut HeaderMap, facts: &RewriteFacts<'_>, length: Option<u64>) {
+    remove_hop_by_hop(headers, false);
+    for name in [EXPECT, TRAILER, TRANSFER_ENCODING] {
+        headers.remove(name);
+    }
+    let written = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if written != length || headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        headers.remove(CONTENT_LENGTH);
+    }
+    strip_guarded(headers, facts.guarded);
+    if facts.remove_method_overrides {
+        strip_method_overrides(headers);
+    }
+    cookie::remove(headers, facts.our_cookies);
+    if facts.remove_authorization {
+        headers.remove(AUTHORIZATION);
+    }
+    if let Some(way) = facts.way {
+        way.trust.apply(headers, way.origin, way.scheme, way.host);
+    }
+    if let Some(host) = facts.host {
+        headers.insert(HOST, host.clone());
+    }
+    if let Some(prefix) = facts.prefix.and_then(|prefix| HeaderValue::from_str(prefix).ok()) {
+        headers.insert(FORWARDED_PREFIX, prefix);
+    }
+    for (name, value) in facts.set {
+        headers.insert(name, value.clone());
+    }
+}
+
+/// Rewrites an answer's head.
+pub fn answer(status: StatusCode, headers: &mut HeaderMap, facts: &RewriteFacts<'_>, upstream: &Authority) {
+    remove_hop_by_hop(headers, false);
+    // Where no body can be, a length misleads (RFC 9110, section 8.6); of a 304 it says what a 200 would have.
+    if status == StatusCode::NO_CONTENT || status == StatusCode::RESET_CONTENT {
+        headers.remove(CONTENT_LENGTH);
+    }
+    cookie::remove_set_cookie(headers, facts.our_cookies);
+    if facts.private {
+        keep_private(headers);
+    }
+    if let Some(prefix) = facts.prefix {
+        put_prefix_back(headers, prefix, upstream);
+    }
+}
+
+/// Keeps an answer out of shared caches (RFC 9111, section 5.2.2): without `public` and `s-maxage`, with `private`.
+fn keep_private(headers: &mut HeaderMap) {
+    for name in ["surrogate-control", "cdn-cache-control"] {
+        headers.remove(name);
+    }
+    let mut kept: Vec<u8> = Vec::new();
+    for value in headers.get_all(CACHE_CONTROL) {
+        for directive in directives(value.as_bytes()) {
+            let name = directive.split(|&byte| byte == b'=').next().unwrap_or_default().trim_ascii();
+            // `private="field"` holds for that field only, so that a plain one replaces it.
+            if [&b"public"[..], b"s-maxage", b"private"].iter().any(|gone| name.eq_ignore_ascii_case(gone)) {
+                continue;
+            }
+            kept.extend_from_slice(directive);
+            kept.extend_from_slice(b", ");
+        }
+    }
+    let value = if kept.is_empty() {
+        HeaderValue::from_static("private")
+    } else {
+        kept.extend_from_slice(b"private");
+        // Pieces of values and ASCII in between: a value again.
+        HeaderValue::from_maybe_shared(Bytes::from(kept)).unwrap_or(HeaderValue::from_static("private, no-store"))
+    };
+    headers.insert(CACHE_CONTROL, value);
+}
+
+/// The members of a list in which quoted strings may hold commas.
+fn directives(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let (mut quoted, mut escaped) = (false, false);
+    value
+        .split(move |&byte| {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' if quoted => escaped = true,
+                b'"' => quoted = !quoted,
+                b',' => return !quoted,
+                _ => {}
+            }
+            false
+        })
+        .map(<[u8]>::trim_ascii)
+        .filter(|directive| !directive.is_empty())
+}
+
+/// Puts the prefix that was cut from the request's path back into a `Location` that is a path, or that names
+/// the upstream, which a client could not reach.
+fn put_prefix_back(headers: &mut HeaderMap, prefix: &str, upstream: &Authority) {
+    let Some(location) = headers.get(LOCATION).and_then(|value| value.to_str().ok()) else {
+        return;
+    };
+    let path = if location.starts_with('/') {
+        (!location.starts_with("//")).then_some(location)
+    } else {
+        below(location, upstream)
+    };
+    let Some(path) = path else { return };
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    if let Ok(location) = HeaderValue::try_from(format!("{prefix}{slash}{path}")) {
+        headers.insert(LOCATION, location);
+    }
+}
+
+/// What follows the authority in `location` if it names `upstream`.
+fn below<'a>(location: &'a str, upstream: &Authority) -> Option<&'a str> {
+    let uri: Uri = location.parse().ok()?;
+    let authority = uri.authority()?;
+    let port = authority.port_u16().unwrap_or(80);
+    let named = uri.scheme_str() == Some("http")
+        && authority.host().eq_ignore_ascii_case(upstream.host())
+        && Some(port) == upstream.port_u16();
+    let after = location.get("http://".len()..)?.strip_prefix(authority.as_str())?;
+    named.then_some(after)
+}
+
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let field = |&(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        fields.iter().map(field).collect()
+    }
+
+    fn with_facts<T>(run: impl FnOnce(&mut RewriteFacts<'_>) -> T) -> T {
+        let guarded = IdentityNames::new([]);
+        let set = [(HeaderName::from_static("x-forwarded-user"), HeaderValue::from_static("alice"))];
+        run(&mut RewriteFacts {
+            guarded: &guarded,
+            our_cookies: &["portcullis"],
+            remove_authorization: true,
+            remove_method_overrides: false,
+            set: &set,
+            way: None,
+            host: None,
+            prefix: Some("/app"),
+            private: true,
+        })
+    }
+
+    #[test]
+    fn nothing_a_client_says_touches_what_the_gateway_sets() {
+        let mut request_headers = headers(&[
+            ("host", "example.com"),
+            ("connection", "close, x-forwarded-user, x-hop, host"),
+            ("x-hop", "1"),
+            ("x-forwarded-user", "mallory"),
+            ("x_forwarded_user", "mallory"),
+            ("authorization", "Bearer x"),
+            ("cookie", "a=1; portcullis=secret; b=2"),
+            ("x-forwarded-prefix", "/evil"),
+            ("expect", "100-continue"),
+            ("upgrade", "h2c"),
+            ("te", "trailers, deflate"),
+            ("trailer", "x-sum"),
+            ("accept", "*/*"),
+        ]);
+        with_facts(|facts| request(&mut request_headers, facts, Some(0)));
+        let expected = headers(&[
+            ("host", "example.com"),
+            ("cookie", "a=1; b=2"),
+            ("te", "trailers"),
+            ("accept", "*/*"),
+            ("x-forwarded-prefix", "/app"),
+            ("x-forwarded-user", "alice"),
+        ]);
+        assert_eq!(request_headers, expected);
+    }
+
+    #[test]
+    fn a_length_goes_on_only_where_it_is_the_bodys() {
+        for (written, length, kept) in
+            [(Some("5"), Some(5), true), (Some("5"), None, false), (Some("5"), Some(6), false), (None, Some(5), false)]
+        {
+            let mut request_headers =
+                written.map_or_else(HeaderMap::new, |value| headers(&[("content-length", value)]));
+            request_headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            with_facts(|facts| request(&mut request_headers, facts, length));
+            assert_eq!(request_headers.contains_key(CONTENT_LENGTH), kept, "{written:?} {length:?}");
+            assert!(!request_headers.contains_key(TRANSFER_ENCODING));
+        }
+    }
+
+    #[test]
+    fn an_answer_for_someone_goes_to_no_shared_cache() {
+        for (before, after) in [
+            (&[][..], "private"),
+            (&["public, max-age=60"], "max-age=60, private"),
+            (&["Public", "S-MaxAge=10, max-age=5"], "max-age=5, private"),
+            (&["no-store"], "no-store, private"),
+            (&["private=\"a, public\", max-age=1"], "max-age=1, private"),
+            (&["private"], "private"),
+            (&["ext=\"s, \\\", public\", immutable"], "ext=\"s, \\\", public\", immutable, private"),
+        ] {
+            let mut answer_headers = HeaderMap::new();
+            for value in before {
+                answer_headers.append(CACHE_CONTROL, HeaderValue::from_static(value));
+            }
+            with_facts(|facts| answer(StatusCode::OK, &mut answer_headers, facts, &"app:80".parse().unwrap()));
+            assert_eq!(answer_headers[CACHE_CONTROL], after, "{before:?}");
+            assert_eq!(answer_headers.get_all(CACHE_CONTROL).iter().count(), 1);
+        }
+    }
+
+    #[test]
+    fn the_prefix_comes_back_where_a_client_needs_it() {
+        for (before, after) in [
+            ("/next?x=1#y", "/app/next?x=1#y"),
+            ("http://10.0.0.1:9000/next", "/app/next"),
+            ("http://10.0.0.1:9000", "/app/"),
+            ("http://10.0.0.1:9000?q", "/app/?q"),
+            ("http://10.0.0.1/next", "http://10.0.0.1/next"),
+            ("https://10.0.0.1:9000/next", "https://10.0.0.1:9000/next"),
+            ("//elsewhere/next", "//elsewhere/next"),
+            ("https://elsewhere/", "https://elsewhere/"),
+            ("relative", "relative"),
+        ] {
+            let mut answer_headers = headers(&[("location", before)]);
+            let upstream = "10.0.0.1:9000".parse().unwrap();
+            with_facts(|facts| answer(StatusCode::FOUND, &mut answer_headers, facts, &upstream));
+            assert_eq!(answer_headers[LOCATION], after);
+        }
+    }
+
+    #[test]
+    fn an_application_can_neither_set_our_cookie_nor_end_this_hop() {
+        let mut answer_headers = headers(&[
+            ("set-cookie", "portcullis=x; Path=/"),
+            ("set-cookie", "theirs=y"),
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("content-length", "5"),
+        ]);
+        with_facts(|facts| {
+            facts.private = false;
+            answer(StatusCode::NO_CONTENT, &mut answer_headers, facts, &"app:80".parse().unwrap());
+        });
+        assert_eq!(answer_headers, headers(&[("set-cookie", "theirs=y")]));
+    }
+}

@@ -1,0 +1,168 @@
+//! Upgrades: only WebSocket, and only when both sides agree (RFC 9110, section 7.8; RFC 6455, section 4).
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Request, Version};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::sync::{Notify, watch};
+
+use crate::message::connection::Stop;
+
+/// Open tunnels, which outlive their connections' tasks and are waited for when the gateway drains.
+#[derive(Debug, Default)]
+pub struct Tunnels {
+    open: AtomicUsize,
+    opened: AtomicU64,
+    closed: Notify,
+}
+
+impl Tunnels {
+    /// None yet.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// How many are open.
+    pub fn open(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    /// How many were ever opened.
+    pub fn opened(&self) -> u64 {
+        self.opened.load(Relaxed)
+    }
+
+    /// Resolves when none is open.
+    pub async fn all_closed(&self) {
+        loop {
+            let mut closed = pin!(self.closed.notified());
+            closed.as_mut().enable();
+            if self.open() == 0 {
+                return;
+            }
+            closed.await;
+        }
+    }
+
+    fn enter(self: &Arc<Self>) -> Inside {
+        self.open.fetch_add(1, Relaxed);
+        self.opened.fetch_add(1, Relaxed);
+        Inside(self.clone())
+    }
+}
+
+struct Inside(Arc<Tunnels>);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        if self.0.open.fetch_sub(1, Relaxed) == 1 {
+            self.0.closed.notify_waiters();
+        }
+    }
+}
+
+/// Whether `request` asks for a WebSocket as RFC 6455 has it. Any other upgrade is not passed on.
+pub fn is_wanted<B>(request: &Request<B>) -> bool {
+    *request.method() == Method::GET && request.version() == Version::HTTP_11 && names_websocket(request.headers())
+}
+
+/// Whether `headers` carry `Connection: upgrade` and `Upgrade: websocket`, and no other protocol.
+pub(super) fn names_websocket(headers: &HeaderMap) -> bool {
+    let mut protocols = headers.get_all(UPGRADE).iter();
+    let protocol = protocols.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    protocol && protocols.next().is_none() && headers.get_all(CONNECTION).iter().any(lists_upgrade)
+}
+
+fn lists_upgrade(value: &HeaderValue) -> bool {
+    value.as_bytes().split(|&byte| byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// Writes the two fields of an upgrade, which hop-by-hop cleaning has removed.
+pub(super) fn announce(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+}
+
+/// Joins client and upstream in a task of its own once both have switched, until one of them ends, `ended`
+/// resolves, or the gateway drains.
+pub(super) fn join(
+    client: OnUpgrade,
+    upstream: OnUpgrade,
+    tunnels: &Arc<Tunnels>,
+    mut stop: watch::Receiver<Stop>,
+    ended: impl Future<Output = ()> + Send + 'static,
+) {
+    let inside = tunnels.enter();
+    tokio::spawn(async move {
+        let _inside = inside;
+        let both = async {
+            let (client, upstream) = tokio::try_join!(client, upstream)?;
+            let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+            // However it ends, both connections are closed; there is nobody to tell.
+            let _ = tokio::io::copy_bidirectional(&mut client, &mut upstream).await;
+            Ok::<_, hyper::Error>(())
+        };
+        tokio::select! {
+            result = both => if let Err(error) = result {
+                tracing::debug!(%error, "tunnel did not come about");
+            },
+            () = ended => tracing::debug!("tunnel closed with what allowed it"),
+            _ = stop.wait_for(|stop| *stop != Stop::Run) => tracing::debug!("tunnel closed by the drain"),
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(method: Method, version: Version, fields: &[(&'static str, &'static str)]) -> Request<()> {
+        let mut request = Request::new(());
+        *request.method_mut() = method;
+        *request.version_mut() = version;
+        for (name, value) in fields {
+            request.headers_mut().append(*name, HeaderValue::from_static(value));
+        }
+        request
+    }
+
+    #[test]
+    fn only_a_websocket_is_an_upgrade() {
+        let good = [("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")];
+        assert!(is_wanted(&request(Method::GET, Version::HTTP_11, &good)));
+        assert!(!is_wanted(&request(Method::POST, Version::HTTP_11, &good)));
+        assert!(!is_wanted(&request(Method::GET, Version::HTTP_10, &good)));
+        for bad in [
+            &[("connection", "upgrade"), ("upgrade", "h2c")][..],
+            &[("connection", "upgrade"), ("upgrade", "websocket, h2c")],
+            &[("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "h2c")],
+            &[("connection", "close"), ("upgrade", "websocket")],
+            &[("upgrade", "websocket")],
+            &[("connection", "upgrade")],
+        ] {
+            assert!(!is_wanted(&request(Method::GET, Version::HTTP_11, bad)), "{bad:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_tunnel_wakes_the_drain() {
+        let tunnels = Tunnels::new();
+        tunnels.all_closed().await;
+        let (first, second) = (tunnels.enter(), tunnels.enter());
+        let waiting = tokio::spawn({
+            let tunnels = tunnels.clone();
+            async move { tunnels.all_closed().await }
+        });
+        drop(first);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(second);
+        waiting.await.unwrap();
+        assert_eq!((tunnels.open(), tunnels.opened()), (0, 2));
+    }
+}

@@ -1,0 +1,176 @@
+//! One server of an upstream, as all workers share it: its limits and what is in use of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use http::uri::{Authority, InvalidUri};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+
+use super::{LONGEST_WAIT, authority};
+use crate::config::{ServerAddr, Timeouts, Upstream as Settings};
+
+/// One server of an upstream.
+#[derive(Debug)]
+pub struct Backend {
+    name: String,
+    address: ServerAddr,
+    authority: Authority,
+    timeouts: Timeouts,
+    idle: usize,
+    turns: Arc<Semaphore>,
+    pending: AtomicUsize,
+    pending_limit: usize,
+    open: AtomicUsize,
+}
+
+/// Leave to have one request in progress at a backend, until it is dropped.
+#[derive(Debug)]
+pub struct Admission {
+    _turn: OwnedSemaphorePermit,
+}
+
+/// Why a request may not wait for its turn, or not any longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused;
+
+impl Backend {
+    /// The server `address` of the upstream `settings`.
+    ///
+    /// # Errors
+    /// When `address` can't stand in a URI.
+    pub fn new(settings: &Settings, address: ServerAddr) -> Result<Arc<Self>, InvalidUri> {
+        let limits = &settings.limits;
+        Ok(Arc::new(Self {
+            name: settings.name.clone(),
+            authority: authority(&address.host, address.port)?,
+            address,
+            timeouts: settings.timeouts.clone(),
+            idle: limits.idle,
+            turns: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
+            pending: AtomicUsize::new(0),
+            pending_limit: limits.pending,
+            open: AtomicUsize::new(0),
+        }))
+    }
+
+    /// The name of its upstream.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its place in the network.
+    pub fn address(&self) -> &ServerAddr {
+        &self.address
+    }
+
+    /// Its place in a URI.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Its upstream's timeouts.
+    pub fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
+    }
+
+    pub(super) const fn idle_limit(&self) -> usize {
+        self.idle
+    }
+
+    /// Open connections to it, those that wait for a request included.
+    pub fn open(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    pub(super) fn count_open(&self) {
+        self.open.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_closed(&self) {
+        self.open.fetch_sub(1, Relaxed);
+    }
+
+    /// Waits until one more request may be in progress here. HTTP/1.1 has one request to a connection, so
+    /// that this bounds the connections in use; unused ones that workers keep come on top.
+    ///
+    /// # Errors
+    /// When too many wait already, or the wait has lasted as long as an answer may.
+    pub async fn admit(&self) -> Result<Admission, Refused> {
+        match self.turns.clone().try_acquire_owned() {
+            Ok(turn) => return Ok(Admission { _turn: turn }),
+            Err(TryAcquireError::Closed) => return Err(Refused),
+            Err(TryAcquireError::NoPermits) => {}
+        }
+        let _waiting = Waiting::begin(&self.pending, self.pending_limit).ok_or(Refused)?;
+        let wait = self.timeouts.response.min(LONGEST_WAIT);
+        match tokio::time::timeout(wait, self.turns.clone().acquire_owned()).await {
+            Ok(Ok(turn)) => Ok(Admission { _turn: turn }),
+            Ok(Err(_)) | Err(_) => Err(Refused),
+        }
+    }
+}
+
+/// One who waits, counted also when it gives up.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicUsize, limit: usize) -> Option<Self> {
+        let waiting = Self(count);
+        (count.fetch_add(1, Relaxed) < limit).then_some(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::UpstreamLimits;
+
+    fn backend(connections: usize, pending: usize) -> Arc<Backend> {
+        let settings = Settings {
+            name: "app".into(),
+            servers: Vec::new(),
+            timeouts: Timeouts {
+                connect: Duration::from_secs(5),
+                response: Duration::from_millis(20),
+                between: None,
+                idle: Duration::from_secs(90),
+            },
+            limits: UpstreamLimits { connections, idle: 32, pending },
+        };
+        Backend::new(&settings, ServerAddr { host: "::1".into(), port: 80 }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_too_many_waits_and_one_more_is_refused() {
+        let backend = backend(1, 1);
+        assert_eq!(backend.authority().as_str(), "[::1]:80");
+        let first = backend.admit().await.unwrap();
+        let waiting = tokio::spawn({
+            let backend = backend.clone();
+            async move { backend.admit().await.map(drop) }
+        });
+        while backend.pending.load(Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(backend.admit().await.unwrap_err(), Refused);
+        drop(first);
+        assert_eq!(waiting.await.unwrap(), Ok(()));
+        assert_eq!(backend.pending.load(Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_ever() {
+        let backend = backend(1, 1);
+        let _first = backend.admit().await.unwrap();
+        assert_eq!(backend.admit().await.unwrap_err(), Refused);
+        assert_eq!(backend.pending.load(Relaxed), 0);
+    }
+}

@@ -1,0 +1,56 @@
+//! Rules that let everyone in, made of the real parts, so that what is forwarded has a real permit.
+
+use std::sync::Arc;
+
+use portcullis::access::{Access, Current, People};
+use portcullis::clock::Clock;
+use portcullis::config::{self, Timeouts};
+use portcullis::message::headers::IdentityNames;
+use portcullis::secret::{Random, Secret};
+use portcullis::session::refresh::RefreshKey;
+use portcullis::session::{Accounts, Followed, Follower, Sessions};
+use portcullis::store::Store;
+use portcullis::throttle::Throttle;
+use portcullis::token::{self, KeySet, Revocations};
+
+pub(crate) struct Rules {
+    pub(crate) access: Arc<Access>,
+    pub(crate) current: Arc<Current>,
+    pub(crate) guarded: Arc<IdentityNames>,
+    _directory: tempfile::TempDir,
+}
+
+impl Rules {
+    /// One public route to the first upstream, which may take as long as `timeouts` say.
+    pub(crate) async fn everyone(timeouts: &Timeouts) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let text = "[upstreams]\napp = \"http://127.0.0.1:1\"\n\
+                    [[routes]]\npath = \"/**\"\nallow = \"anyone\"\nupstream = \"app\"\n";
+        let loaded = config::load_text(&directory.path().join("gateway.toml"), text.to_owned(), &|_| None);
+        let mut config = loaded.config.expect("a good configuration");
+        for route in &mut config.routes {
+            Arc::make_mut(route).timeouts = timeouts.clone();
+        }
+        let people = people(&config).await;
+        let key = token::generate(config.tokens.algorithm, &Random::system()).unwrap();
+        let keys = Arc::new(KeySet::new(&config.tokens, &[key], Random::system()).unwrap());
+        let access = Arc::new(Access::new(&config, keys, people));
+        let current = Arc::new(Current::new(access.clone()));
+        Self { access, current, guarded: config.guarded.clone(), _directory: directory }
+    }
+}
+
+async fn people(config: &config::Config) -> People {
+    let (clock, random) = (Clock::system(), Random::system());
+    let store = Store::open(&config.store, clock.clone(), random.clone()).unwrap();
+    let accounts = Arc::new(Accounts::new(store.clone()));
+    let refresh = RefreshKey::new(&Secret::new([7; 32]));
+    let sessions = Arc::new(Sessions::new(store.clone(), random, refresh, config.sessions.clone()));
+    let revocations = Arc::new(Revocations::new());
+    let throttle = Throttle::start(store.clone(), clock.clone()).await.unwrap();
+    let followed =
+        Followed { accounts: accounts.clone(), sessions: sessions.clone(), revocations: revocations.clone(), throttle };
+    let follower = Arc::new(Follower::new(store, clock, followed, config.tokens.max_lifetime));
+    follower.catch_up().await.unwrap();
+    People { accounts, sessions, revocations, follower }
+}
