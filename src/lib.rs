@@ -46,4 +46,13 @@ pub mod observe;
 
 pub mod proxy;
 
+pub mod state;
+
+pub mod endpoint;
+pub mod pipeline;
+
 pub mod listen;
+
+pub mod gateway;
+
+pub mod cli;

@@ -1,0 +1,119 @@
+//! `portcullis check`: reads the configuration and says everything that is wrong with it.
+//!
+//! Prints nothing itself: what to print, where, and the exit status are its result.
+
+use std::path::Path;
+
+use crate::config::{self, Config, KeySource};
+use crate::secret::Random;
+use crate::token::KeySet;
+
+/// `portcullis check`
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Args {
+    /// Warnings fail too
+    #[arg(long)]
+    strict: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    /// The same, as options.
+    pub const fn options(self, color: bool) -> Options {
+        Options { json: self.json, strict: self.strict, color }
+    }
+}
+
+/// How the findings are to be shown and judged.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// One JSON document instead of text.
+    pub json: bool,
+    /// Warnings count as errors.
+    pub strict: bool,
+    /// Colour in the text.
+    pub color: bool,
+}
+
+/// What `check` has to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// For standard output: the document, or that all is well.
+    pub stdout: String,
+    /// For standard error: the findings as text.
+    pub stderr: String,
+    /// 0 clean or warnings, 1 errors (with `strict` warnings too) or no file.
+    pub exit: u8,
+}
+
+/// Checks the file that is named, else the one that `serve` would use.
+pub fn check(explicit: Option<&Path>, options: Options, env: &dyn Fn(&str) -> Option<String>) -> Outcome {
+    let path = match config::find_config_file(explicit) {
+        Ok(path) => path,
+        Err(message) => return Outcome { stdout: String::new(), stderr: format!("error: {message}\n"), exit: 1 },
+    };
+    let loaded = config::load(&path, env);
+    if let Some(message) = loaded.config.as_ref().and_then(key_problem) {
+        return Outcome { stdout: String::new(), stderr: format!("error: {}: {message}\n", path.display()), exit: 1 };
+    }
+    let found = loaded.diagnostics;
+    let failed = found.errors() > 0 || (options.strict && found.warnings() > 0);
+    let (stdout, stderr) = if options.json {
+        (format!("{:#}\n", found.json()), String::new())
+    } else if found.is_empty() {
+        (format!("{}: no findings\n", path.display()), String::new())
+    } else {
+        (String::new(), found.render(options.color))
+    };
+    Outcome { stdout, stderr, exit: u8::from(failed) }
+}
+
+/// What is wrong with keys that the configuration names: they are looked into only when the rest is in order.
+fn key_problem(config: &Config) -> Option<String> {
+    let is_named = !matches!(config.tokens.keys, KeySource::Store);
+    let keys = is_named.then(|| KeySet::new(&config.tokens, &[], Random::system()))?;
+    keys.err().map(|error| format!("[tokens] {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(text: &str, options: Options) -> Outcome {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gateway.toml");
+        std::fs::write(&path, text).unwrap();
+        check(Some(&path), options, &|_| None)
+    }
+
+    const CLEAN: &str =
+        "[upstreams]\na = \"http://b\"\n[[routes]]\npath = \"/**\"\nallow = \"anyone\"\nupstream = \"a\"\n";
+
+    #[test]
+    fn a_clean_file_exits_0_and_says_so() {
+        let outcome = run(CLEAN, Options::default());
+        assert_eq!((outcome.exit, outcome.stderr.as_str()), (0, ""));
+        assert!(outcome.stdout.ends_with("gateway.toml: no findings\n"));
+    }
+
+    #[test]
+    fn warnings_exit_0_and_with_strict_1() {
+        let text = format!("[server]\ntrusted_proxies = [\"0.0.0.0/0\"]\n{CLEAN}");
+        assert_eq!(run(&text, Options::default()).exit, 0);
+        let strict = run(&text, Options { strict: true, ..Options::default() });
+        assert_eq!(strict.exit, 1);
+        assert!(strict.stderr.contains("warning[trusts-everyone]"));
+    }
+
+    #[test]
+    fn errors_exit_1_as_text_on_stderr_or_json_on_stdout() {
+        let outcome = run("[upstreams]\n", Options::default());
+        assert_eq!((outcome.exit, outcome.stdout.as_str()), (1, ""));
+        assert!(outcome.stderr.contains("error[no-routes]"));
+        let outcome = run("[upstreams]\n", Options { json: true, ..Options::default() });
+        let document: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+        assert_eq!((outcome.exit, &document["diagnostics"][0]["code"]), (1, &"no-routes".into()));
+    }
+}

@@ -1,0 +1,110 @@
+//! The command line: one file per command.
+//!
+//! Exit status 0: done; 1: it could not be done, or the answer is no; 2: a wrong command line.
+
+pub mod check;
+mod demo;
+pub mod demo_app;
+pub mod prompt;
+mod serve;
+pub mod table;
+pub mod user;
+
+use std::io::{self, IsTerminal as _, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Config};
+use crate::gateway::control;
+use prompt::Console;
+
+/// A login in front of any web application: signs people in, checks their tokens, and forwards what the rules allow.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, about, after_help = AFTER_HELP, max_term_width = 100)]
+struct Cli {
+    /// The configuration; otherwise gateway.toml here, then /etc/portcullis/gateway.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway (the default)
+    Serve,
+    /// Try it: a throw-away gateway in front of a small application, with a user to sign in as
+    Demo(demo::Args),
+    /// Read the configuration and report every problem at once
+    Check(check::Args),
+    /// People who may sign in
+    #[command(subcommand)]
+    User(user::UserCommand),
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::run(cli.config.as_deref()),
+        Command::Demo(args) => demo::run(&args),
+        Command::Check(args) => return run_check(cli.config.as_deref(), args),
+        Command::User(command) => run_user(cli.config.as_deref(), command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            complain(&message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_check(file: Option<&Path>, args: check::Args) -> ExitCode {
+    let options = args.options(io::stderr().is_terminal());
+    let outcome = check::check(file, options, &|name| std::env::var(name).ok());
+    // A reader that has closed the pipe has seen enough.
+    let _closed_pipe = io::stderr().lock().write_all(outcome.stderr.as_bytes());
+    let _closed_pipe = io::stdout().lock().write_all(outcome.stdout.as_bytes());
+    ExitCode::from(outcome.exit)
+}
+
+fn run_user(file: Option<&Path>, command: user::UserCommand) -> Result<(), String> {
+    let config = load(file)?;
+    let mut console = Console {
+        out: &mut io::stdout().lock(),
+        input: &mut io::stdin().lock(),
+        is_terminal: io::stdin().is_terminal(),
+        ask_hidden: &mut |prompt| rpassword::prompt_password(prompt),
+    };
+    user::run(command, &config, &mut console, &mut tell_gateway).map_err(|failure| failure.to_string())
+}
+
+/// Has a running gateway take in what has just changed; it would by itself, within a second.
+fn tell_gateway(config: &Config) {
+    if let Err(error) = control::catch_up(&config.admin.control) {
+        complain(&format!("note: the running gateway will notice within a second (control socket: {error})"));
+    }
+}
+
+/// The configuration, with everything that is wrong or doubtful in it said on standard error.
+fn load(file: Option<&Path>) -> Result<Config, String> {
+    let path = config::find_config_file(file)?;
+    let loaded = config::load(&path, &|name| std::env::var(name).ok());
+    let rendered = loaded.diagnostics.render(io::stderr().is_terminal());
+    if !rendered.is_empty() {
+        complain(rendered.trim_end());
+    }
+    loaded.config.ok_or_else(|| format!("{} has errors, see above", path.display()))
+}
+
+/// Says `text` on standard error. When even that is closed there is nobody to tell.
+fn complain(text: &str) {
+    let _nobody_to_tell = writeln!(io::stderr().lock(), "{text}");
+}
+
+const AFTER_HELP: &str = "\
+Begin with `portcullis demo`. Then write a gateway.toml, `portcullis check` it, add a user with
+`portcullis user add NAME`, and run `portcullis serve`.";

@@ -1,0 +1,68 @@
+//! `portcullis serve`: the gateway, until a signal ends it.
+
+use std::path::Path;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+use super::load;
+use crate::gateway::Gateway;
+use crate::observe;
+
+/// Runs the gateway until SIGTERM or SIGINT has drained it; a second one ends it at once.
+pub(super) fn run(file: Option<&Path>) -> Result<(), String> {
+    let config = load(file)?;
+    observe::init_log(&config.log).map_err(|error| format!("log.level is not a filter: {error}"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("the system gives no event queue: {error}"))?;
+    runtime.block_on(async {
+        // Before the gateway is ready, so that no signal is lost.
+        let signals = Signals::listen().map_err(|error| format!("signals can't be received: {error}"))?;
+        let gateway = Gateway::start(config).await.map_err(|error| error.to_string())?;
+        until_ended(&gateway, signals).await;
+        gateway.join().await;
+        Ok(())
+    })
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    reopen: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+            reopen: signal(SignalKind::user_defined1())?,
+        })
+    }
+}
+
+async fn until_ended(gateway: &Gateway, mut signals: Signals) {
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.reopen.recv() => gateway.reopen_log(),
+            _ = signals.hang_up.recv() => warn!("a reload without a restart comes with 0.3; the configuration stays as it is"),
+        }
+    }
+    info!("draining: requests in progress may end, a second signal ends at once");
+    gateway.drain();
+    loop {
+        tokio::select! {
+            () = gateway.ended() => return,
+            _ = signals.terminate.recv() => gateway.stop(),
+            _ = signals.interrupt.recv() => gateway.stop(),
+            _ = signals.reopen.recv() => gateway.reopen_log(),
+            _ = signals.hang_up.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The gateway's own answers: a problem (RFC 9457) for programs, a page for people.
+
+use http::header::{
+    ACCEPT, ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE,
+};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use serde_json::{Map, Value, json};
+
+use super::page::{self, ErrorPage};
+use crate::access::Bad;
+use crate::message::body::Body;
+use crate::message::head::Head;
+use crate::state::State;
+
+/// Whoever is answered: what decides between a problem and a page, and what both say.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    /// The configuration in force.
+    pub state: &'a State,
+    /// The head as it was judged; `None` when it could not be.
+    pub head: Option<&'a Head>,
+    /// What it takes for an answer.
+    pub manner: Manner,
+    /// What the log knows the request by.
+    pub request_id: &'a str,
+}
+
+/// What a client takes for an answer, as far as its headers tell.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    is_page_load: bool,
+    has_authorization: bool,
+}
+
+impl Manner {
+    /// Reads it from a request's headers: a browser that loads a page says `Sec-Fetch-Mode: navigate`, or without that
+    /// header names `text/html` in `Accept`.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let is_page_load = match headers.get("sec-fetch-mode") {
+            Some(mode) => mode == "navigate",
+            None => headers.get_all(ACCEPT).iter().any(names_html),
+        };
+        Self { is_page_load, has_authorization: headers.contains_key(AUTHORIZATION) }
+    }
+}
+
+/// An error, as far as the client learns it.
+#[derive(Clone, Debug, Default)]
+pub struct Problem<'a> {
+    /// What it says.
+    pub detail: &'a str,
+    /// Seconds until it may be worth another try.
+    pub retry_after: Option<u64>,
+    /// The `WWW-Authenticate` of a 401.
+    pub challenge: Option<String>,
+    /// Whether signing in can help.
+    pub offers_sign_in: bool,
+    /// Who is signed in.
+    pub signed_in: Option<&'a str>,
+    /// The methods that would do, for a 405.
+    pub allow: Option<&'static str>,
+    /// Whether the connection ends with this answer: its framing is in doubt.
+    pub closes: bool,
+    /// Whether our cookie was shown and is not good: it is cleared.
+    pub clears_cookie: bool,
+}
+
+impl Asker<'_> {
+    /// Whether this is a browser that loads a page.
+    pub const fn is_page_load(&self) -> bool {
+        self.manner.is_page_load
+    }
+
+    /// Whether the request could be sent to the sign-in page and come back as it was.
+    pub fn can_come_back(&self) -> bool {
+        let is_get = self.head.is_some_and(|head| matches!(head.method, Method::GET | Method::HEAD));
+        is_get && !self.manner.has_authorization
+    }
+
+    /// An error.
+    pub fn problem(&self, status: StatusCode, problem: &Problem<'_>) -> Response<Body> {
+        let mut answer =
+            if self.is_page_load() { self.error_page(status, problem) } else { self.json(status, problem) };
+        let headers = answer.headers_mut();
+        if let Some(seconds) = problem.retry_after {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        if let Some(challenge) = problem.challenge.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
+            headers.insert(WWW_AUTHENTICATE, challenge);
+        }
+        if let Some(allow) = problem.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if problem.closes {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if problem.clears_cookie {
+            self.clear_cookie(headers);
+        }
+        answer
+    }
+
+    /// A page of ours.
+    pub fn page(&self, status: StatusCode, html: String) -> Response<Body> {
+        let mut answer = Response::new(Body::full(html));
+        *answer.status_mut() = status;
+        page::set_headers(answer.headers_mut());
+        self.name(answer)
+    }
+
+    /// A document of ours, as `application/json`.
+    pub fn document(&self, status: StatusCode, document: &Value) -> Response<Body> {
+        self.own(status, "application/json", document.to_string())
+    }
+
+    /// An error body of exactly these members, as `application/problem+json`.
+    pub fn bare_problem(&self, status: StatusCode, members: &Value) -> Response<Body> {
+        self.own(status, PROBLEM, members.to_string())
+    }
+
+    /// Nothing but a status.
+    pub fn empty(&self, status: StatusCode) -> Response<Body> {
+        let mut answer = Response::new(Body::empty());
+        *answer.status_mut() = status;
+        secure(answer.headers_mut());
+        self.name(answer)
+    }
+
+    /// 303 to a path on this host, which has been checked or made here.
+    pub fn see_other(&self, path: &str) -> Response<Body> {
+        let mut answer = self.empty(StatusCode::SEE_OTHER);
+        let location = HeaderValue::from_str(path).unwrap_or(HeaderValue::from_static("/"));
+        answer.headers_mut().insert(LOCATION, location);
+        answer
+    }
+
+    /// The sign-in page's path with a way back to this request.
+    pub fn login_path(&self, again: bool) -> String {
+        let login = &self.state.config.login.path;
+        let target = self.head.map_or_else(|| "/".to_owned(), Head::target);
+        let next: String = form_urlencoded::byte_serialize(target.as_bytes()).collect();
+        let again = if again { "again=1&" } else { "" };
+        format!("{login}?{again}next={next}")
+    }
+
+    /// Where a program finds the sign-in.
+    pub fn login_url(&self) -> String {
+        format!("{}{}", self.state.config.server.public_url.origin(), self.state.config.login.path)
+    }
+
+    /// Adds the `Set-Cookie` that takes our cookie away.
+    pub fn clear_cookie(&self, headers: &mut HeaderMap) {
+        headers.append(SET_COOKIE, self.state.cookies.session.clear());
+    }
+
+    fn error_page(&self, status: StatusCode, problem: &Problem<'_>) -> Response<Body> {
+        let here = self.head.filter(|_| self.can_come_back()).map(Head::target);
+        let html = page::error(&ErrorPage {
+            title: &self.state.config.login.title,
+            status,
+            heading: None,
+            explanation: None,
+            request_id: self.request_id,
+            signed_in: problem.signed_in,
+            retry_after: problem.retry_after,
+            login_path: problem.offers_sign_in.then_some(self.state.config.login.path.as_str()),
+            here: here.as_deref(),
+        });
+        self.page(status, html)
+    }
+
+    fn json(&self, status: StatusCode, problem: &Problem<'_>) -> Response<Body> {
+        let mut members = Map::new();
+        members.insert("type".to_owned(), json!("about:blank"));
+        members.insert("title".to_owned(), json!(status.canonical_reason().unwrap_or("Error")));
+        members.insert("status".to_owned(), json!(status.as_u16()));
+        members.insert("detail".to_owned(), json!(problem.detail));
+        members.insert("request_id".to_owned(), json!(self.request_id));
+        if problem.offers_sign_in {
+            members.insert("login_url".to_owned(), json!(self.login_url()));
+        }
+        self.own(status, PROBLEM, Value::Object(members).to_string())
+    }
+
+    fn own(&self, status: StatusCode, media_type: &'static str, text: String) -> Response<Body> {
+        let mut answer = Response::new(Body::full(text));
+        *answer.status_mut() = status;
+        secure(answer.headers_mut());
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        self.name(answer)
+    }
+
+    fn name(&self, mut answer: Response<Body>) -> Response<Body> {
+        if let Ok(id) = HeaderValue::from_str(self.request_id) {
+            answer.headers_mut().insert("x-request-id", id);
+        }
+        answer
+    }
+}
+
+/// The security headers of a page on an answer that is none: nothing in it may be shown as one either.
+fn secure(headers: &mut HeaderMap) {
+    page::set_headers(headers);
+    headers.remove(CONTENT_TYPE);
+}
+
+/// What the client of a bad token is told: the detail and the `WWW-Authenticate` (RFC 6750 section 3.1).
+pub fn token_challenge(bad: &Bad) -> (&'static str, String) {
+    let detail = match bad {
+        Bad::Expired => "Token has expired",
+        Bad::Invalid(_) => "Invalid token",
+    };
+    (detail, format!("Bearer realm=\"{REALM}\", error=\"invalid_token\", error_description=\"{detail}\""))
+}
+
+fn names_html(accept: &HeaderValue) -> bool {
+    let text = accept.to_str().unwrap_or("");
+    text.split(',').any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let is_html = parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("text/html"));
+        is_html
+            && !parts
+                .any(|parameter| matches!(parameter.replace(' ', "").as_str(), "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
+    })
+}
+
+/// The realm of every challenge.
+pub const REALM: &str = "portcullis";
+
+const PROBLEM: &str = "application/problem+json";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_browser_names_html_and_star_is_none() {
+        for (accept, expected) in [
+            ("text/html,application/xhtml+xml,*/*;q=0.8", true),
+            ("application/json, Text/HTML;q=0.5", true),
+            ("*/*", false),
+            ("text/*", false),
+            ("text/html;q=0", false),
+            ("text/htmlx", false),
+            ("", false),
+        ] {
+            assert_eq!(names_html(&HeaderValue::from_str(accept).unwrap()), expected, "{accept}");
+        }
+    }
+}

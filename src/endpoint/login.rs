@@ -1,0 +1,407 @@
+//! `login.path`: the sign-in page, and the sign-in itself as a form or as JSON.
+
+use std::time::Duration;
+
+use http::header::{SET_COOKIE, USER_AGENT};
+use http::{HeaderMap, StatusCode};
+use serde_json::json;
+
+use super::form::{self, Kind, Malformed, Typed};
+use super::page::{self, CookieLost, LoginError, LoginPage, Message, MessagePage, Notice};
+use super::read::{self, ReadError};
+use super::{Answered, Call, Problem, next};
+use crate::access::{Known, Standing};
+use crate::observe::audit;
+use crate::session::csrf::{self, Origins};
+use crate::session::{Asked, Carrier, Failure, NewSession, Opened};
+use crate::store::{StoreError, UserRecord};
+use crate::token::NewClaims;
+
+/// `GET`: the page, or on to where someone who is signed in wanted to go.
+pub(super) async fn show(call: Call<'_>) -> Answered {
+    let query = Query::of(call.head.query.as_deref());
+    let next = next::safe(query.next.as_deref(), &call.own_paths()).to_owned();
+    let standing = call.state.access.who(call.head, call.request.headers()).await;
+    let known = match &standing {
+        Standing::Known(known) => Some(known),
+        _ => None,
+    };
+    call.record.user = known.map(user_of);
+    if known.is_some() && !query.again {
+        let response = call.asker().see_other(&next);
+        return call.unread(response);
+    }
+    if let Some(cause) = call.lost_cookie(&standing) {
+        call.record.reason = "the browser does not return the cookie".to_owned();
+        let retry = call.asker_for(&next);
+        let message = Message::CookieNotReturned { cause: cause.as_page(), retry: &retry };
+        let html = page::message(&MessagePage { title: &call.state.config.login.title, message });
+        let response = call.asker().page(StatusCode::OK, html);
+        return call.unread(response);
+    }
+    let user = known.map(user_of);
+    let notice = match &user {
+        Some(user) => Some(Notice::SignedInAs(user)),
+        None => query.signed_out.then_some(Notice::SignedOut),
+    };
+    let html = call.page(&Filled { next: &next, notice, again: query.again, ..Filled::default() });
+    let mut response = call.asker().page(StatusCode::OK, html);
+    if matches!(standing, Standing::StaleCookie) {
+        call.asker().clear_cookie(response.headers_mut());
+    }
+    call.unread(response)
+}
+
+/// `POST`: a sign-in.
+pub(super) async fn submit(mut call: Call<'_>) -> Answered {
+    let kind = match form::kind(call.request.headers()) {
+        Ok(kind) => kind,
+        Err(malformed) => return call.malformed(None, malformed),
+    };
+    if !call.is_of_this_site() {
+        let (client, path) = (call.head.client.0, call.head.path.canonical());
+        audit::Event::CrossSite { client, path, user: None }.log();
+        return call.refused(
+            kind,
+            StatusCode::FORBIDDEN,
+            LoginError::CrossSite,
+            "The request was sent by another site",
+        );
+    }
+    let typed = match call.typed(kind).await {
+        Ok(typed) => typed,
+        Err(Unread::Malformed(malformed)) => return call.malformed(Some(kind), malformed),
+        Err(Unread::Body(error)) => return call.body_failed(error),
+    };
+    let shown = call.browser();
+    // A browser that someone signed in with is not slowed down by a stranger who guesses that account's password.
+    let browser = match kind {
+        Kind::Form => Some(shown.clone().unwrap_or_else(|| call.state.shared.random.token::<16>())),
+        Kind::Json => None,
+    };
+    let asked = Asked {
+        typed: &typed.username,
+        password: &typed.password,
+        client: call.head.client.0,
+        browser: shown.as_deref(),
+        browser_from_now: browser.as_deref(),
+    };
+    match call.state.shared.sign_in.verify(asked).await {
+        Ok(user) => match call.opened(&user, kind, &typed).await {
+            Ok(Some(opened)) => call.welcome(&typed, &user, &opened, browser.as_deref()),
+            Ok(None) => {
+                let (user, reason) = (Some(user.name), "the account has changed meanwhile");
+                call.failed(kind, &typed, &Failure::Wrong { user, reason })
+            }
+            Err(error) => call.failed(kind, &typed, &Failure::Store(error)),
+        },
+        Err(failure) => call.failed(kind, &typed, &failure),
+    }
+}
+
+impl Call<'_> {
+    /// Begins the session, taking in all events so far so that it works at once.
+    async fn opened(&self, user: &UserRecord, kind: Kind, typed: &Typed) -> Result<Option<Opened>, StoreError> {
+        let carrier = match kind {
+            Kind::Form => Carrier::Cookie { remember: typed.remember },
+            Kind::Json => Carrier::Tokens,
+        };
+        let new = NewSession {
+            user: &user.name,
+            password_version: user.password_version,
+            method: "password",
+            client: self.head.client.0.to_string(),
+            agent: self.agent(),
+            carrier,
+        };
+        let people = &self.state.shared.people;
+        let opened = people.sessions.open(new, self.head.now).await?;
+        people.follower.catch_up().await?;
+        Ok(opened)
+    }
+
+    fn welcome(self, typed: &Typed, user: &UserRecord, opened: &Opened, browser: Option<&str>) -> Answered {
+        let (client, session) = (self.head.client.0, opened.id.as_str());
+        audit::Event::SignedIn { user: &user.name, client, method: "password", session }.log();
+        self.record.user = Some(user.name.to_string());
+        self.record.reason = "signed in".to_owned();
+        match browser {
+            Some(browser) => self.with_cookie(typed, opened, browser),
+            None => self.with_tokens(user, opened),
+        }
+    }
+
+    /// 303 with the session's cookie, and no token.
+    fn with_cookie(self, typed: &Typed, opened: &Opened, browser: &str) -> Answered {
+        let (config, shared) = (&self.state.config, &self.state.shared);
+        let next = next::safe(typed.next.as_deref(), &self.own_paths());
+        let mut response = self.asker().see_other(next);
+        let cookies = &self.state.cookies;
+        let max_age = typed.remember.then_some(config.sessions.remember);
+        let set = [cookies.session.set(opened.key.expose(), max_age), cookies.browser.set(browser, Some(FAMILIAR_FOR))];
+        for cookie in set.into_iter().flatten() {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+        shared.returning.expect(self.head.client.0, self.agent(), self.head.now);
+        Answered { response, unread: None }
+    }
+
+    /// The answer of the service that this gateway grew out of, and no cookie.
+    fn with_tokens(self, user: &UserRecord, opened: &Opened) -> Answered {
+        let keys = &self.state.keys;
+        let methods = ["password".to_owned()];
+        let token = keys.sign(&NewClaims {
+            subject: user.name.as_str(),
+            now: self.head.now,
+            session: Some(&opened.id),
+            signed_in_at: Some(self.head.now),
+            methods: &methods,
+            groups: &user.groups,
+            scope: "",
+            not_after: Some(opened.expires_at),
+        });
+        let token = match token {
+            Ok(token) => token,
+            Err(error) => {
+                tracing::error!(%error, "an access token can't be signed");
+                return self.refuse(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    &Problem { detail: "Internal error", ..Problem::default() },
+                );
+            }
+        };
+        let left = opened.expires_at.since(self.head.now).min(keys.lifetime());
+        let response = self.asker().document(
+            StatusCode::OK,
+            &json!({
+                "message": "Login successful",
+                "username": user.name.as_str(),
+                "access_token": token,
+                "token_type": "Bearer",
+                "expires_in": left.as_secs(),
+                "refresh_token": opened.key.expose(),
+            }),
+        );
+        Answered { response, unread: None }
+    }
+
+    fn failed(self, kind: Kind, typed: &Typed, failure: &Failure) -> Answered {
+        let login = &self.state.config.login;
+        let (status, error, detail, retry_after) = match failure {
+            Failure::Wrong { user, reason } => {
+                let client = self.head.client.0;
+                audit::Event::SignInFailed { user: user.as_ref(), client, method: "password", reason }.log();
+                let detail = login.failure_detail.as_str();
+                (login.failure_status, LoginError::Refused { detail }, detail, None)
+            }
+            Failure::TooMany(wait) => {
+                let seconds = wait.seconds();
+                audit::Event::SignInThrottled { client: self.head.client.0, method: "password", seconds }.log();
+                (StatusCode::TOO_MANY_REQUESTS, LoginError::TooMany { seconds }, "Too many attempts", Some(seconds))
+            }
+            Failure::PasswordTooLong => {
+                (StatusCode::BAD_REQUEST, LoginError::Malformed, "The password is longer than 1024 bytes", None)
+            }
+            Failure::Busy | Failure::Store(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                LoginError::Unavailable,
+                "Sign-in is not possible now",
+                Some(RETRY_SECONDS),
+            ),
+        };
+        self.record.reason = failure.to_string();
+        if kind == Kind::Json {
+            let asker = self.asker();
+            let response = match failure {
+                // The same in every byte whether the user exists or not: no request id in the body.
+                Failure::Wrong { .. } => asker.bare_problem(status, &json!({ "detail": detail })),
+                _ => asker.problem(status, &Problem { detail, retry_after, ..Problem::default() }),
+            };
+            return Answered { response, unread: None };
+        }
+        let next = next::safe(typed.next.as_deref(), &self.own_paths());
+        let filled = Filled {
+            next,
+            username: &typed.username,
+            remember: typed.remember,
+            error: Some(error),
+            ..Filled::default()
+        };
+        let mut response = self.asker().page(status, self.page(&filled));
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(http::header::RETRY_AFTER, seconds.into());
+        }
+        Answered { response, unread: None }
+    }
+
+    fn malformed(self, kind: Option<Kind>, malformed: Malformed) -> Answered {
+        let status = match malformed {
+            Malformed::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Malformed::Syntax => StatusCode::BAD_REQUEST,
+            Malformed::Field(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        let detail = malformed.to_string();
+        self.refused(kind.unwrap_or(Kind::Json), status, LoginError::Malformed, &detail)
+    }
+
+    fn refused(self, kind: Kind, status: StatusCode, error: LoginError<'_>, detail: &str) -> Answered {
+        if kind == Kind::Json || !self.asker().is_page_load() {
+            return self.refuse(status, &Problem { detail, ..Problem::default() });
+        }
+        self.record.reason = detail.to_owned();
+        let html = self.page(&Filled { error: Some(error), ..Filled::default() });
+        let response = self.asker().page(status, html);
+        self.unread(response)
+    }
+
+    fn body_failed(self, error: ReadError) -> Answered {
+        let (status, detail) = match error {
+            ReadError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
+            ReadError::Stalled => (StatusCode::REQUEST_TIMEOUT, "The body did not come in time"),
+            ReadError::Broken => (StatusCode::BAD_REQUEST, "The body is malformed or cut"),
+        };
+        self.refuse(status, &Problem { detail, closes: true, ..Problem::default() })
+    }
+
+    async fn typed(&mut self, kind: Kind) -> Result<Typed, Unread> {
+        let patience = self.state.config.server.limits.body_timeout;
+        let bytes = read::read(self.request.body_mut(), MOST_BYTES, patience).await.map_err(Unread::Body)?;
+        form::read(kind, &bytes).map_err(Unread::Malformed)
+    }
+
+    pub(super) fn is_of_this_site(&self) -> bool {
+        let own = self.head.origin();
+        let public = self.state.config.server.public_url.origin();
+        csrf::may_send(self.request.headers(), Origins { own: &own, public: &public, listed: &[] })
+    }
+
+    fn own_paths(&self) -> [&str; 2] {
+        let login = &self.state.config.login;
+        [login.path.as_str(), login.logout_path.as_str()]
+    }
+
+    fn agent(&self) -> &str {
+        agent(self.request.headers())
+    }
+
+    /// The value of the browser's cookie, if it has the form of one of ours.
+    fn browser(&self) -> Option<String> {
+        let value = std::str::from_utf8(self.state.cookies.browser.values(self.request.headers()).next()?).ok()?;
+        let is_ours =
+            value.len() == 22 && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        is_ours.then(|| value.to_owned())
+    }
+
+    fn page(&self, filled: &Filled<'_>) -> String {
+        let login = &self.state.config.login;
+        page::login(&LoginPage {
+            title: &login.title,
+            path: &login.path,
+            next: if filled.next.is_empty() { "/" } else { filled.next },
+            username: filled.username,
+            remember: filled.remember,
+            error: filled.error,
+            notice: filled.notice,
+            again: filled.again,
+        })
+    }
+
+    fn asker_for(&self, next: &str) -> String {
+        let encoded: String = form_urlencoded::byte_serialize(next.as_bytes()).collect();
+        format!("{}?next={encoded}", self.state.config.login.path)
+    }
+
+    /// Why the browser that has just signed in here comes back without its cookie, if that is so.
+    fn lost_cookie(&self, standing: &Standing) -> Option<Lost> {
+        let has_cookie = self.state.cookies.session.values(self.request.headers()).next().is_some();
+        let is_lost = matches!(standing, Standing::Nobody)
+            && !has_cookie
+            && self.state.shared.returning.is_missing(self.head.client.0, self.agent(), self.head.now);
+        let public_url = &self.state.config.server.public_url;
+        is_lost.then(|| {
+            if public_url.https && !self.head.https {
+                Lost::NotSecure(public_url.origin())
+            } else if public_url.host != self.head.host.name() {
+                Lost::OtherHost(public_url.origin())
+            } else {
+                Lost::Blocked
+            }
+        })
+    }
+}
+
+enum Unread {
+    Malformed(Malformed),
+    Body(ReadError),
+}
+
+enum Lost {
+    NotSecure(String),
+    OtherHost(String),
+    Blocked,
+}
+
+impl Lost {
+    fn as_page(&self) -> CookieLost<'_> {
+        match self {
+            Self::NotSecure(public_url) => CookieLost::NotSecure { public_url },
+            Self::OtherHost(public_url) => CookieLost::OtherHost { public_url },
+            Self::Blocked => CookieLost::Blocked,
+        }
+    }
+}
+
+/// What the page is filled with.
+#[derive(Default)]
+struct Filled<'a> {
+    next: &'a str,
+    username: &'a str,
+    remember: bool,
+    error: Option<LoginError<'a>>,
+    notice: Option<Notice<'a>>,
+    again: bool,
+}
+
+/// The query of the sign-in page. A `next` that stands twice counts as none.
+#[derive(Default)]
+struct Query {
+    next: Option<String>,
+    again: bool,
+    signed_out: bool,
+}
+
+impl Query {
+    fn of(query: Option<&str>) -> Self {
+        let mut read = Self::default();
+        let mut nexts = 0;
+        for (name, value) in form_urlencoded::parse(query.unwrap_or("").as_bytes()) {
+            match &*name {
+                "next" => {
+                    nexts += 1;
+                    read.next = (nexts == 1).then(|| value.into_owned());
+                }
+                "again" => read.again = value == "1",
+                "signed_out" => read.signed_out = value == "1",
+                _ => {}
+            }
+        }
+        read
+    }
+}
+
+fn user_of(known: &Known) -> String {
+    known.identity.profile.user.clone()
+}
+
+fn agent(headers: &HeaderMap) -> &str {
+    headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or("")
+}
+
+/// How long a browser that someone signed in with is known.
+const FAMILIAR_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Bytes of a sign-in's body.
+const MOST_BYTES: usize = 16 * 1024;
+
+/// When a sign-in that could not be judged may be tried again, in seconds.
+const RETRY_SECONDS: u64 = 2;

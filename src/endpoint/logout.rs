@@ -1,0 +1,106 @@
+//! `login.logout_path`: a button, and the end of a session everywhere.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::page::{self, LogoutPage};
+use super::{Answered, Call, Problem};
+use crate::access::{Bad, Known, Standing};
+use crate::clock::Timestamp;
+use crate::observe::audit;
+use crate::store::StoreError;
+
+/// `GET`: a button. A link must not sign anyone out.
+pub(super) async fn show(call: Call<'_>) -> Answered {
+    let standing = call.state.access.who(call.head, call.request.headers()).await;
+    let user = match &standing {
+        Standing::Known(known) => Some(known.identity.profile.user.clone()),
+        _ => None,
+    };
+    call.record.user.clone_from(&user);
+    let login = &call.state.config.login;
+    let html = page::logout(&LogoutPage {
+        title: &login.title,
+        path: &login.logout_path,
+        login_path: &login.path,
+        user: user.as_deref(),
+    });
+    let response = call.asker().page(StatusCode::OK, html);
+    call.unread(response)
+}
+
+/// `POST`: the session is over everywhere, and the cookie is cleared. Without a session there is nothing to end.
+pub(super) async fn submit(call: Call<'_>) -> Answered {
+    if !call.is_of_this_site() {
+        let (client, path) = (call.head.client.0, call.head.path.canonical());
+        audit::Event::CrossSite { client, path, user: None }.log();
+        let problem = Problem { detail: "The request was sent by another site", ..Problem::default() };
+        return call.refuse(StatusCode::FORBIDDEN, &problem);
+    }
+    match call.state.access.who(call.head, call.request.headers()).await {
+        Standing::Known(known) => match call.end(&known).await {
+            Ok(()) => {
+                let user = &known.identity.profile.user;
+                audit::Event::SignedOut { user, client: call.head.client.0 }.log();
+                call.record.user = Some(user.clone());
+                call.gone()
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a session can't be ended");
+                call.unavailable()
+            }
+        },
+        Standing::Nobody | Standing::StaleCookie => call.gone(),
+        Standing::Refused(bad) => call.bad_token(&bad),
+        Standing::Unavailable => call.unavailable(),
+    }
+}
+
+impl Call<'_> {
+    async fn end(&self, known: &Known) -> Result<(), StoreError> {
+        let shared = &self.state.shared;
+        match (&known.proof.session, &known.proof.claims) {
+            (Some(session), _) => {
+                shared.store.end_session(session).await?;
+            }
+            (None, Some(claims)) => match &claims.jti {
+                Some(jti) => {
+                    let until = Timestamp::from_secs(claims.exp) + self.state.config.tokens.leeway + SLACK;
+                    shared.store.revoke_jti(jti, until).await?;
+                }
+                // Without a session and without a name of its own a token can only be ended with all others of its kind.
+                None => {
+                    shared.store.end_sessions_of(&known.proof.account).await?;
+                }
+            },
+            (None, None) => {}
+        }
+        shared.people.follower.catch_up().await
+    }
+
+    fn gone(self) -> Answered {
+        let asker = self.asker();
+        let mut response = if asker.is_page_load() {
+            asker.see_other(&format!("{}?signed_out=1", self.state.config.login.path))
+        } else {
+            asker.empty(StatusCode::NO_CONTENT)
+        };
+        asker.clear_cookie(response.headers_mut());
+        self.record.reason = "signed out".to_owned();
+        self.unread(response)
+    }
+
+    fn bad_token(self, bad: &Bad) -> Answered {
+        let (detail, challenge) = super::answer::token_challenge(bad);
+        self.refuse(StatusCode::UNAUTHORIZED, &Problem { detail, challenge: Some(challenge), ..Problem::default() })
+    }
+
+    fn unavailable(self) -> Answered {
+        let problem = Problem { detail: "Sign-out is not possible now", retry_after: Some(2), ..Problem::default() };
+        self.refuse(StatusCode::SERVICE_UNAVAILABLE, &problem)
+    }
+}
+
+/// Added to a revoked token's expiry before its revocation is forgotten.
+const SLACK: Duration = Duration::from_secs(60);

@@ -1,0 +1,127 @@
+//! The control socket: how a command line on the same machine reaches a running gateway.
+//!
+//! A unix socket of mode 0600 whose peers must run as the gateway's user or as root. One line asks, one line answers.
+
+use std::io::{self, BufRead as _, BufReader as StdReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::timeout;
+
+use crate::session::Follower;
+
+/// A control socket that is bound; its file goes with it.
+#[derive(Debug)]
+pub(super) struct Control {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Control {
+    /// Binds the socket, in place of one that a dead gateway left behind.
+    ///
+    /// # Errors
+    /// When another gateway listens there, or the directory can't be written.
+    pub(super) fn bind(path: &Path) -> io::Result<Self> {
+        if StdStream::connect(path).is_ok() {
+            let message = format!("another gateway is running with the control socket {}", path.display());
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
+        }
+        // Bound under a name of its own, so that nobody connects before the mode is right, and a path that is no socket stays.
+        match std::fs::symlink_metadata(path) {
+            Ok(found) if !std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
+                let message = format!("{} is in the way and is no socket", path.display());
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+            }
+            _ => {}
+        }
+        let fresh = path.with_extension(format!("new-{}", std::process::id()));
+        let _left_by_a_dead_namesake = std::fs::remove_file(&fresh);
+        let listener = UnixListener::bind(&fresh)?;
+        std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600))?;
+        std::fs::rename(&fresh, path)?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Answers until the task ends.
+    pub(super) async fn serve(&self, follower: Arc<Follower>) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    let follower = Arc::clone(&follower);
+                    tokio::spawn(async move {
+                        if let Ok(Err(error)) = timeout(PATIENCE, answer(stream, &follower)).await {
+                            tracing::debug!(%error, "control connection ended");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "control socket can't accept");
+                    tokio::time::sleep(BACK_OFF).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        let _gone_already = std::fs::remove_file(&self.path);
+    }
+}
+
+async fn answer(stream: UnixStream, follower: &Follower) -> io::Result<()> {
+    let uid = stream.peer_cred()?.uid();
+    if uid != 0 && uid != rustix::process::geteuid().as_raw() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the peer is another user"));
+    }
+    let mut line = String::new();
+    let mut reader = BufReader::new(stream);
+    (&mut reader).take(MOST_BYTES).read_line(&mut line).await?;
+    let reply = match line.trim() {
+        "catch-up" => match follower.catch_up().await {
+            Ok(()) => "ok\n".to_owned(),
+            Err(error) => format!("error {error}\n"),
+        },
+        _ => "error unknown command\n".to_owned(),
+    };
+    reader.into_inner().write_all(reply.as_bytes()).await
+}
+
+/// Has the gateway that runs with this control socket take in what was just written to the store.
+/// Without a running gateway there is nothing to do: `Ok(false)`.
+///
+/// # Errors
+/// When there is one and it does not answer, or can't read the store. It takes changes in by itself within a second.
+pub fn catch_up(path: &Path) -> io::Result<bool> {
+    let mut stream = match StdStream::connect(path) {
+        Ok(stream) => stream,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    };
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(b"catch-up\n")?;
+    let mut reply = String::new();
+    StdReader::new(io::Read::take(stream, MOST_BYTES)).read_line(&mut reply)?;
+    match reply.trim() {
+        "ok" => Ok(true),
+        other => Err(io::Error::other(other.to_owned())),
+    }
+}
+
+/// How long a question and its answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long accepting rests after it failed.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Bytes of a line.
+const MOST_BYTES: u64 = 4096;

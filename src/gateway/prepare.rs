@@ -1,0 +1,205 @@
+//! Everything that can fail, before anything is served.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::{fmt, io};
+
+use tokio::runtime::{Builder, Runtime};
+
+use super::admin::Admin;
+use super::control::Control;
+use crate::access::People;
+use crate::clock::Clock;
+use crate::config::{Config, KeySource};
+use crate::identity::password::Hasher;
+use crate::listen::socket;
+use crate::message::cookie::InvalidCookie;
+use crate::observe::RequestIds;
+use crate::observe::access::AccessLog;
+use crate::secret::Random;
+use crate::session::refresh::RefreshKey;
+use crate::session::{Accounts, Followed, Follower, Returning, Sessions, SignIn};
+use crate::state::{Shared, State};
+use crate::store::{KeyRecord, Store, StoreError};
+use crate::throttle::Throttle;
+use crate::token::{self, KeyError, KeySet, Revocations, StoredKey};
+use crate::upstream::Backend;
+
+/// Why a gateway does not start.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the fields are named after what they hold")]
+pub enum StartError {
+    /// An address can't be listened on.
+    Listen { address: SocketAddr, source: io::Error },
+    /// The admin listener can't be bound.
+    Admin(io::Error),
+    /// The control socket can't be bound.
+    Control { path: PathBuf, source: io::Error },
+    /// The store can't be opened or read.
+    Store(StoreError),
+    /// A key is not what its algorithm needs.
+    Key(KeyError),
+    /// The cookie is one that no browser would keep.
+    Cookie(InvalidCookie),
+    /// An upstream's server can't stand in an address.
+    Upstream { name: String },
+    /// The access log can't be opened.
+    AccessLog(io::Error),
+    /// The system gives no event queue.
+    Runtime(io::Error),
+    /// The system gives no thread.
+    Thread(io::Error),
+    /// The control thread panicked; the log has more.
+    Panicked,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { address, source } if source.kind() == io::ErrorKind::AddrInUse => {
+                write!(f, "can't listen on {address}: another program does; change server.listen or end it")
+            }
+            Self::Listen { address, source } if source.kind() == io::ErrorKind::PermissionDenied => {
+                write!(f, "can't listen on {address}: ports below 1024 need the capability CAP_NET_BIND_SERVICE")
+            }
+            Self::Listen { address, source } => write!(f, "can't listen on {address}: {source}"),
+            Self::Admin(source) => write!(f, "can't listen on admin.listen: {source}"),
+            Self::Control { path, source } => write!(f, "can't make the control socket {}: {source}", path.display()),
+            Self::Store(source) => write!(f, "{source}"),
+            Self::Key(source) => write!(f, "[tokens] {source}"),
+            Self::Cookie(source) => write!(f, "[sessions] {source}"),
+            Self::Upstream { name } => write!(f, "[upstreams] the server of `{name}` is not an address"),
+            Self::AccessLog(source) => write!(f, "can't open log.access: {source}"),
+            Self::Runtime(source) => write!(f, "the system gives no event queue: {source}"),
+            Self::Thread(source) => write!(f, "the system gives no thread: {source}"),
+            Self::Panicked => f.write_str("the control thread panicked"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// A gateway that is ready to serve.
+pub(super) struct Prepared {
+    pub(super) state: Arc<State>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) backends: Vec<Arc<Backend>>,
+    pub(super) listeners: Vec<TcpListener>,
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) admin: Option<Admin>,
+    pub(super) control: Option<Control>,
+}
+
+/// A runtime for one thread.
+pub(super) fn runtime() -> Result<Runtime, StartError> {
+    Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)
+}
+
+pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Result<Prepared, StartError> {
+    token::install_crypto();
+    let listeners = listeners(&config)?;
+    let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    let admin = config.admin.listen.as_ref().map(Admin::bind).transpose().map_err(StartError::Admin)?;
+    let access_log = AccessLog::open(&config.log.access, config.log.format).map_err(StartError::AccessLog)?;
+    let memory = config.tokens.max_lifetime + config.tokens.leeway;
+    let store =
+        Store::open(&config.store, clock.clone(), random.clone()).map_err(StartError::Store)?.remembering(memory);
+    let keys = Arc::new(keys(&config, &store, &clock, &random).await?);
+    let throttle = Throttle::start(store.clone(), clock.clone()).await.map_err(StartError::Store)?;
+    let people = people(&config, &store, &clock, &random, &throttle).await.map_err(StartError::Store)?;
+    advise(&store).await.map_err(StartError::Store)?;
+    let hasher = Hasher::start(config.server.workers.div_ceil(2)).map_err(StartError::Thread)?;
+    let sign_in = SignIn::new(store.clone(), hasher, throttle.clone(), Arc::clone(&people.follower));
+    let request_ids = RequestIds::new(&random);
+    let returning = Returning::default();
+    let shared =
+        Arc::new(Shared { clock, random, store, people, sign_in, throttle, returning, access_log, request_ids });
+    let control = bind_control(&config)?;
+    let backends = super::worker::backends(&config)?;
+    let state = State::new(Arc::new(config), keys, Arc::clone(&shared)).map_err(StartError::Cookie)?;
+    Ok(Prepared { state: Arc::new(state), shared, backends, listeners, addresses, admin, control })
+}
+
+fn listeners(config: &Config) -> Result<Vec<TcpListener>, StartError> {
+    let bind = |&address: &SocketAddr| socket::bind(address).map_err(|source| StartError::Listen { address, source });
+    config.server.listen.iter().map(bind).collect()
+}
+
+/// The keys of own tokens; made and kept in the store when the configuration names none.
+async fn keys(config: &Config, store: &Store, clock: &Clock, random: &Random) -> Result<KeySet, StartError> {
+    let tokens = &config.tokens;
+    let mut stored = Vec::new();
+    if matches!(tokens.keys, KeySource::Store) {
+        let records = store.signing_keys().await.map_err(StartError::Store)?;
+        let (current, former): (Vec<_>, Vec<_>) =
+            records.into_iter().partition(|key| key.algorithm == tokens.algorithm);
+        let first = match current.is_empty() {
+            false => current,
+            true => {
+                let fresh = token::generate(tokens.algorithm, random).map_err(StartError::Key)?;
+                let now = clock.now();
+                let record = KeyRecord {
+                    kid: fresh.kid,
+                    algorithm: fresh.algorithm,
+                    private: fresh.material,
+                    created_at: now,
+                    not_before: now,
+                    retired_at: None,
+                };
+                vec![store.first_signing_key(record).await.map_err(StartError::Store)?]
+            }
+        };
+        // Tokens of a former algorithm's keys verify until they expire.
+        stored = first
+            .into_iter()
+            .chain(former)
+            .map(|key| StoredKey { kid: key.kid, algorithm: key.algorithm, material: key.private })
+            .collect();
+    }
+    KeySet::new(tokens, &stored, random.clone()).map_err(StartError::Key)
+}
+
+async fn people(
+    config: &Config,
+    store: &Store,
+    clock: &Clock,
+    random: &Random,
+    throttle: &Throttle,
+) -> Result<People, StoreError> {
+    let refresh = RefreshKey::new(&store.server_secret("refresh").await?);
+    let accounts = Arc::new(Accounts::new(store.clone()));
+    let sessions = Arc::new(Sessions::new(store.clone(), random.clone(), refresh, config.sessions.clone()));
+    let revocations = Arc::new(Revocations::new());
+    let followed = Followed {
+        accounts: Arc::clone(&accounts),
+        sessions: Arc::clone(&sessions),
+        revocations: Arc::clone(&revocations),
+        throttle: throttle.clone(),
+    };
+    let memory = config.tokens.max_lifetime + config.tokens.leeway;
+    let follower = Arc::new(Follower::new(store.clone(), clock.clone(), followed, memory));
+    follower.catch_up().await?;
+    Ok(People { accounts, sessions, revocations, follower })
+}
+
+/// Says how to add the first user, and never makes one up.
+async fn advise(store: &Store) -> Result<(), StoreError> {
+    if !store.has_users().await? {
+        tracing::warn!("there are no users yet: add the first one with `portcullis user add NAME`");
+    }
+    Ok(())
+}
+
+fn bind_control(config: &Config) -> Result<Option<Control>, StartError> {
+    let path = &config.admin.control;
+    match Control::bind(path) {
+        Ok(control) => Ok(Some(control)),
+        // A second gateway on the same store works: it takes in changes by itself within a second.
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            tracing::warn!(%error, "no control socket");
+            Ok(None)
+        }
+        Err(source) => Err(StartError::Control { path: path.clone(), source }),
+    }
+}

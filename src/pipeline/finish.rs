@@ -1,0 +1,110 @@
+//! The beginning and the end of every request: the record that is kept of it, and its one access line.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::clock::Timestamp;
+use crate::endpoint::Answered;
+use crate::message::body::{Body, End, Watcher};
+use crate::message::connection::ConnInfo;
+use crate::message::loan::drain_after;
+use crate::observe::Record;
+use crate::observe::access::AccessLog;
+use crate::proxy::{Observed, expects_continue};
+use crate::state::State;
+
+use super::Worker;
+
+/// The record of a request that has just come.
+pub(super) fn begin(
+    state: &State,
+    info: &ConnInfo,
+    request: &Request<Incoming>,
+    (time, started): (Timestamp, Instant),
+) -> Record {
+    let mut record = blank(state.shared.request_ids.next(), info, (time, started));
+    record.method = request.method().clone();
+    record.path = request.uri().path().to_owned();
+    record
+}
+
+/// The answer as it goes out. Its access line is written when its last byte is, or when it is cut.
+pub(super) fn finish(state: &State, answered: Answered, mut record: Record, observed: Arc<Observed>) -> Response<Body> {
+    let Answered { mut response, unread } = answered;
+    if let Some(request) = unread {
+        let (head, body) = request.into_parts();
+        if drain_after(body, expects_continue(&head.headers)) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+    record.status = response.status();
+    let log = &state.shared.access_log;
+    if !log.is_on() {
+        return response;
+    }
+    let line = Arc::new(Line { log: log.clone(), record, observed });
+    response.map(|body| body.watched(line))
+}
+
+/// Writes the access line of a head that the parser refused, and answered itself.
+pub fn unreadable(worker: &Worker, info: &ConnInfo, error: &hyper::Error) {
+    let shared = &worker.state.shared;
+    if !shared.access_log.is_on() {
+        return;
+    }
+    let status =
+        if error.is_parse_too_large() { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST };
+    let mut record = blank(shared.request_ids.next(), info, (shared.clock.now(), Instant::now()));
+    record.decision = "bad-request";
+    record.reason = error.to_string();
+    record.status = status;
+    shared.access_log.write(&record);
+}
+
+fn blank(request_id: Arc<str>, info: &ConnInfo, (time, started): (Timestamp, Instant)) -> Record {
+    Record {
+        request_id,
+        time,
+        started,
+        client: info.peer.ip().to_canonical(),
+        method: Method::default(),
+        host: String::new(),
+        path: String::new(),
+        status: StatusCode::OK,
+        user: None,
+        route: None,
+        decision: "error",
+        reason: String::new(),
+        bytes_in: 0,
+        bytes_out: 0,
+        duration: Duration::ZERO,
+        upstream_time: None,
+        upstream: None,
+    }
+}
+
+/// An access line that waits for the end of its answer.
+struct Line {
+    log: AccessLog,
+    record: Record,
+    observed: Arc<Observed>,
+}
+
+impl Watcher for Line {
+    fn ended(&self, end: End, sent: u64) {
+        let mut record = self.record.clone();
+        record.bytes_in = self.observed.bytes_in();
+        record.bytes_out = sent;
+        record.duration = record.started.elapsed();
+        record.upstream_time = self.observed.upstream_time();
+        // Nobody asks for the body of an answer to HEAD.
+        if end == End::Cut && record.method != Method::HEAD {
+            record.reason.push_str(", cut");
+        }
+        self.log.write(&record);
+    }
+}

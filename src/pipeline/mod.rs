@@ -1,0 +1,118 @@
+//! The whole path of a request, on one screen.
+
+mod finish;
+mod normalize;
+mod refuse;
+
+pub use finish::unreadable;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use crate::access::Decision;
+use crate::endpoint::answer::{Asker, Manner};
+use crate::endpoint::{self, Answered, Call};
+use crate::message::body::Body;
+use crate::message::connection::{ConnInfo, Link};
+use crate::observe::Record;
+use crate::proxy::{Forwarder, Observed, Surroundings};
+use crate::state::State;
+use normalize::Normal;
+
+/// What one worker thread has: the state in force and its own connections to upstreams.
+#[derive(Debug)]
+pub struct Worker {
+    /// The state in force.
+    pub state: Arc<State>,
+    /// The way to the upstreams.
+    pub forwarder: Forwarder,
+}
+
+/// Answers a request, whatever it is. Errors are answers too.
+pub async fn handle(worker: &Worker, info: &ConnInfo, request: Request<Incoming>, link: &Link) -> Response<Body> {
+    let state = &*worker.state;
+    let (now, started) = (state.shared.clock.now(), Instant::now());
+    let mut record = finish::begin(state, info, &request, (now, started));
+    let observed = Arc::new(Observed::default());
+    let answered = match normalize::normalize(&request, info, link, &state.trust, (now, started)) {
+        Err(malformed) => {
+            let request_id = Arc::clone(&record.request_id);
+            let asker = Asker { state, head: None, manner: Manner::of(request.headers()), request_id: &request_id };
+            let response = refuse::malformed(&asker, &mut record, &malformed);
+            Answered { response, unread: Some(request) }
+        }
+        Ok(normal) => {
+            record.client = normal.head.client.0;
+            record.host = normal.head.host.name().to_owned();
+            match endpoint::find(&state.config.login, normal.head.path.canonical()) {
+                Some(endpoint) => {
+                    let call = Call { state, head: &normal.head, request, record: &mut record };
+                    endpoint::serve(endpoint, call).await
+                }
+                None => judge(worker, request, &normal, &mut record, &observed).await,
+            }
+        }
+    };
+    finish::finish(state, answered, record, observed)
+}
+
+/// What is not the gateway's own is decided about, and goes on with a permit only.
+async fn judge(
+    worker: &Worker,
+    request: Request<Incoming>,
+    normal: &Normal,
+    record: &mut Record,
+    observed: &Arc<Observed>,
+) -> Answered {
+    let state = &*worker.state;
+    let decision = state.access.check(&normal.head, request.headers(), &state.current).await;
+    let request_id = Arc::clone(&record.request_id);
+    let asker =
+        Asker { state, head: Some(&normal.head), manner: Manner::of(request.headers()), request_id: &request_id };
+    let response = match decision {
+        Decision::Permit(permit) => {
+            record.decision = "permit";
+            record.route = Some(Arc::clone(&permit.route().name));
+            record.reason = if permit.identity().is_some() { "signed in" } else { "public" }.to_owned();
+            record.user = permit.identity().map(|identity| identity.profile.user.clone());
+            record.upstream = state.upstream_names.get(permit.route().upstream).cloned();
+            state.note_return(normal.head.client.0, request.headers());
+            let surroundings = Surroundings {
+                guarded: &state.config.guarded,
+                our_cookies: &state.cookies.names(),
+                trust: &state.trust,
+                origin: &normal.origin,
+                body_bytes: state.config.server.limits.body_bytes,
+            };
+            let forwarded = worker.forwarder.forward(permit, &surroundings, request, observed).await;
+            let response = forwarded.unwrap_or_else(|rejection| refuse::rejection(&asker, record, &rejection));
+            return Answered { response, unread: None };
+        }
+        Decision::Challenge(challenge) => {
+            record.route = Some(Arc::clone(&challenge.route.name));
+            record.user = challenge.identity.as_ref().map(|identity| identity.profile.user.clone());
+            refuse::challenge(&asker, record, &challenge)
+        }
+        Decision::Deny(denial) => {
+            record.route = Some(Arc::clone(&denial.route.name));
+            record.user = denial.identity.as_ref().map(|identity| identity.profile.user.clone());
+            refuse::denial(&asker, record, &denial)
+        }
+        Decision::NotFound { reading } => {
+            record.reason = match reading {
+                None => "no route matches".to_owned(),
+                Some(reading) => format!("no route matches, read with {}", reading.name()),
+            };
+            refuse::not_found(&asker, record)
+        }
+        Decision::Malformed(why) => refuse::twofold(&asker, record, why),
+        Decision::Unavailable(route) => {
+            record.route = Some(Arc::clone(&route.name));
+            refuse::unavailable(&asker, record)
+        }
+    };
+    Answered { response, unread: Some(request) }
+}

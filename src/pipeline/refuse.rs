@@ -1,0 +1,156 @@
+//! From a decision that is not a permission to the answer that the client gets, and to what the log says of it.
+
+use http::{Response, StatusCode};
+
+use super::normalize::Malformed;
+use crate::access::{Bad, Challenge, Denial, Want, Why};
+use crate::config::Unauthenticated;
+use crate::endpoint::answer::{self, Asker, Problem, REALM};
+use crate::message::body::Body;
+use crate::message::rejection::{Blame, Rejection};
+use crate::observe::{Record, audit};
+
+/// 400, 405: a request that can't be judged.
+pub(super) fn malformed(asker: &Asker<'_>, record: &mut Record, malformed: &Malformed) -> Response<Body> {
+    record.decision = "bad-request";
+    record.reason = malformed.to_string();
+    match malformed {
+        Malformed::Method => {
+            let problem = Problem { detail: "Method not allowed", allow: Some(METHODS), ..Problem::default() };
+            asker.problem(StatusCode::METHOD_NOT_ALLOWED, &problem)
+        }
+        Malformed::OptionsOfServer => {
+            record.decision = "own";
+            let mut answer = asker.empty(StatusCode::NO_CONTENT);
+            answer.headers_mut().insert(http::header::ALLOW, http::HeaderValue::from_static(METHODS));
+            answer
+        }
+        Malformed::Target(_) | Malformed::Path(_) | Malformed::Host(_) | Malformed::Framing(_) => {
+            let problem = Problem { detail: "Bad request", closes: true, ..Problem::default() };
+            asker.problem(StatusCode::BAD_REQUEST, &problem)
+        }
+    }
+}
+
+/// 400: the credentials of a request that is well-formed otherwise contradict each other.
+pub(super) fn twofold(asker: &Asker<'_>, record: &mut Record, why: &'static str) -> Response<Body> {
+    record.decision = "bad-request";
+    record.reason = why.to_owned();
+    asker.problem(StatusCode::BAD_REQUEST, &Problem { detail: "Bad request", ..Problem::default() })
+}
+
+/// 404: no route.
+pub(super) fn not_found(asker: &Asker<'_>, record: &mut Record) -> Response<Body> {
+    record.decision = "not-found";
+    asker.problem(StatusCode::NOT_FOUND, &Problem { detail: "Not found", ..Problem::default() })
+}
+
+/// 503: the credential can't be judged.
+pub(super) fn unavailable(asker: &Asker<'_>, record: &mut Record) -> Response<Body> {
+    record.decision = "error";
+    record.reason = "the store does not answer".to_owned();
+    let problem =
+        Problem { detail: "Credentials can't be judged now", retry_after: Some(RETRY_SECONDS), ..Problem::default() };
+    asker.problem(StatusCode::SERVICE_UNAVAILABLE, &problem)
+}
+
+/// 303 to the sign-in page, or 401.
+pub(super) fn challenge(asker: &Asker<'_>, record: &mut Record, challenge: &Challenge) -> Response<Body> {
+    record.decision = "challenge";
+    record.reason = match &challenge.want {
+        Want::Credential => "not authenticated".to_owned(),
+        Want::Token(Bad::Expired) => "the token has expired".to_owned(),
+        Want::Token(Bad::Invalid(why)) => why.to_string(),
+        Want::StepUp => "the sign-in is too old or of another kind".to_owned(),
+    };
+    if let Want::Token(Bad::Invalid(_)) = &challenge.want {
+        let (client, route) = (record.client, Some(&*challenge.route.name));
+        audit::Event::BadCredential { client, route, reason: &record.reason, request_id: &record.request_id }.log();
+    }
+    let again = matches!(challenge.want, Want::StepUp);
+    if redirects(asker, challenge) {
+        let mut answer = asker.see_other(&asker.login_path(again));
+        if challenge.clears_cookie {
+            asker.clear_cookie(answer.headers_mut());
+        }
+        return answer;
+    }
+    let (detail, header) = match &challenge.want {
+        Want::Credential => ("Not authenticated", format!("Bearer realm=\"{REALM}\"")),
+        Want::Token(bad) => answer::token_challenge(bad),
+        Want::StepUp => ("A newer or stronger sign-in is needed", step_up()),
+    };
+    let problem = Problem {
+        detail,
+        challenge: Some(header),
+        offers_sign_in: !matches!(challenge.want, Want::Token(_)) || asker.is_page_load(),
+        signed_in: challenge.identity.as_ref().map(|identity| identity.profile.user.as_str()),
+        clears_cookie: challenge.clears_cookie,
+        ..Problem::default()
+    };
+    asker.problem(StatusCode::UNAUTHORIZED, &problem)
+}
+
+/// Whether the client is sent to the sign-in page.
+fn redirects(asker: &Asker<'_>, challenge: &Challenge) -> bool {
+    let could_help = challenge.route.accept.cookie && challenge.by_password && asker.can_come_back();
+    could_help
+        && match challenge.route.unauthenticated {
+            Unauthenticated::Auto => asker.is_page_load(),
+            Unauthenticated::Login => true,
+            Unauthenticated::Refuse => false,
+        }
+}
+
+/// 403: the rules say no.
+pub(super) fn denial(asker: &Asker<'_>, record: &mut Record, denial: &Denial) -> Response<Body> {
+    record.decision = "deny";
+    record.reason = denial.why.to_string();
+    let user = denial.identity.as_ref().map(|identity| identity.profile.user.as_str());
+    let (client, route) = (record.client, Some(&*denial.route.name));
+    let (detail, event) = match denial.why {
+        Why::Rule(..) => {
+            let (reason, request_id) = (record.reason.as_str(), &*record.request_id);
+            ("Not allowed", audit::Event::Denied { user, client, route, reason, request_id })
+        }
+        Why::CrossSite => {
+            ("The request was sent by another site", audit::Event::CrossSite { client, path: &record.path, user })
+        }
+    };
+    event.log();
+    let problem = Problem {
+        detail,
+        signed_in: user,
+        offers_sign_in: user.is_some() && asker.is_page_load(),
+        clears_cookie: denial.clears_cookie,
+        ..Problem::default()
+    };
+    asker.problem(StatusCode::FORBIDDEN, &problem)
+}
+
+/// 502, 503, 504 and what a client's own body came to.
+pub(super) fn rejection(asker: &Asker<'_>, record: &mut Record, rejection: &Rejection) -> Response<Body> {
+    record.reason = rejection.reason.name().to_owned();
+    let source = rejection.source.as_deref().map(ToString::to_string);
+    let (request_id, upstream) = (&*record.request_id, record.upstream.as_deref());
+    match rejection.blame {
+        Blame::Client => tracing::debug!(request_id, upstream, source, "{rejection}"),
+        Blame::Upstream => tracing::warn!(request_id, upstream, source, "{rejection}"),
+        Blame::Gateway => tracing::error!(request_id, upstream, source, "{rejection}"),
+    }
+    let detail = rejection.status.canonical_reason().unwrap_or("Error");
+    let retry_after = rejection.retry_after.map(|wait| wait.as_secs().max(1));
+    let problem = Problem { detail, retry_after, closes: rejection.close, ..Problem::default() };
+    asker.problem(rejection.status, &problem)
+}
+
+/// RFC 9470 section 3.
+fn step_up() -> String {
+    format!("Bearer realm=\"{REALM}\", error=\"insufficient_user_authentication\"")
+}
+
+/// What goes on, when the rules let it.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// When a credential that could not be judged may be shown again, in seconds.
+const RETRY_SECONDS: u64 = 2;

@@ -1,0 +1,90 @@
+//! One generation of the configuration, built; and what outlives it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::USER_AGENT;
+
+use crate::access::{Access, Current, People};
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::message::cookie::InvalidCookie;
+use crate::message::forwarded::Trust;
+use crate::observe::RequestIds;
+use crate::observe::access::AccessLog;
+use crate::secret::Random;
+use crate::session::{Cookies, Returning, SignIn};
+use crate::store::Store;
+use crate::throttle::Throttle;
+use crate::token::KeySet;
+
+/// What one configuration comes to. A reload makes a whole new one or changes nothing.
+#[derive(Debug)]
+pub struct State {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Keys of own tokens.
+    pub keys: Arc<KeySet>,
+    /// The decisions.
+    pub access: Arc<Access>,
+    /// Where leases find the decisions of later.
+    pub current: Arc<Current>,
+    /// Whose forwarded headers are believed.
+    pub trust: Trust,
+    /// Names of the upstreams, for the log.
+    pub upstream_names: Vec<Arc<str>>,
+    /// Our cookies.
+    pub cookies: Arc<Cookies>,
+    /// What outlives a configuration.
+    pub shared: Arc<Shared>,
+}
+
+/// What outlives a configuration.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the fields are named after their types")]
+pub struct Shared {
+    pub clock: Clock,
+    pub random: Random,
+    pub store: Store,
+    pub people: People,
+    pub sign_in: SignIn,
+    pub throttle: Throttle,
+    pub returning: Returning,
+    pub access_log: AccessLog,
+    pub request_ids: RequestIds,
+}
+
+impl State {
+    /// Builds the state of `config`.
+    ///
+    /// # Errors
+    /// When `[sessions]` names a cookie that no browser would keep.
+    pub fn new(config: Arc<Config>, keys: Arc<KeySet>, shared: Arc<Shared>) -> Result<Self, InvalidCookie> {
+        let cookies = Arc::new(Cookies::new(&config)?);
+        let access = Arc::new(Access::new(&config, Arc::clone(&keys), shared.people.clone()));
+        let current = Arc::new(Current::new(Arc::clone(&access)));
+        let trust = trust(&config.server);
+        let upstream_names = config.upstreams.iter().map(|upstream| upstream.name.as_str().into()).collect();
+        Ok(Self { config, keys, access, current, trust, upstream_names, cookies, shared })
+    }
+}
+
+impl State {
+    /// A browser has come back with the cookie that it was given, and is not waited for any more.
+    pub fn note_return(&self, client: IpAddr, headers: &HeaderMap) {
+        let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or("");
+        self.shared.returning.came(client, agent);
+    }
+}
+
+fn trust(server: &config::Server) -> Trust {
+    let read = server.trusted_headers;
+    Trust {
+        proxies: server.trusted_proxies.clone(),
+        x_forwarded_for: read.x_forwarded_for,
+        x_forwarded_proto: read.x_forwarded_proto,
+        x_forwarded_host: read.x_forwarded_host,
+        forwarded: read.forwarded,
+    }
+}

@@ -1,0 +1,290 @@
+// Drives a running gateway in front of the demo application the way a person does, and looks at every page on the way
+// in light and dark, wide and at 360 px, with axe. Then once more without JavaScript (which axe itself needs).
+//
+//   portcullis demo                      # prints address, user and password; the user must not be in group admin
+//   cd tests/browser && npm ci
+//   GATEWAY_URL=http://127.0.0.1:8080 USERNAME=alice PASSWORD=… node browser.mjs
+//
+// CHROMIUM names the browser, SCREENSHOTS a folder for pictures. One wrong password is tried per run. Exit 0: all is
+// well. 1: a check failed. 2: something is missing to begin with.
+
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+import { chromium } from "playwright-core";
+
+const { GATEWAY_URL, USERNAME, PASSWORD, SCREENSHOTS } = process.env;
+const BROWSERS = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+const CHROMIUM = process.env.CHROMIUM ?? BROWSERS.find((path) => existsSync(path));
+const AXE = readFileSync(fileURLToPath(import.meta.resolve("axe-core/axe.min.js")), "utf8");
+const TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
+const DEADLINE = 180_000;
+const LOOKS = [
+  { name: "light", colorScheme: "light", width: 1100, height: 800 },
+  { name: "dark", colorScheme: "dark", width: 1100, height: 800 },
+  { name: "phone-light", colorScheme: "light", width: 360, height: 740 },
+  { name: "phone-dark", colorScheme: "dark", width: 360, height: 740 },
+];
+const SECURITY = {
+  "cache-control": /no-store/,
+  "content-security-policy": /default-src 'none'.*frame-ancestors 'none'/,
+  "referrer-policy": /^same-origin$/,
+  "x-content-type-options": /^nosniff$/,
+};
+
+class Failure extends Error {}
+
+function check(holds, claim, seen) {
+  if (!holds) throw new Failure(seen === undefined ? claim : `${claim}; seen: ${JSON.stringify(seen)}`);
+}
+
+/** Names a step in the output and in the message of whatever fails inside. */
+async function step(name, run) {
+  try {
+    const result = await run();
+    console.log(`ok    ${name}`);
+    return result;
+  } catch (error) {
+    error.message = `${name}: ${error.message}`;
+    throw error;
+  }
+}
+
+/** Everything that a page may not do: load from elsewhere, run into its own policy, ask for a favicon. */
+function watch(page) {
+  const complaints = [];
+  page.on("request", (request) => {
+    const url = new URL(request.url());
+    if (url.protocol === "data:") return;
+    if (url.origin !== base.origin) complaints.push(`a request to ${url.origin}`);
+    if (request.resourceType() !== "document") complaints.push(`a ${request.resourceType()} is loaded: ${url.pathname}`);
+  });
+  page.on("console", (message) => {
+    // The browser notes every refusal (4xx) as an error, and those are meant here.
+    const meant = message.text().startsWith("Failed to load resource");
+    if (message.type() === "error" && !meant) complaints.push(`console: ${message.text()}`);
+  });
+  page.on("pageerror", (error) => complaints.push(`script error: ${error.message}`));
+  return complaints;
+}
+
+/** The page as it stands, in every look: nothing that axe finds, nothing wider than the window. */
+async function look(page, name) {
+  if (!(await hasScript(page))) return;
+  await page.evaluate(AXE);
+  for (const { name: kind, colorScheme, width, height } of LOOKS) {
+    await page.emulateMedia({ colorScheme });
+    await page.setViewportSize({ width, height });
+    const { violations } = await page.evaluate((tags) => globalThis.axe.run(document, { runOnly: tags }), TAGS);
+    const found = violations.map(({ id, help, nodes }) => `${id} (${help}): ${nodes.map((node) => node.html).join(" ")}`);
+    check(found.length === 0, `axe finds nothing on ${name}, ${kind}`, found);
+    const content = await page.evaluate(() => document.documentElement.scrollWidth);
+    check(content <= width, `${name} fits ${width} px (${kind})`, content);
+    if (SCREENSHOTS) await page.screenshot({ path: join(SCREENSHOTS, `${name}.${kind}.png`) });
+  }
+  console.log(`ok    ${name}: ${LOOKS.map((kind) => kind.name).join(", ")}`);
+}
+
+/** Whether pages may run scripts here: without, a promise inside of a page is never kept, and axe never done. */
+async function hasScript(page) {
+  return page.evaluate(() => matchMedia("(scripting: enabled)").matches);
+}
+
+/** What is at `path`, in this tab. */
+async function open(page, path) {
+  const response = await page.goto(new URL(path, base).href);
+  check(response !== null, `${path} is answered`);
+  return response;
+}
+
+/** Does `act`, and waits for the document that it leads to, behind all redirects. */
+async function follow(page, act) {
+  const arrives = page.waitForResponse((response) => {
+    const redirect = response.status() >= 300 && response.status() < 400;
+    return response.request().isNavigationRequest() && !redirect;
+  });
+  const [response] = await Promise.all([arrives, act()]);
+  await response.finished();
+  await page.waitForLoadState("load");
+  return response;
+}
+
+async function isSignInPage(page, response) {
+  check(await page.getByLabel("Password").isVisible(), "a sign-in page is shown", page.url());
+  check(await page.getByRole("button", { name: "Sign in" }).isVisible(), "it has a button to sign in");
+  if (response) await carriesSecurityHeaders(response);
+}
+
+async function carriesSecurityHeaders(response) {
+  const headers = await response.allHeaders();
+  for (const [name, pattern] of Object.entries(SECURITY)) {
+    check(pattern.test(headers[name] ?? ""), `${response.url()} says ${name} ${pattern}`, headers[name]);
+  }
+}
+
+const focus = (page) => page.evaluate(() => document.activeElement?.id || document.activeElement?.tagName);
+
+async function cookies(page) {
+  return page.context().cookies(base.href);
+}
+
+async function signInPage(page) {
+  await step("a page load without a session leads to the sign-in page", async () => {
+    const response = await open(page, "/?from=browser");
+    check(response.status() === 200, "status 200", response.status());
+    await isSignInPage(page, response);
+    check(new URL(page.url()).searchParams.has("next"), "the address has the way back", page.url());
+    check((await cookies(page)).length === 0, "no cookie before the sign-in", await cookies(page));
+  });
+  await step("keyboard and password manager find their way", async () => {
+    check((await focus(page)) === "username", "the cursor is in the user name", await focus(page));
+    for (const expected of ["password", "remember", "BUTTON"]) {
+      await page.keyboard.press("Tab");
+      check((await focus(page)) === expected, `the next Tab is ${expected}`, await focus(page));
+    }
+    const complete = async (label) => page.getByLabel(label).getAttribute("autocomplete");
+    check((await complete("User name")) === "username", "autocomplete=username");
+    check((await complete("Password")) === "current-password", "autocomplete=current-password");
+  });
+  await look(page, "sign-in");
+}
+
+async function wrongPassword(page) {
+  await step("a wrong password is told as such, and no more", async () => {
+    await page.getByLabel("User name").fill(USERNAME);
+    await page.getByLabel("Password").fill(`${PASSWORD}-wrong`);
+    const response = await follow(page, () => page.getByRole("button", { name: "Sign in" }).click());
+    check([400, 401, 403].includes(response.status()), "status 400, 401 or 403 (or 429: wait)", response.status());
+    await isSignInPage(page, response);
+    const alert = page.getByRole("alert");
+    check((await alert.count()) === 1 && (await alert.innerText()).trim() !== "", "there is a message");
+    check((await page.getByLabel("User name").inputValue()) === USERNAME, "the user name is still there");
+    check((await page.getByLabel("Password").inputValue()) === "", "the password is not");
+    check((await cookies(page)).length === 0, "no cookie", await cookies(page));
+  });
+  await look(page, "sign-in-refused");
+}
+
+async function signIn(page) {
+  await step("the right password leads to where one wanted to go", async () => {
+    await page.getByLabel("User name").fill(USERNAME);
+    await page.getByLabel("Password").fill(PASSWORD);
+    const response = await follow(page, () => page.getByLabel("Password").press("Enter"));
+    check(response.status() === 200, "status 200", response.status());
+    const { pathname, search } = new URL(page.url());
+    check(pathname + search === "/?from=browser", "back at the address asked for", page.url());
+    const heading = await page.getByRole("heading", { level: 1 }).innerText();
+    check(heading.includes(USERNAME), "the application greets by name", heading);
+  });
+  await step("the session is one cookie that no script reads, and the application does not get it", async () => {
+    const [cookie, ...others] = await cookies(page);
+    check(cookie !== undefined && others.length === 0, "one cookie", others.map(({ name }) => name));
+    check(cookie.httpOnly, "HttpOnly");
+    check(["Lax", "Strict"].includes(cookie.sameSite), "SameSite", cookie.sameSite);
+    check(cookie.secure === (base.protocol === "https:"), "Secure under https", cookie.secure);
+    check(cookie.expires === -1, "ends with the browser", cookie.expires);
+    check(!(await page.content()).includes(cookie.value), "the application does not see its value");
+  });
+  await look(page, "application");
+}
+
+async function refusal(page) {
+  await step("a page for others is refused by name, and another account offered", async () => {
+    const response = await open(page, "/admin");
+    check(response.status() === 403, "status 403 (the user must not be in group admin)", response.status());
+    await carriesSecurityHeaders(response);
+    const text = await page.getByRole("main").innerText();
+    check(text.includes(USERNAME), "it says who is signed in", text);
+  });
+  await look(page, "refused");
+  await step("the other account is asked for at the sign-in page", async () => {
+    const response = await follow(page, () => page.getByRole("link", { name: /another account/ }).click());
+    await isSignInPage(page, response);
+    check(new URL(page.url()).searchParams.get("again") === "1", "again=1", page.url());
+    check(new URL(page.url()).searchParams.get("next") === "/admin", "next=/admin", page.url());
+  });
+  await look(page, "sign-in-again");
+  await step("an unknown address is a page too", async () => {
+    const response = await open(page, "/.gateway/no-such-page");
+    check(response.status() === 404, "status 404", response.status());
+    await carriesSecurityHeaders(response);
+  });
+  await look(page, "not-found");
+}
+
+async function signOut(page) {
+  await step("a link to sign out shows a button, and signs nobody out", async () => {
+    const response = await open(page, "/logout");
+    check(response.status() === 200, "status 200", response.status());
+    check(await page.getByRole("button", { name: "Sign out" }).isVisible(), "there is a button");
+    await carriesSecurityHeaders(response);
+  });
+  await look(page, "sign-out");
+  await step("signing out in the application ends the session", async () => {
+    await open(page, "/");
+    const stale = await cookies(page);
+    check(stale.length === 1, "still signed in before", stale.length);
+    const response = await follow(page, () => page.getByRole("button", { name: "Sign out" }).click());
+    check(response.status() === 200, "status 200 behind the redirect", response.status());
+    check((await cookies(page)).length === 0, "the cookie is gone", await cookies(page));
+    await isSignInPage(page, await open(page, "/"));
+    await page.context().addCookies(stale);
+    await isSignInPage(page, await open(page, "/"));
+  });
+}
+
+async function drive(browser, javaScriptEnabled, parts) {
+  // Without motion: axe would measure colours halfway between light and dark.
+  const context = await browser.newContext({ javaScriptEnabled, ignoreHTTPSErrors: true, reducedMotion: "reduce" });
+  context.setDefaultTimeout(15_000);
+  const page = await context.newPage();
+  const complaints = watch(page);
+  try {
+    for (const part of parts) {
+      await part(page);
+      check(complaints.length === 0, `${part.name}: pages load nothing and keep their own policy`, complaints);
+    }
+  } catch (error) {
+    const file = SCREENSHOTS && join(SCREENSHOTS, "failure.png");
+    if (file) await page.screenshot({ path: file }).catch(() => {});
+    error.message += `\n      at ${page.url()}${file ? `, see ${file}` : ""}`;
+    throw error;
+  } finally {
+    await context.close();
+  }
+}
+
+async function main() {
+  const browser = await chromium.launch({
+    executablePath: CHROMIUM,
+    args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"],
+  });
+  // What runs inside of a page has no time limit of its own.
+  const deadline = setTimeout(() => {
+    console.error(`FAIL  not done within ${DEADLINE / 1000} s, after the last step above`);
+    process.exitCode = 1;
+    browser.close();
+  }, DEADLINE);
+  try {
+    await drive(browser, true, [signInPage, wrongPassword, signIn, refusal, signOut]);
+    console.log("once more without JavaScript");
+    await drive(browser, false, [signInPage, signIn, refusal, signOut]);
+  } catch (error) {
+    if (!process.exitCode) console.error(`FAIL  ${error instanceof Failure ? error.message : (error.stack ?? error)}`);
+    process.exitCode = 1;
+  } finally {
+    clearTimeout(deadline);
+    await browser.close();
+  }
+}
+
+const missing = Object.entries({ GATEWAY_URL, USERNAME, PASSWORD, CHROMIUM }).filter(([, value]) => !value);
+if (missing.length > 0) {
+  console.error(`set ${missing.map(([name]) => name).join(", ")}`);
+  process.exit(2);
+}
+const base = new URL(GATEWAY_URL);
+if (SCREENSHOTS) mkdirSync(SCREENSHOTS, { recursive: true });
+await main();
+if (!process.exitCode) console.log("all is well");
