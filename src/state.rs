@@ -9,12 +9,12 @@ use http::header::USER_AGENT;
 use crate::access::{Access, Current, People};
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::message::cookie::InvalidCookie;
+use crate::message::cookie::{InvalidCookie, OurCookie};
 use crate::message::forwarded::Trust;
 use crate::observe::RequestIds;
 use crate::observe::access::AccessLog;
 use crate::secret::Random;
-use crate::session::{Cookies, Returning, SignIn};
+use crate::session::{Returning, SignIn};
 use crate::store::Store;
 use crate::throttle::Throttle;
 use crate::token::KeySet;
@@ -34,8 +34,8 @@ pub struct State {
     pub trust: Trust,
     /// Names of the upstreams, for the log.
     pub upstream_names: Vec<Arc<str>>,
-    /// Our cookies.
-    pub cookies: Arc<Cookies>,
+    /// Our cookie.
+    pub cookie: OurCookie,
     /// What outlives a configuration.
     pub shared: Arc<Shared>,
 }
@@ -61,12 +61,13 @@ impl State {
     /// # Errors
     /// When `[sessions]` names a cookie that no browser would keep.
     pub fn new(config: Arc<Config>, keys: Arc<KeySet>, shared: Arc<Shared>) -> Result<Self, InvalidCookie> {
-        let cookies = Arc::new(Cookies::new(&config)?);
+        let (sessions, secure) = (&config.sessions, config.server.public_url.https);
+        let cookie = OurCookie::new(&sessions.cookie, secure, sessions.domain.as_deref())?;
         let access = Arc::new(Access::new(&config, Arc::clone(&keys), shared.people.clone()));
         let current = Arc::new(Current::new(Arc::clone(&access)));
         let trust = trust(&config.server);
         let upstream_names = config.upstreams.iter().map(|upstream| upstream.name.as_str().into()).collect();
-        Ok(Self { config, keys, access, current, trust, upstream_names, cookies, shared })
+        Ok(Self { config, keys, access, current, trust, upstream_names, cookie, shared })
     }
 }
 

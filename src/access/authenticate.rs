@@ -3,14 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Map;
 
 use super::{Access, Credential};
 use crate::clock::Timestamp;
 use crate::identity::{Identity, UserName};
-use crate::session::{Account, Live};
+use crate::session::{Account, Live, cookie_key};
 use crate::store::StoreError;
 use crate::token::{Claims, Refusal};
 
@@ -160,26 +158,5 @@ fn known_by_cookie(account: &Account, live: &Live) -> Known {
     Known { identity: Arc::new(identity), proof: Arc::new(proof) }
 }
 
-/// The 256-bit key in a cookie's value, if it has the form of one.
-fn cookie_key(value: &[u8]) -> Option<[u8; 32]> {
-    let mut key = [0; 33];
-    let length = URL_SAFE_NO_PAD.decode_slice(value, &mut key).ok()?;
-    (length == 32).then(|| std::array::from_fn(|index| key[index]))
-}
-
 /// More cookies of our name than any browser sends by accident.
 const MOST_COOKIES: usize = 64;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_only_what_has_the_form_of_a_key() {
-        let key = URL_SAFE_NO_PAD.encode([7; 32]);
-        assert_eq!(cookie_key(key.as_bytes()), Some([7; 32]));
-        for bad in ["", "x", &key[1..], &format!("{key}A"), &format!("{key}="), "\"quoted\""] {
-            assert_eq!(cookie_key(bad.as_bytes()), None, "{bad:?}");
-        }
-    }
-}

@@ -150,7 +150,7 @@ impl Asker<'_> {
 
     /// Adds the `Set-Cookie` that takes our cookie away.
     pub fn clear_cookie(&self, headers: &mut HeaderMap) {
-        headers.append(SET_COOKIE, self.state.cookies.session.clear());
+        headers.append(SET_COOKIE, self.state.cookie.clear());
     }
 
     fn error_page(&self, status: StatusCode, problem: &Problem<'_>) -> Response<Body> {

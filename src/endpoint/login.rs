@@ -1,7 +1,5 @@
 //! `login.path`: the sign-in page, and the sign-in itself as a form or as JSON.
 
-use std::time::Duration;
-
 use http::header::{SET_COOKIE, USER_AGENT};
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
@@ -13,8 +11,8 @@ use super::{Answered, Call, Problem, next};
 use crate::access::{Known, Standing};
 use crate::observe::audit;
 use crate::session::csrf::{self, Origins};
-use crate::session::{Asked, Carrier, Failure, NewSession, Opened};
-use crate::store::{StoreError, UserRecord};
+use crate::session::{Asked, Carrier, Failure, NewSession, Opened, cookie_key, sha256};
+use crate::store::{Digest, StoreError, UserRecord};
 use crate::token::NewClaims;
 
 /// `GET`: the page, or on to where someone who is signed in wanted to go.
@@ -73,22 +71,24 @@ pub(super) async fn submit(mut call: Call<'_>) -> Answered {
         Err(Unread::Malformed(malformed)) => return call.malformed(Some(kind), malformed),
         Err(Unread::Body(error)) => return call.body_failed(error),
     };
-    let shown = call.browser();
-    // A browser that someone signed in with is not slowed down by a stranger who guesses that account's password.
-    let browser = match kind {
-        Kind::Form => Some(shown.clone().unwrap_or_else(|| call.state.shared.random.token::<16>())),
-        Kind::Json => None,
+    let carrier = match kind {
+        Kind::Form => Carrier::Cookie { key: call.state.shared.people.sessions.new_key(), remember: typed.remember },
+        Kind::Json => Carrier::Tokens,
     };
     let asked = Asked {
         typed: &typed.username,
         password: &typed.password,
         client: call.head.client.0,
-        browser: shown.as_deref(),
-        browser_from_now: browser.as_deref(),
+        // A browser that someone signed in with is not slowed down by a stranger who guesses that account's password.
+        browser: call.shown_cookie(),
+        browser_from_now: match &carrier {
+            Carrier::Cookie { key, .. } => Some(sha256(key)),
+            Carrier::Tokens => None,
+        },
     };
     match call.state.shared.sign_in.verify(asked).await {
-        Ok(user) => match call.opened(&user, kind, &typed).await {
-            Ok(Some(opened)) => call.welcome(&typed, &user, &opened, browser.as_deref()),
+        Ok(user) => match call.opened(&user, carrier).await {
+            Ok(Some(opened)) => call.welcome(kind, &typed, &user, &opened),
             Ok(None) => {
                 let (user, reason) = (Some(user.name), "the account has changed meanwhile");
                 call.failed(kind, &typed, &Failure::Wrong { user, reason })
@@ -101,11 +101,7 @@ pub(super) async fn submit(mut call: Call<'_>) -> Answered {
 
 impl Call<'_> {
     /// Begins the session, taking in all events so far so that it works at once.
-    async fn opened(&self, user: &UserRecord, kind: Kind, typed: &Typed) -> Result<Option<Opened>, StoreError> {
-        let carrier = match kind {
-            Kind::Form => Carrier::Cookie { remember: typed.remember },
-            Kind::Json => Carrier::Tokens,
-        };
+    async fn opened(&self, user: &UserRecord, carrier: Carrier) -> Result<Option<Opened>, StoreError> {
         let new = NewSession {
             user: &user.name,
             password_version: user.password_version,
@@ -120,26 +116,24 @@ impl Call<'_> {
         Ok(opened)
     }
 
-    fn welcome(self, typed: &Typed, user: &UserRecord, opened: &Opened, browser: Option<&str>) -> Answered {
+    fn welcome(self, kind: Kind, typed: &Typed, user: &UserRecord, opened: &Opened) -> Answered {
         let (client, session) = (self.head.client.0, opened.id.as_str());
         audit::Event::SignedIn { user: &user.name, client, method: "password", session }.log();
         self.record.user = Some(user.name.to_string());
         self.record.reason = "signed in".to_owned();
-        match browser {
-            Some(browser) => self.with_cookie(typed, opened, browser),
-            None => self.with_tokens(user, opened),
+        match kind {
+            Kind::Form => self.with_cookie(typed, opened),
+            Kind::Json => self.with_tokens(user, opened),
         }
     }
 
     /// 303 with the session's cookie, and no token.
-    fn with_cookie(self, typed: &Typed, opened: &Opened, browser: &str) -> Answered {
+    fn with_cookie(self, typed: &Typed, opened: &Opened) -> Answered {
         let (config, shared) = (&self.state.config, &self.state.shared);
         let next = next::safe(typed.next.as_deref(), &self.own_paths());
         let mut response = self.asker().see_other(next);
-        let cookies = &self.state.cookies;
         let max_age = typed.remember.then_some(config.sessions.remember);
-        let set = [cookies.session.set(opened.key.expose(), max_age), cookies.browser.set(browser, Some(FAMILIAR_FOR))];
-        for cookie in set.into_iter().flatten() {
+        if let Ok(cookie) = self.state.cookie.set(opened.key.expose(), max_age) {
             response.headers_mut().append(SET_COOKIE, cookie);
         }
         shared.returning.expect(self.head.client.0, self.agent(), self.head.now);
@@ -284,12 +278,9 @@ impl Call<'_> {
         agent(self.request.headers())
     }
 
-    /// The value of the browser's cookie, if it has the form of one of ours.
-    fn browser(&self) -> Option<String> {
-        let value = std::str::from_utf8(self.state.cookies.browser.values(self.request.headers()).next()?).ok()?;
-        let is_ours =
-            value.len() == 22 && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-        is_ours.then(|| value.to_owned())
+    /// The digest of the cookie that the browser shows, whether its session lives or not.
+    fn shown_cookie(&self) -> Option<Digest> {
+        self.state.cookie.values(self.request.headers()).find_map(cookie_key).map(|key| sha256(&key))
     }
 
     fn page(&self, filled: &Filled<'_>) -> String {
@@ -313,7 +304,7 @@ impl Call<'_> {
 
     /// Why the browser that has just signed in here comes back without its cookie, if that is so.
     fn lost_cookie(&self, standing: &Standing) -> Option<Lost> {
-        let has_cookie = self.state.cookies.session.values(self.request.headers()).next().is_some();
+        let has_cookie = self.state.cookie.values(self.request.headers()).next().is_some();
         let is_lost = matches!(standing, Standing::Nobody)
             && !has_cookie
             && self.state.shared.returning.is_missing(self.head.client.0, self.agent(), self.head.now);
@@ -396,9 +387,6 @@ fn user_of(known: &Known) -> String {
 fn agent(headers: &HeaderMap) -> &str {
     headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or("")
 }
-
-/// How long a browser that someone signed in with is known.
-const FAMILIAR_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Bytes of a sign-in's body.
 const MOST_BYTES: usize = 16 * 1024;

@@ -82,7 +82,7 @@ async fn judge(
             state.note_return(normal.head.client.0, request.headers());
             let surroundings = Surroundings {
                 guarded: &state.config.guarded,
-                our_cookies: &state.cookies.names(),
+                our_cookies: &[state.cookie.name()],
                 trust: &state.trust,
                 origin: &normal.origin,
                 body_bytes: state.config.server.limits.body_bytes,

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use quick_cache::sync::Cache;
 
 use super::refresh::RefreshKey;
@@ -58,15 +60,26 @@ pub struct NewSession<'a> {
 }
 
 /// What a session is used with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub enum Carrier {
     /// A cookie; `remember` replaces idle time and lifetime.
     Cookie {
+        /// What it holds, made by [`Sessions::new_key`].
+        key: [u8; 32],
         /// Whether they asked to stay signed in.
         remember: bool,
     },
     /// Access tokens and a refresh token.
     Tokens,
+}
+
+impl std::fmt::Debug for Carrier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Cookie { .. } => "Cookie",
+            Self::Tokens => "Tokens",
+        })
+    }
 }
 
 /// A session that has just begun.
@@ -99,6 +112,11 @@ impl Sessions {
         Self { store, random, refresh, terms, cache: Cache::new(MOST), unwritten: Mutex::new(Vec::new()) }
     }
 
+    /// A key for a cookie: 256 random bits, new at every sign-in.
+    pub fn new_key(&self) -> [u8; 32] {
+        self.random.bytes()
+    }
+
     /// Begins a session; `None` when the account is gone or disabled, or its password has changed since it was verified.
     ///
     /// # Errors
@@ -107,10 +125,9 @@ impl Sessions {
         let raw_id = self.random.bytes::<16>();
         let id = super::refresh::session_id(&raw_id);
         let (remember, key, digests) = match new.carrier {
-            Carrier::Cookie { remember } => {
-                let raw = self.random.bytes::<32>();
-                let cookie = super::refresh::text(&raw);
-                (remember, Secret::new(cookie), (Some(sha256(&raw)), None))
+            Carrier::Cookie { key, remember } => {
+                let cookie = super::refresh::text(&key);
+                (remember, Secret::new(cookie), (Some(sha256(&key)), None))
             }
             Carrier::Tokens => {
                 let refresh = self.refresh.token(&raw_id, 0);
@@ -211,6 +228,13 @@ impl Sessions {
     }
 }
 
+/// The 256-bit key in a cookie's value, if it has the form of one.
+pub fn cookie_key(value: &[u8]) -> Option<[u8; 32]> {
+    let mut key = [0; 33];
+    let length = URL_SAFE_NO_PAD.decode_slice(value, &mut key).ok()?;
+    (length == 32).then(|| std::array::from_fn(|index| key[index]))
+}
+
 /// SHA-256: what is stored instead of keys. They are random, so no salt is needed.
 pub fn sha256(bytes: &[u8]) -> Digest {
     let mut out = [0; 32];
@@ -228,3 +252,17 @@ const MOST: usize = 64 * 1024;
 
 /// How often a session's use is written at most.
 const WRITE_EVERY: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_only_what_has_the_form_of_a_key() {
+        let key = URL_SAFE_NO_PAD.encode([7; 32]);
+        assert_eq!(cookie_key(key.as_bytes()), Some([7; 32]));
+        for bad in ["", "x", &key[1..], &format!("{key}A"), &format!("{key}="), "\"quoted\""] {
+            assert_eq!(cookie_key(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+}

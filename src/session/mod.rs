@@ -4,7 +4,6 @@
 //! [`Follower`] applies them, and whoever reads must first ask whether they are [fresh](Follower::is_fresh).
 
 mod accounts;
-mod cookies;
 pub mod csrf;
 mod follow;
 mod live;
@@ -13,8 +12,7 @@ mod returning;
 mod sign_in;
 
 pub use accounts::{Account, Accounts};
-pub use cookies::Cookies;
 pub use follow::{Followed, Follower};
-pub use live::{Carrier, Live, NewSession, Opened, Sessions, sha256};
+pub use live::{Carrier, Live, NewSession, Opened, Sessions, cookie_key, sha256};
 pub use returning::Returning;
 pub use sign_in::{Asked, Failure, SignIn};

@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Follower, sha256};
+use super::Follower;
 use crate::identity::UserName;
 use crate::identity::password::{self, Hasher, Verification};
 use crate::secret::Secret;
@@ -31,10 +31,10 @@ pub struct Asked<'a> {
     pub password: &'a Secret<String>,
     /// The client's address.
     pub client: IpAddr,
-    /// What this browser shows of earlier sign-ins.
-    pub browser: Option<&'a str>,
-    /// What this browser will show at its next sign-in, if this one succeeds.
-    pub browser_from_now: Option<&'a str>,
+    /// What this browser shows of an earlier sign-in: the digest of the cookie that it was given then.
+    pub browser: Option<Digest>,
+    /// What it will show at its next one, if this one succeeds.
+    pub browser_from_now: Option<Digest>,
 }
 
 /// Why there is no sign-in.
@@ -73,11 +73,8 @@ impl SignIn {
         }
         // First of all what happened meanwhile, so that what was allowed again is allowed at once.
         self.follower.catch_up().await.map_err(Failure::Store)?;
-        let mut attempt = self
-            .throttle
-            .check(asked.typed, asked.client, asked.browser.map(digest))
-            .await
-            .map_err(Failure::TooMany)?;
+        let mut attempt =
+            self.throttle.check(asked.typed, asked.client, asked.browser).await.map_err(Failure::TooMany)?;
         let user = match UserName::parse(asked.typed) {
             None => None,
             Some(name) => match self.store.user(&name).await {
@@ -94,7 +91,7 @@ impl SignIn {
         let wrong = |reason| Err(Failure::Wrong { user: user.as_ref().map(|user| user.name.clone()), reason });
         match (verification, &user) {
             (Verification::Match { rehash }, Some(found)) => {
-                attempt.succeeded(asked.browser_from_now.map(digest)).await;
+                attempt.succeeded(asked.browser_from_now).await;
                 self.upgrade(found, rehash).await;
                 Ok(found.clone())
             }
@@ -142,8 +139,4 @@ impl fmt::Display for Failure {
             Self::Store(error) => write!(f, "{error}"),
         }
     }
-}
-
-fn digest(browser: &str) -> Digest {
-    sha256(browser.as_bytes())
 }
