@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use serde_json::Map;
-
+use super::seen::Entry;
 use super::{Access, Credential};
 use crate::clock::Timestamp;
 use crate::identity::{Identity, UserName};
@@ -79,23 +78,44 @@ impl Access {
 
     async fn by_token(&self, token: &str, now: Timestamp) -> Result<Standing, StoreError> {
         let bad = |reason| Ok(Standing::Refused(Bad::Invalid(reason)));
-        let verified = match self.keys.verify(token, now) {
-            Ok(verified) => verified,
-            Err(Refusal::Expired) => return Ok(Standing::Refused(Bad::Expired)),
-            Err(refusal) => return bad(refusal.to_string().into()),
+        let (digest, seen) = self.seen.find(token);
+        let judged = match &seen {
+            Some(entry) => self.keys.recheck(entry.verified(), now).map(|()| Arc::clone(entry)),
+            None => self.keys.verify(token, now).map(Entry::new),
+        };
+        let entry = match judged {
+            Ok(entry) => entry,
+            Err(refusal) => {
+                self.seen.drop(&digest);
+                return match refusal {
+                    Refusal::Expired => Ok(Standing::Refused(Bad::Expired)),
+                    other => bad(other.to_string().into()),
+                };
+            }
         };
         if !self.is_fresh() {
             return Ok(Standing::Unavailable);
         }
-        let claims = Arc::clone(verified.claims());
-        if let Some(why) = self.people.revocations.refuses(&claims) {
+        let claims = entry.verified().claims();
+        if let Some(why) = self.people.revocations.refuses(claims) {
             return bad(why.to_string().into());
         }
         let Some(name) = UserName::parse(&claims.sub) else { return bad("no account can have this name".into()) };
-        match self.people.accounts.find(&name).await? {
+        // A token that was never seen needs a word from the store: one that is down lets nobody in.
+        let account = match seen {
+            Some(_) => self.people.accounts.find(&name).await?,
+            None => self.people.accounts.read(&name).await?,
+        };
+        match account {
             None => bad("no such account".into()),
             Some(account) if account.disabled => bad("the account is disabled".into()),
-            Some(account) => Ok(Standing::Known(known_by_token(&account, claims))),
+            Some(account) => {
+                if seen.is_none() {
+                    self.seen.keep(digest, Arc::clone(&entry));
+                }
+                let make = || known_by_token(&account, Arc::clone(claims));
+                Ok(Standing::Known(Known::clone(&entry.known(&account.profile, make))))
+            }
         }
     }
 
@@ -131,7 +151,7 @@ fn known_by_token(account: &Account, claims: Arc<Claims>) -> Known {
     let identity = Identity {
         profile: Arc::clone(&account.profile),
         scopes: claims.scopes().map(str::to_owned).collect(),
-        claims: claims.all.clone(),
+        claims: Arc::clone(&claims.all),
         methods: claims.amr.clone(),
         signed_in_at: claims.auth_time.map(Timestamp::from_secs),
         session: session.clone(),
@@ -144,7 +164,7 @@ fn known_by_cookie(account: &Account, live: &Live) -> Known {
     let identity = Identity {
         profile: Arc::clone(&account.profile),
         scopes: Vec::new(),
-        claims: Map::new(),
+        claims: Arc::default(),
         methods: live.methods.clone(),
         signed_in_at: Some(live.auth_time),
         session: Some(Arc::clone(&live.id)),

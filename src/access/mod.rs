@@ -8,6 +8,7 @@ mod authenticate;
 mod authorize;
 mod credential;
 mod lease;
+mod seen;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use crate::message::head::Head;
 use crate::route::Router;
 use crate::session::{Accounts, Follower, Sessions};
 use crate::token::{KeySet, Revocations};
+use seen::Seen;
 
 /// Everything that a decision needs, of one generation of the configuration.
 #[derive(Debug)]
@@ -32,6 +34,7 @@ pub struct Access {
     router: Router,
     keys: Arc<KeySet>,
     people: People,
+    seen: Seen,
     cookie: String,
     public_origin: String,
     max_staleness: Duration,
@@ -76,6 +79,7 @@ impl Access {
             router: Router::new(&config.routes),
             keys,
             people,
+            seen: Seen::new(),
             cookie: config.sessions.cookie.clone(),
             public_origin: config.server.public_url.origin(),
             max_staleness: config.store.max_staleness,

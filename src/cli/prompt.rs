@@ -52,26 +52,24 @@ impl From<io::Error> for Failure {
 impl Console<'_> {
     /// A new password for `user`: the first line of standard input, or asked for twice without echo.
     ///
+    /// A weak one is refused to a person, who can choose another, and only remarked to a script, which was told to set it.
+    ///
     /// # Errors
-    /// When there is none, or it is too weak.
+    /// When there is none, it is longer than any can be, or a person typed a weak one.
     pub fn new_password(&mut self, user: &str, from_stdin: bool) -> Result<Secret<String>, Failure> {
         let password = if from_stdin { self.first_line()? } else { self.asked_twice(user)? };
         let text = password.expose();
         if text.is_empty() {
             return Err(Failure::new("the password is empty", format!("take at least {MIN_NEW_CHARS} characters")));
         }
-        if text.chars().count() < MIN_NEW_CHARS {
-            return Err(Failure::new(
-                format!("the password is too short: it has fewer than {MIN_NEW_CHARS} characters"),
-                "a few words in a row are easy to remember and hard to guess",
-            ));
-        }
         if !password::has_possible_length(text) {
             let message = format!("the password is too long: it has more than {} bytes", password::MAX_BYTES);
             return Err(Failure::new(message, ""));
         }
-        if text.to_lowercase() == user {
-            return Err(Failure::new("the password is the user's name", "take one that nobody can guess"));
+        match weakness(user, text) {
+            Some(weakness) if from_stdin => writeln!(self.out, "note: {}", weakness.message)?,
+            Some(weakness) => return Err(weakness),
+            None => {}
         }
         Ok(password)
     }
@@ -125,6 +123,18 @@ impl Console<'_> {
     }
 }
 
+/// Why a password is easily guessed.
+fn weakness(user: &str, password: &str) -> Option<Failure> {
+    if password.chars().count() < MIN_NEW_CHARS {
+        return Some(Failure::new(
+            format!("the password is short: it has fewer than {MIN_NEW_CHARS} characters"),
+            "a few words in a row are easy to remember and hard to guess",
+        ));
+    }
+    (password.to_lowercase() == user)
+        .then(|| Failure::new("the password is the user's name", "take one that nobody can guess"))
+}
+
 /// Enough to tell that a password is too long.
 const LONGEST_LINE: usize = password::MAX_BYTES + 2;
 
@@ -162,14 +172,20 @@ mod tests {
     }
 
     #[test]
-    fn refuses_weak_and_impossible_passwords() {
+    fn refuses_impossible_passwords() {
         let long = "x".repeat(1025);
-        for (input, message) in
-            [("", "empty"), ("\nsecond line", "empty"), ("hunter2", "too short"), (&long, "too long")]
-        {
+        for (input, message) in [("", "empty"), ("\nsecond line", "empty"), (&long, "too long")] {
             let failure = from_stdin(input).unwrap_err();
             assert!(failure.message.contains(message), "{failure}");
             assert!(input.is_empty() || !failure.to_string().contains(input.trim()), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_weak_password_is_refused_to_a_person_and_remarked_to_a_script() {
+        for weak in ["hunter2", "Bob"] {
+            assert!(typed(weak, weak, true).unwrap_err().message.starts_with("the password is"), "{weak}");
+            assert_eq!(from_stdin(weak).unwrap(), weak);
         }
     }
 

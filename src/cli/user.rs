@@ -323,7 +323,8 @@ async fn unlock(name: &str, store: &Store, console: &mut Console<'_>) -> Result<
 
 async fn delete(args: Delete, store: &Store, console: &mut Console<'_>) -> Result<Outcome, Failure> {
     let name = find(&args.user, store).await?.name;
-    if !args.yes {
+    // No command asks when there is nobody to answer.
+    if !args.yes && console.is_terminal {
         console.confirm(&format!("deleting {name}"), name.as_str())?;
     }
     store.delete_user(&name).await?.ok_or_else(|| gone(&name))?;

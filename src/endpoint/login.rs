@@ -112,6 +112,9 @@ impl Call<'_> {
         };
         let people = &self.state.shared.people;
         let opened = people.sessions.open(new, self.head.now).await?;
+        if opened.is_some() && matches!(carrier, Carrier::Cookie { .. }) {
+            self.end_shown().await?;
+        }
         people.follower.catch_up().await?;
         Ok(opened)
     }
@@ -278,6 +281,19 @@ impl Call<'_> {
         agent(self.request.headers())
     }
 
+    /// Ends the sessions of the cookies that the new one replaces, so that nobody who knows one of them goes on with it.
+    async fn end_shown(&self) -> Result<(), StoreError> {
+        let shared = &self.state.shared;
+        let shown: Vec<_> =
+            self.state.cookie.values(self.request.headers()).filter_map(cookie_key).take(MOST_ENDED).collect();
+        for key in shown {
+            if let Some(live) = shared.people.sessions.find(&key, self.head.now).await? {
+                shared.store.end_session(&live.id).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// The digest of the cookie that the browser shows, whether its session lives or not.
     fn shown_cookie(&self) -> Option<Digest> {
         self.state.cookie.values(self.request.headers()).find_map(cookie_key).map(|key| sha256(&key))
@@ -387,6 +403,9 @@ fn user_of(known: &Known) -> String {
 fn agent(headers: &HeaderMap) -> &str {
     headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or("")
 }
+
+/// Cookies whose sessions a sign-in ends: more than any browser sends by accident.
+const MOST_ENDED: usize = 8;
 
 /// Bytes of a sign-in's body.
 const MOST_BYTES: usize = 16 * 1024;

@@ -1,6 +1,6 @@
 //! Where to go after a sign-in: a path on this host and nothing that any browser could take for another one.
 
-use percent_encoding::percent_decode_str;
+use crate::message::path::{Reading, RequestPath};
 
 /// `wanted`, if it is a path on this host; else `/`.
 ///
@@ -17,11 +17,11 @@ fn is_safe(wanted: &str, not: &[&str]) -> bool {
         return false;
     }
     let path = wanted.split(['?', '#']).next().unwrap_or("");
-    let once = percent_decode_str(path).decode_utf8_lossy();
-    let twice = percent_decode_str(&once).decode_utf8_lossy();
-    let front = |text: &str| text.chars().take(FRONT).all(|c| !c.is_control() && c != '\\');
-    [&*once, &*twice].iter().all(|read| front(read) && stays_here(read))
-        && !not.iter().any(|not| *not == path || *not == once)
+    // What the gateway itself would refuse to judge is no place to go to: dot segments, backslashes, controls.
+    let Ok(read) = RequestPath::parse(path) else { return false };
+    let twice = read.reading(Reading::DecodedTwice);
+    let once = read.reading(Reading::DecodedSlash);
+    stays_here(&once) && stays_here(&twice) && !not.contains(&path) && !not.contains(&read.canonical())
 }
 
 fn stays_here(text: &str) -> bool {
@@ -30,9 +30,6 @@ fn stays_here(text: &str) -> bool {
 
 /// Longer than any path that an application would want to come back to.
 const MOST_BYTES: usize = 4096;
-
-/// How many characters at the front could make a browser see a host.
-const FRONT: usize = 16;
 
 #[cfg(test)]
 mod tests {

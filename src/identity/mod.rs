@@ -110,7 +110,7 @@ pub struct Identity {
     /// Scopes of the credential.
     pub scopes: Vec<String>,
     /// Claims of the token; empty behind a cookie.
-    pub claims: Map<String, Value>,
+    pub claims: Arc<Map<String, Value>>,
     /// How they signed in (`amr`): `"password"`.
     pub methods: Vec<String>,
     /// When the password was given.

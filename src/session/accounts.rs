@@ -41,6 +41,14 @@ impl Accounts {
         if let Some(account) = self.cache.get(name) {
             return Ok(Some(account));
         }
+        self.read(name).await
+    }
+
+    /// The account `name` as the store has it, which is kept.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn read(&self, name: &UserName) -> Result<Option<Arc<Account>>, StoreError> {
         let before = self.forgotten.load(Ordering::SeqCst);
         let Some(account) = self.store.user(name).await?.and_then(account) else { return Ok(None) };
         let account = Arc::new(account);

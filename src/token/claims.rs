@@ -2,6 +2,8 @@
 //!
 //! Only the form is judged here; issuer, audience and times are `verify`'s.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 use unicode_normalization::is_nfc;
 
@@ -33,7 +35,7 @@ pub struct Claims {
     /// Scopes, separated by spaces (RFC 9068 section 2.2.3).
     pub scope: String,
     /// The whole payload.
-    pub all: Map<String, Value>,
+    pub all: Arc<Map<String, Value>>,
 }
 
 impl Claims {

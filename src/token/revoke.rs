@@ -308,7 +308,7 @@ mod tests {
             amr: Vec::new(),
             groups: Vec::new(),
             scope: String::new(),
-            all: serde_json::Map::new(),
+            all: Default::default(),
         }
     }
 

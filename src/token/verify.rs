@@ -47,6 +47,17 @@ impl KeySet {
         Ok(Verified { claims: Arc::new(claims), key_id: Arc::clone(key.shared_id()) })
     }
 
+    /// Judges anew, as of `now`, what can have changed of a token that verified: its expiry, and whether its key still counts.
+    ///
+    /// # Errors
+    /// Why it does not hold any more.
+    pub fn recheck(&self, verified: &Verified, now: Timestamp) -> Result<(), Refusal> {
+        if !self.has_key(&verified.key_id) {
+            return Err(Refusal::Invalid(Reason::UnknownKey));
+        }
+        if self.is_expired(verified.claims.exp, now) { Err(Refusal::Expired) } else { Ok(()) }
+    }
+
     /// Whether `token` says that it is one of ours, good or bad, as the laxest reader might take it. Proves nothing.
     pub fn is_ours(&self, token: &str) -> bool {
         jose::claims_issuer(token, &self.terms().issuer)
@@ -55,6 +66,10 @@ impl KeySet {
     /// Whether a token verified with `key_id` would still find its key: for caches that outlive a key set.
     pub fn has_key(&self, key_id: &str) -> bool {
         self.keys().iter().any(|key| key.id() == key_id)
+    }
+
+    fn is_expired(&self, exp: u64, now: Timestamp) -> bool {
+        now >= Timestamp::from_secs(exp) + self.terms().leeway
     }
 
     /// The key whose signature it is. Only keys of exactly the algorithm named are tried, so a public key is never taken for a secret.
@@ -91,7 +106,7 @@ impl KeySet {
         }
         let aud = claims::audience(&payload, &terms.audience)?;
         let exp = claims::required_date(&payload, "exp")?;
-        if now >= Timestamp::from_secs(exp) + terms.leeway {
+        if self.is_expired(exp, now) {
             return Err(Refusal::Expired);
         }
         if !header.typed_as_access_token {
@@ -120,7 +135,7 @@ impl KeySet {
             amr: claims::texts(&payload, "amr")?,
             groups: claims::texts(&payload, "groups")?,
             scope: claims::text(&payload, "scope")?.unwrap_or_default(),
-            all: payload,
+            all: Arc::new(payload),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Accounts.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
@@ -48,7 +49,7 @@ pub(in super::super) fn add(
         user.name.as_str(),
         user.hash.as_ref().map(Secret::expose),
         seq,
-        sorted(user.groups.clone()),
+        distinct(user.groups.clone()),
         user.email,
         user.full_name,
         now.as_millis(),
@@ -114,7 +115,7 @@ pub(in super::super) fn set_groups(
 ) -> rusqlite::Result<Option<Seq>> {
     let found = db
         .prepare_cached("UPDATE users SET groups = ?2 WHERE name = ?1")?
-        .execute(params![name.as_str(), sorted(groups)])?;
+        .execute(params![name.as_str(), distinct(groups)])?;
     done(db, now, memory, name, found)
 }
 
@@ -201,9 +202,10 @@ fn changed(db: &Transaction<'_>, now: Timestamp, memory: Duration, name: &UserNa
     events::write(db, now, memory, &EventKind::UserChanged { user: name.clone() })
 }
 
-fn sorted(mut groups: Vec<String>) -> String {
-    groups.sort_unstable();
-    groups.dedup();
+/// In the order given, each once.
+fn distinct(groups: Vec<String>) -> String {
+    let mut seen = HashSet::new();
+    let groups: Vec<String> = groups.into_iter().filter(|group| seen.insert(group.clone())).collect();
     serde_json::Value::from(groups).to_string()
 }
 

@@ -94,7 +94,7 @@ fn kind(error: &StoreError) -> StoreErrorKind {
 async fn keeps_an_account_and_refuses_its_name_twice() {
     let here = Fixture::new();
     let bob = here.add("bob").await;
-    assert_eq!(bob.groups, ["admin", "staff"]);
+    assert_eq!(bob.groups, ["staff", "admin"]);
     assert_eq!(bob.email.as_deref(), Some("bob@example.com"));
     assert_eq!(bob.hash.unwrap().expose(), "hash");
     assert!(!bob.disabled && bob.last_sign_in.is_none());

@@ -1,0 +1,73 @@
+//! Tokens that were verified lately, so that a signature is checked once and not at every request.
+//!
+//! The key is the SHA-256 of the whole token: no token lies in memory, and no other text finds its entry. Only what
+//! verified is ever kept, so a flood of bad tokens evicts nothing. Whatever can change is judged after each hit:
+//! expiry and key by `KeySet::recheck`, revocation and account by the caller.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use quick_cache::sync::Cache;
+
+use super::Known;
+use crate::identity::Profile;
+use crate::session::sha256;
+use crate::store::Digest;
+use crate::token::Verified;
+
+/// The tokens of one generation of the configuration, in bounded memory.
+#[derive(Debug)]
+pub(super) struct Seen(Cache<Digest, Arc<Entry>>);
+
+/// A token that verified, and whom it came to.
+#[derive(Debug)]
+pub(super) struct Entry {
+    verified: Verified,
+    known: ArcSwapOption<Known>,
+}
+
+impl Seen {
+    pub(super) fn new() -> Self {
+        Self(Cache::new(MOST))
+    }
+
+    /// The entry of `token`, and the digest that it is kept under.
+    pub(super) fn find(&self, token: &str) -> (Digest, Option<Arc<Entry>>) {
+        let digest = sha256(token.as_bytes());
+        let entry = self.0.get(&digest);
+        (digest, entry)
+    }
+
+    pub(super) fn keep(&self, digest: Digest, entry: Arc<Entry>) {
+        self.0.insert(digest, entry);
+    }
+
+    pub(super) fn drop(&self, digest: &Digest) {
+        self.0.remove(digest);
+    }
+}
+
+impl Entry {
+    pub(super) fn new(verified: Verified) -> Arc<Self> {
+        Arc::new(Self { verified, known: ArcSwapOption::empty() })
+    }
+
+    pub(super) const fn verified(&self) -> &Verified {
+        &self.verified
+    }
+
+    /// Whom the token came to, made anew by `make` when the account has changed since.
+    pub(super) fn known(&self, profile: &Arc<Profile>, make: impl FnOnce() -> Known) -> Arc<Known> {
+        if let Some(known) = &*self.known.load()
+            && Arc::ptr_eq(&known.identity.profile, profile)
+        {
+            return Arc::clone(known);
+        }
+        let known = Arc::new(make());
+        self.known.store(Some(Arc::clone(&known)));
+        known
+    }
+}
+
+/// Tokens kept: some thirty megabytes at most.
+const MOST: usize = 16 * 1024;
