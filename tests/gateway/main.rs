@@ -1,0 +1,33 @@
+//! The gateway from outside: every test starts the real program, on ports that the system picks, in front of
+//! an upstream that records raw bytes. One crate, so that the harness is compiled and linked once.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::print_stderr, reason = "a failed test shows what the gateway wrote")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod access_log;
+mod admin;
+mod answers;
+mod apps;
+mod cli_user;
+mod forwarded;
+mod forwarding;
+mod forwarding_faults;
+mod framing;
+mod framing_bodies;
+mod headers;
+mod hosts;
+mod lifecycle;
+mod login;
+mod login_refusals;
+mod methods;
+mod paths;
+mod paths_generated;
+mod paths_readings;
+mod rules;
+mod session;
+mod store_faults;
+mod tokens;
+mod tokens_hostile;
+mod websocket;
