@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Floors, lowest first; rooms on the same floor do not use each other unless they stand later in the list.
 const ORDER: &[&str] = &[
-    "clock", "secret", "diag", "message", "pattern", "policy", "config", "upstream", "identity", "token", "store",
+    "clock", "secret", "diag", "message", "pattern", "policy", "lint", "config", "upstream", "identity", "token", "store",
     "throttle", "route", "session", "access", "observe", "proxy", "state", "endpoint", "pipeline", "listen", "gateway",
     "cli",
 ];
