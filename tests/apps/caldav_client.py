@@ -50,7 +50,7 @@ def main():
     principal = client.principal()
     calendar = principal.make_calendar(name="Work")
     calendar.save_event(EVENT)
-    names = [one.name for one in principal.calendars()]
+    names = [one.get_display_name() for one in principal.calendars()]
     assert "Work" in names, names
     events = calendar.events()
     assert len(events) == 1, events

@@ -39,6 +39,8 @@ def main():
         page.wait_for_url("**/lab**")
 
         page.click(".jp-LauncherCard[data-category=Notebook]")
+        # A cell that is run before the kernel is there is silently not run.
+        page.get_by_text("Python 3 (ipykernel) | Idle").first.wait_for()
         cell = page.locator(".jp-Notebook .jp-CodeCell .cm-content").first
         cell.click()
         page.keyboard.type("print('ans' + 'wer', 6 * 7)")

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::DEADLINE;
 
@@ -42,7 +42,12 @@ impl Lines {
     }
 
     /// The first line for which `found` gives something. Fails when the stream ends or time is up.
-    pub(crate) fn wait<T>(&self, what: &str, mut found: impl FnMut(&str) -> Option<T>) -> T {
+    pub(crate) fn wait<T>(&self, what: &str, found: impl FnMut(&str) -> Option<T>) -> T {
+        self.wait_for(DEADLINE, what, found)
+    }
+
+    /// [`Self::wait`] with another deadline, for what is slow and not ours.
+    pub(crate) fn wait_for<T>(&self, deadline: Duration, what: &str, mut found: impl FnMut(&str) -> Option<T>) -> T {
         let started = Instant::now();
         let mut seen = 0;
         let mut state = self.0.state.lock().unwrap();
@@ -53,7 +58,7 @@ impl Lines {
                 }
                 seen += 1;
             }
-            let left = DEADLINE.checked_sub(started.elapsed());
+            let left = deadline.checked_sub(started.elapsed());
             let Some(left) = left.filter(|_| !state.ended) else {
                 panic!("no line with {what} in:\n{}", state.lines.join("\n"));
             };

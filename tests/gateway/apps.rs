@@ -1,12 +1,15 @@
 //! Real, unmodified applications behind the gateway, used by real clients. `scripts/test` installs them and
 //! runs these; the Python interpreter that has them is named in `PORTCULLIS_TEST_PYTHON`.
 
-use std::net::SocketAddr;
+use std::fs::Permissions;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use crate::common::lines::Lines;
-use crate::common::{Setup, get, password_of};
+use crate::common::{Recorder, Setup, get, password_of, token};
 
 /// An application as a child process, ended when dropped.
 struct Application {
@@ -43,31 +46,35 @@ fn start(dir: &Path, args: &[&str]) -> Application {
         let port: u16 = digits.parse().ok().filter(|port| *port > 0)?;
         Some(SocketAddr::from(([127, 0, 0, 1], port)))
     };
-    // Importing a large application takes longer than one wait on a busy machine.
-    let waited = (0..6)
-        .find_map(|_| std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| lines.wait("an address", found))).ok());
-    Application { child, address: waited.expect("the application listens") }
+    // Importing a large application takes long on a busy machine.
+    let address = lines.wait_for(Duration::from_secs(60), "an address", found);
+    Application { child, address }
 }
 
-/// Runs a client script to its end; its last words are shown when it fails.
-fn drive(name: &str, gateway: SocketAddr) {
-    let mut command = python();
-    command.arg(script(name)).arg(format!("http://{gateway}")).arg("alice").arg(password_of("alice"));
-    let output = command.stdin(Stdio::null()).output().expect("the client runs");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+/// Runs a script to its end and gives what it printed; its last words are shown when it fails.
+fn run(name: &str, args: &[&str]) -> String {
+    let output = python().arg(script(name)).args(args).stdin(Stdio::null()).output().expect("Python runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
     assert!(output.status.success(), "{name}:\n{}\n{}", text(&output.stdout), text(&output.stderr));
-    let said = text(&output.stdout);
-    assert!(said.trim_end().ends_with("done"), "{name} did not come to its end: {said}");
+    text(&output.stdout)
+}
+
+/// Lets a client use the gateway as alice; it says so when it came to its end.
+fn drive(name: &str, gateway: SocketAddr) {
+    let said = run(name, &[&format!("http://{gateway}"), "alice", &password_of("alice")]);
+    assert!(said.ends_with("done"), "{name} did not come to its end: {said}");
 }
 
 #[test]
 #[ignore = "needs Radicale and caldav, which scripts/test installs"]
 fn radicale_believes_the_header_and_a_caldav_client_works_with_a_bearer() {
     let dir = tempfile::tempdir().unwrap();
-    let config = "[server]\nhosts = 127.0.0.1:0\n[auth]\ntype = http_x_remote_user\n[rights]\ntype = owner_only\n\
+    // Radicale takes no port 0, so the system is asked for one that is free.
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = "[auth]\ntype = http_x_remote_user\n[rights]\ntype = owner_only\n\
                   [storage]\nfilesystem_folder = collections\n[web]\ntype = none\n[logging]\nlevel = info\n";
     std::fs::write(dir.path().join("radicale.conf"), config).unwrap();
-    let radicale = start(dir.path(), &["radicale", "--config", "radicale.conf"]);
+    let radicale = start(dir.path(), &["radicale", "--config", "radicale.conf", "--hosts", &free.to_string()]);
     let setup = Setup::new(radicale.address).key("identity.user", "\"X-Remote-User\"").user("bob", &[]);
     let gateway = setup.routes("[[routes]]\npath = \"/**\"\nallow = \"signed-in\"\nupstream = \"app\"\n").start();
     gateway.send(&get("/alice/").header("X-Remote-User", "alice")).assert_status(401, "a forged name");
@@ -100,4 +107,31 @@ fn a_cell_is_executed_in_jupyterlab_over_its_websocket() {
     let gateway = Setup::new(jupyter.address).start();
     gateway.send(&get("/api/kernels")).assert_status(401, "no kernel for strangers");
     drive("jupyterlab_browser.py", gateway.address);
+}
+
+#[test]
+#[ignore = "needs PyJWT and cryptography, which scripts/test installs"]
+fn another_implementation_verifies_our_tokens_and_we_verify_its() {
+    let algorithms =
+        ["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
+    for algorithm in algorithms {
+        let keys = tempfile::tempdir().unwrap();
+        let file = keys.path().join("key");
+        let path = file.to_str().unwrap();
+        let shared = algorithm.starts_with("HS");
+        if shared {
+            std::fs::write(&file, token::SECRET).unwrap();
+        } else {
+            run("pyjwt_peer.py", &["key", algorithm, path]);
+        }
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        let app = Recorder::start();
+        let setup = Setup::new(app.address()).key("tokens.algorithm", &format!("\"{algorithm}\""));
+        let key = if shared { "tokens.secret" } else { "tokens.key" };
+        let gateway = setup.key(key, &format!("{{ file = \"{path}\" }}")).start();
+        let ours = gateway.token("alice");
+        let theirs = run("pyjwt_peer.py", &["exchange", algorithm, path, "http://127.0.0.1:8080", &ours]);
+        gateway.send(&get("/x").bearer(&theirs)).assert_status(200, algorithm);
+        assert_eq!(app.only(algorithm).header("x-forwarded-user").as_deref(), Some("alice"));
+    }
 }

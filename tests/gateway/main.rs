@@ -16,6 +16,7 @@ mod forwarding;
 mod forwarding_faults;
 mod framing;
 mod framing_bodies;
+mod harness;
 mod headers;
 mod hosts;
 mod lifecycle;

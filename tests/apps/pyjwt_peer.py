@@ -1,0 +1,52 @@
+"""Another implementation of JSON Web Tokens beside the gateway's. "key ALGORITHM FILE" writes a private key as PEM;
+"exchange ALGORITHM FILE ISSUER TOKEN" verifies the gateway's token with the key in FILE (a secret for HS*), and
+prints one of its own for the same subject."""
+
+import sys
+import time
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+
+def private_key(algorithm):
+    if algorithm.startswith(("RS", "PS")):
+        return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    if algorithm == "ES256":
+        return ec.generate_private_key(ec.SECP256R1())
+    if algorithm == "ES384":
+        return ec.generate_private_key(ec.SECP384R1())
+    assert algorithm == "EdDSA", algorithm
+    return ed25519.Ed25519PrivateKey.generate()
+
+
+def write_key(algorithm, file):
+    pem = private_key(algorithm).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    with open(file, "wb") as out:
+        out.write(pem)
+
+
+def exchange(algorithm, file, issuer, token):
+    with open(file, "rb") as source:
+        signing = source.read()
+    if algorithm.startswith("HS"):
+        verifying = signing
+    else:
+        verifying = serialization.load_pem_private_key(signing, None).public_key()
+    required = ["iss", "sub", "aud", "iat", "exp", "jti"]
+    claims = jwt.decode(
+        token, verifying, algorithms=[algorithm], audience="portcullis", issuer=issuer, options={"require": required}
+    )
+    header = {"kid": kid} if (kid := jwt.get_unverified_header(token).get("kid")) else None
+    now = int(time.time())
+    mine = {"iss": issuer, "sub": claims["sub"], "aud": "portcullis", "iat": now, "exp": now + 60, "jti": "pyjwt"}
+    print(jwt.encode(mine, signing, algorithm=algorithm, headers=header))
+
+
+if sys.argv[1] == "key":
+    write_key(*sys.argv[2:])
+else:
+    exchange(*sys.argv[2:])
