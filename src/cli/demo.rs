@@ -42,7 +42,8 @@ pub(super) fn run(args: &Args) -> Result<(), String> {
         add_users(&config, &password).await?;
         let gateway = Gateway::start(config).await.map_err(|error| error.to_string())?;
         let address = gateway.addresses().first().copied().unwrap_or(address);
-        let _closed_pipe = io::stdout().lock().write_all(greeting(address, &password).as_bytes());
+        let text = greeting(args.listen, address, &password);
+        let _closed_pipe = io::stdout().lock().write_all(text.as_bytes());
         tokio::select! {
             _ = tokio::signal::ctrl_c() => {}
             _ = terminate.recv() => {}
@@ -120,9 +121,12 @@ upstream = "demo"
     loaded.config.ok_or_else(|| loaded.diagnostics.render(false))
 }
 
-fn greeting(address: SocketAddr, password: &Secret<String>) -> String {
+fn greeting(wanted: SocketAddr, address: SocketAddr, password: &Secret<String>) -> String {
     let (url, password) = (format!("http://{address}"), password.expose());
     let mut text = String::new();
+    if wanted.port() != 0 && wanted != address {
+        let _infallible = writeln!(text, "\n{wanted} is taken by another program, so this is another port.");
+    }
     let _infallible = write!(
         text,
         r#"

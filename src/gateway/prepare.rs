@@ -109,7 +109,7 @@ pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Res
     let throttle = Throttle::start(store.clone(), clock.clone()).await.map_err(StartError::Store)?;
     let people = people(&config, &store, &clock, &random, &throttle).await.map_err(StartError::Store)?;
     advise(&store).await.map_err(StartError::Store)?;
-    let hasher = Hasher::start(config.server.workers.div_ceil(2)).map_err(StartError::Thread)?;
+    let hasher = Hasher::start(config.server.workers).map_err(StartError::Thread)?;
     let sign_in = SignIn::new(store.clone(), hasher, throttle.clone(), Arc::clone(&people.follower));
     let request_ids = RequestIds::new(&random);
     let returning = Returning::default();
