@@ -110,14 +110,17 @@ fn keys(cx: &Context<'_>, algorithm: Algorithm, secret: Keys, key: Keys) -> KeyS
 /// RFC 7518 section 3.2: a key of the size of the hash output or larger MUST be used.
 fn judge_secret(cx: &Context<'_>, secret: &Written<SecretBytes>, algorithm: Algorithm, length: usize) {
     let bytes = secret.get_ref().expose();
-    let weak = |message: String| {
+    let report = |finding: Diagnostic| {
         let help = format!("make one with `openssl rand -base64 {}`", length.max(32) * 3 / 2);
-        cx.report(Diagnostic::error("weak-secret", message).at(secret.span()).help(help));
+        cx.report(finding.at(secret.span()).help(help));
     };
     if is_well_known(bytes) {
-        weak("the secret is one that everybody knows".to_owned());
+        report(Diagnostic::error("weak-secret", "the secret is one that everybody knows"));
     } else if bytes.len() < length {
-        weak(format!("the secret has {} bytes; {algorithm:?} needs at least {length}", bytes.len()));
+        let message = format!("the secret has {} bytes; {algorithm:?} needs at least {length}", bytes.len());
+        report(Diagnostic::error("weak-secret", message));
+    } else if is_repetition(bytes) {
+        report(Diagnostic::warning("weak-secret", "the secret is one piece over and over, which is easily guessed"));
     }
 }
 
@@ -125,10 +128,13 @@ fn judge_secret(cx: &Context<'_>, secret: &Written<SecretBytes>, algorithm: Algo
 fn is_well_known(secret: &[u8]) -> bool {
     let text = String::from_utf8_lossy(secret).trim().to_lowercase();
     let plain: String = text.chars().filter(|c| c.is_alphanumeric()).collect();
-    if WELL_KNOWN.iter().any(|known| text == *known || plain == *known) {
-        return true;
-    }
-    // A piece of at most eight characters, over and over.
+    WELL_KNOWN.iter().any(|known| text == *known || plain == *known)
+}
+
+/// A piece of at most eight characters, or a well-known secret, over and over.
+fn is_repetition(secret: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(secret).trim().to_lowercase();
+    let plain: String = text.chars().filter(|c| c.is_alphanumeric()).collect();
     let bytes = text.as_bytes();
     (1..=8.min(bytes.len() / 2)).any(|period| bytes.iter().skip(period).zip(bytes).all(|(a, b)| a == b))
         || WELL_KNOWN.iter().any(|known| {
