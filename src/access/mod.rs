@@ -9,6 +9,8 @@ mod authorize;
 mod credential;
 mod lease;
 mod seen;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,433 @@
+//! Decisions over the real parts on a store of their own, by a clock that the test moves.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+use super::{Access, Bad, Current, Decision, Lease, People, Want, Why};
+use crate::clock::{Clock, ManualClock, Timestamp};
+use crate::config;
+use crate::identity::UserName;
+use crate::message::forwarded::ClientAddr;
+use crate::message::head::Head;
+use crate::message::host::Host;
+use crate::message::path::RequestPath;
+use crate::secret::{Random, Secret};
+use crate::session::refresh::RefreshKey;
+use crate::session::{Accounts, Carrier, Followed, Follower, NewSession, Opened, Sessions};
+use crate::store::{NewUser, Store};
+use crate::throttle::Throttle;
+use crate::token::{self, KeySet, NewClaims, Revocations};
+
+const ROUTES: &str = r#"
+    [upstreams]
+    app = "http://127.0.0.1:1"
+    [[routes]]
+    path = "/public/**"
+    allow = "anyone"
+    upstream = "app"
+    [[routes]]
+    path = "/public-own/**"
+    allow = "anyone"
+    accept = ["cookie"]
+    upstream = "app"
+    [[routes]]
+    path = "/forward/**"
+    allow = "anyone"
+    forward_token = true
+    upstream = "app"
+    [[routes]]
+    path = "/admin/**"
+    allow = { groups = ["admin"] }
+    upstream = "app"
+    [[routes]]
+    path = "/near/**"
+    allow = { from = ["10.0.0.0/8"] }
+    upstream = "app"
+    [[routes]]
+    path = "/closed/**"
+    allow = "nobody"
+    upstream = "app"
+    [[routes]]
+    path = "/fresh/**"
+    allow = { signed_in_within = "5m" }
+    upstream = "app"
+    [[routes]]
+    path = "/token/**"
+    allow = "signed-in"
+    accept = ["bearer"]
+    upstream = "app"
+    [[routes]]
+    path = "/cookie/**"
+    allow = "signed-in"
+    accept = ["cookie"]
+    origins = ["http://friend.example"]
+    upstream = "app"
+    [[routes]]
+    path = "/any/**"
+    allow = "signed-in"
+    upstream = "app"
+"#;
+
+/// Everything that decides, and the hand of its clock.
+struct Bench {
+    hand: ManualClock,
+    store: Store,
+    keys: Arc<KeySet>,
+    people: People,
+    current: Arc<Current>,
+    _directory: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn new(more: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("gateway.toml");
+        let loaded = config::load_text(&file, format!("{more}\n{ROUTES}"), &|_| None);
+        let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.diagnostics.render(false)));
+        let hand = ManualClock::at(Timestamp::from_secs(1_700_000_000));
+        let (clock, random) = (Clock::manual(&hand), Random::system());
+        let store = Store::open(&config.store, clock.clone(), random.clone()).unwrap();
+        let revocations = Arc::new(Revocations::new());
+        let accounts = Arc::new(Accounts::new(store.clone()));
+        let refresh = RefreshKey::new(&Secret::new([7; 32]));
+        let sessions = Arc::new(Sessions::new(store.clone(), random, refresh, config.sessions.clone()));
+        let throttle = Throttle::start(store.clone(), clock.clone()).await.unwrap();
+        let followed = Followed {
+            accounts: accounts.clone(),
+            sessions: sessions.clone(),
+            revocations: revocations.clone(),
+            throttle,
+        };
+        let memory = config.tokens.max_lifetime + config.tokens.leeway;
+        let follower = Arc::new(Follower::new(store.clone(), clock, followed, memory));
+        let people = People { accounts, sessions, revocations, follower };
+        let key = token::generate(config.tokens.algorithm, &Random::system()).unwrap();
+        let keys = Arc::new(KeySet::new(&config.tokens, &[key], Random::system()).unwrap());
+        let access = Arc::new(Access::new(&config, keys.clone(), people.clone()));
+        let current = Arc::new(Current::new(access));
+        let bench = Self { hand, store, keys, people, current, _directory: directory };
+        for (name, groups) in [("alice", &["admin"][..]), ("bob", &[])] {
+            let groups = groups.iter().map(|&group| group.to_owned()).collect();
+            let user = NewUser { name: user(name), hash: None, groups, email: None, full_name: None };
+            bench.store.add_user(user).await.unwrap();
+        }
+        bench.catch_up().await;
+        bench
+    }
+
+    fn now(&self) -> Timestamp {
+        Clock::manual(&self.hand).now()
+    }
+
+    async fn catch_up(&self) {
+        self.people.follower.catch_up().await.unwrap();
+    }
+
+    /// Time passes, and the store keeps answering.
+    async fn pass(&self, seconds: u64) {
+        self.hand.advance(Duration::from_secs(seconds));
+        self.catch_up().await;
+    }
+
+    async fn open(&self, name: &str, carrier: Carrier) -> Opened {
+        let password_version = self.store.user(&user(name)).await.unwrap().unwrap().password_version;
+        let client = "127.0.0.1".to_owned();
+        let name = user(name);
+        let new = NewSession { user: &name, password_version, method: "password", client, agent: "", carrier };
+        self.people.sessions.open(new, self.now()).await.unwrap().unwrap()
+    }
+
+    /// A session behind a cookie, and the field that shows it.
+    async fn cookie(&self, name: &str, remember: bool) -> (String, Opened) {
+        let key = self.people.sessions.new_key();
+        let opened = self.open(name, Carrier::Cookie { key, remember }).await;
+        (format!("cookie: portcullis={}", opened.key.expose()), opened)
+    }
+
+    /// A session behind a token, and the field that shows it.
+    async fn bearer(&self, name: &str) -> (String, Opened) {
+        let opened = self.open(name, Carrier::Tokens).await;
+        (format!("authorization: Bearer {}", self.token(name, Some(&opened.id))), opened)
+    }
+
+    fn token(&self, name: &str, session: Option<&str>) -> String {
+        let now = self.now();
+        let (methods, groups) = (["password".to_owned()], []);
+        let claims = NewClaims {
+            subject: name,
+            now,
+            session,
+            signed_in_at: Some(now),
+            methods: &methods,
+            groups: &groups,
+            scope: "",
+            not_after: None,
+        };
+        self.keys.sign(&claims).unwrap()
+    }
+
+    async fn decide(&self, method: Method, path: &str, fields: &[&str]) -> Decision {
+        let head = Head {
+            method,
+            host: Host::parse(b"apps.example.com").unwrap(),
+            path: RequestPath::parse(path).unwrap(),
+            query: None,
+            client: ClientAddr([127, 0, 0, 1].into()),
+            https: false,
+            now: self.now(),
+            started: Instant::now(),
+        };
+        let mut headers = HeaderMap::new();
+        for field in fields {
+            let (name, value) = field.split_once(": ").unwrap();
+            headers.append(HeaderName::try_from(name).unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        self.current.load_full().check(&Arc::new(head), &headers, &self.current).await
+    }
+
+    /// What is decided of a `GET`, in a few words.
+    async fn get(&self, path: &str, fields: &[&str]) -> String {
+        say(&self.decide(Method::GET, path, fields).await)
+    }
+
+    async fn lease(&self, path: &str, fields: &[&str]) -> Lease {
+        match self.decide(Method::GET, path, fields).await {
+            Decision::Permit(permit) => permit.lease().clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn user(name: &str) -> UserName {
+    UserName::parse(name).unwrap()
+}
+
+fn say(decision: &Decision) -> String {
+    let cleared = |clears| if clears { ", cleared" } else { "" };
+    match decision {
+        Decision::Permit(permit) => {
+            let user = permit.identity().map_or("nobody", |identity| &identity.profile.user);
+            let stays = if permit.drops_authorization() { ", authorization stays" } else { "" };
+            format!("{user}{stays}")
+        }
+        Decision::Challenge(challenge) => {
+            let want = match &challenge.want {
+                Want::Credential => "sign in",
+                Want::Token(Bad::Expired) => "expired",
+                Want::Token(Bad::Invalid(_)) => "invalid",
+                Want::StepUp => "sign in again",
+            };
+            format!("{want}{}", cleared(challenge.clears_cookie))
+        }
+        Decision::Deny(denial) => {
+            let why = if matches!(denial.why, Why::CrossSite) { "cross-site" } else { "denied" };
+            format!("{why}{}", cleared(denial.clears_cookie))
+        }
+        Decision::NotFound { .. } => "no route".to_owned(),
+        Decision::Malformed(_) => "malformed".to_owned(),
+        Decision::Unavailable(_) => "unavailable".to_owned(),
+    }
+}
+
+async fn ends_soon(lease: &Lease) -> bool {
+    tokio::time::timeout(Duration::from_millis(50), lease.ended()).await.is_ok()
+}
+
+#[tokio::test]
+async fn every_credential_on_every_kind_of_route() {
+    let bench = Bench::new("").await;
+    let ((alice, _), (bob, _)) = (bench.bearer("alice").await, bench.bearer("bob").await);
+    let ((alice_cookie, _), (bob_cookie, _)) = (bench.cookie("alice", false).await, bench.cookie("bob", false).await);
+    let minted = format!("authorization: Bearer {}", bench.token("nobody-here", None));
+    let stale = format!("cookie: portcullis={}", "A".repeat(43));
+    let paths = ["/public", "/admin", "/near", "/closed", "/token", "/cookie", "/any", "/nowhere"];
+    let table: [(&[&str], [&str; 8]); 11] = [
+        (&[], ["nobody", "sign in", "denied", "denied", "sign in", "sign in", "sign in", "no route"]),
+        (
+            &[&alice],
+            [
+                "alice, authorization stays",
+                "alice, authorization stays",
+                "denied",
+                "denied",
+                "alice, authorization stays",
+                "sign in",
+                "alice, authorization stays",
+                "no route",
+            ],
+        ),
+        (
+            &[&bob],
+            [
+                "bob, authorization stays",
+                "denied",
+                "denied",
+                "denied",
+                "bob, authorization stays",
+                "sign in",
+                "bob, authorization stays",
+                "no route",
+            ],
+        ),
+        (&[&alice_cookie], ["alice", "alice", "denied", "denied", "sign in", "alice", "alice", "no route"]),
+        (&[&bob_cookie], ["bob", "denied", "denied", "denied", "sign in", "bob", "bob", "no route"]),
+        (
+            &[&stale],
+            [
+                "nobody",
+                "sign in, cleared",
+                "denied, cleared",
+                "denied, cleared",
+                "sign in",
+                "sign in, cleared",
+                "sign in, cleared",
+                "no route",
+            ],
+        ),
+        (
+            &[&minted],
+            [
+                "nobody, authorization stays",
+                "invalid",
+                "invalid",
+                "invalid",
+                "invalid",
+                "sign in",
+                "invalid",
+                "no route",
+            ],
+        ),
+        (
+            &["authorization: Bearer x", &alice_cookie],
+            ["nobody, authorization stays", "invalid", "invalid", "invalid", "invalid", "alice", "invalid", "no route"],
+        ),
+        (
+            &["authorization: bEARER", &alice_cookie],
+            ["nobody, authorization stays", "invalid", "invalid", "invalid", "invalid", "alice", "invalid", "no route"],
+        ),
+        (
+            &["authorization: Basic eDp5", &alice_cookie],
+            ["alice", "alice", "denied", "denied", "sign in", "alice", "alice", "no route"],
+        ),
+        (
+            &[&alice, "authorization: Basic eDp5"],
+            ["malformed", "malformed", "malformed", "malformed", "malformed", "malformed", "malformed", "no route"],
+        ),
+    ];
+    for (fields, expected) in table {
+        for (path, expected) in paths.into_iter().zip(expected) {
+            assert_eq!(bench.get(path, fields).await, expected, "{path} {fields:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn times_of_a_session_count_by_the_second() {
+    let bench = Bench::new("[sessions]\nidle = \"10m\"\nlifetime = \"30m\"\nremember = \"2d\"").await;
+    let (idle, _) = bench.cookie("alice", false).await;
+    let (used, _) = bench.cookie("alice", false).await;
+    let (remembered, _) = bench.cookie("alice", true).await;
+    for _ in 0..2 {
+        bench.pass(599).await;
+        assert_eq!(bench.get("/any", &[&used]).await, "alice");
+    }
+    assert_eq!(bench.get("/any", &[&idle]).await, "sign in, cleared");
+    bench.pass(599).await;
+    assert_eq!(bench.get("/any", &[&used]).await, "alice");
+    bench.pass(3).await;
+    assert_eq!(bench.get("/any", &[&used]).await, "sign in, cleared");
+    assert_eq!(bench.get("/any", &[&remembered]).await, "alice");
+    bench.pass(2 * 86_400 - 1801).await;
+    assert_eq!(bench.get("/any", &[&remembered]).await, "alice");
+    bench.pass(1).await;
+    assert_eq!(bench.get("/any", &[&remembered]).await, "sign in, cleared");
+}
+
+#[tokio::test]
+async fn a_token_expires_at_its_second_and_an_old_sign_in_is_asked_again() {
+    let bench = Bench::new("").await;
+    let ((bearer, _), (cookie, _)) = (bench.bearer("alice").await, bench.cookie("alice", false).await);
+    bench.pass(300).await;
+    assert_eq!(bench.get("/fresh", &[&bearer]).await, "alice, authorization stays");
+    assert_eq!(bench.get("/fresh", &[&cookie]).await, "alice");
+    bench.pass(1).await;
+    assert_eq!(bench.get("/fresh", &[&bearer]).await, "sign in again");
+    assert_eq!(bench.get("/fresh", &[&cookie]).await, "sign in again");
+    bench.pass(598).await;
+    assert_eq!(bench.get("/any", &[&bearer]).await, "alice, authorization stays");
+    bench.pass(1).await;
+    assert_eq!(bench.get("/any", &[&bearer]).await, "expired");
+    assert_eq!(bench.get("/public", &[&bearer]).await, "nobody, authorization stays");
+}
+
+#[tokio::test]
+async fn events_count_from_the_next_request() {
+    let bench = Bench::new("").await;
+    let ((bearer, session), (cookie, other)) = (bench.bearer("alice").await, bench.cookie("alice", false).await);
+    let minted = format!("authorization: Bearer {}", bench.token("alice", None));
+    for field in [&bearer, &cookie, &minted] {
+        assert!(bench.get("/admin", &[field]).await.starts_with("alice"));
+    }
+    bench.store.set_groups(&user("alice"), vec![]).await.unwrap();
+    bench.catch_up().await;
+    for field in [&bearer, &cookie, &minted] {
+        assert_eq!(bench.get("/admin", &[field]).await, "denied");
+    }
+    bench.store.end_session(&session.id).await.unwrap();
+    bench.store.end_session(&other.id).await.unwrap();
+    bench.catch_up().await;
+    assert_eq!(bench.get("/any", &[&bearer]).await, "invalid");
+    assert_eq!(bench.get("/any", &[&cookie]).await, "sign in, cleared");
+    assert_eq!(bench.get("/any", &[&minted]).await, "alice, authorization stays");
+    bench.store.set_disabled(&user("alice"), true).await.unwrap();
+    bench.catch_up().await;
+    assert_eq!(bench.get("/any", &[&minted]).await, "invalid");
+    bench.store.set_disabled(&user("alice"), false).await.unwrap();
+    bench.catch_up().await;
+    // A token of the same second is over; one of the next is not.
+    assert_eq!(bench.get("/any", &[&minted]).await, "invalid");
+    bench.pass(1).await;
+    let minted = format!("authorization: Bearer {}", bench.token("alice", None));
+    assert_eq!(bench.get("/any", &[&minted]).await, "alice, authorization stays");
+}
+
+#[tokio::test]
+async fn on_a_cookie_unsafe_methods_come_from_this_site() {
+    let bench = Bench::new("").await;
+    let ((cookie, _), (bearer, _)) = (bench.cookie("alice", false).await, bench.bearer("alice").await);
+    let evil = "sec-fetch-site: cross-site";
+    let socket = "upgrade: WebSocket";
+    for (method, fields, expected) in [
+        (Method::GET, vec![&*cookie, evil], "alice"),
+        (Method::HEAD, vec![&*cookie, evil], "alice"),
+        (Method::OPTIONS, vec![&*cookie, evil], "alice"),
+        (Method::POST, vec![&*cookie, evil], "cross-site"),
+        (Method::DELETE, vec![&*cookie, "origin: https://evil.example"], "cross-site"),
+        (Method::POST, vec![&*cookie, "origin: http://apps.example.com"], "alice"),
+        (Method::POST, vec![&*cookie, "origin: http://friend.example"], "alice"),
+        (Method::GET, vec![&*cookie, evil, socket], "cross-site"),
+        (Method::GET, vec![&*cookie, "sec-fetch-site: same-origin", socket], "alice"),
+        (Method::POST, vec![evil], "sign in"),
+    ] {
+        assert_eq!(say(&bench.decide(method, "/cookie", &fields).await), expected, "{fields:?}");
+    }
+    let by_token = bench.decide(Method::POST, "/any", &[&bearer, evil]).await;
+    assert_eq!(say(&by_token), "alice, authorization stays");
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_what_allowed_it() {
+    let bench = Bench::new("").await;
+    let ((cookie, _), (bearer, session)) = (bench.cookie("alice", false).await, bench.bearer("alice").await);
+    let (by_cookie, by_token) = (bench.lease("/admin", &[&cookie]).await, bench.lease("/admin", &[&bearer]).await);
+    let other = bench.lease("/any", &[&bearer]).await;
+    assert!(!ends_soon(&by_cookie).await && !ends_soon(&by_token).await);
+    bench.store.set_groups(&user("alice"), vec![]).await.unwrap();
+    bench.catch_up().await;
+    assert!(ends_soon(&by_cookie).await && ends_soon(&by_token).await && !ends_soon(&other).await);
+    bench.store.end_session(&session.id).await.unwrap();
+    bench.catch_up().await;
+    assert!(ends_soon(&other).await);
+}
