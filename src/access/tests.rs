@@ -431,3 +431,21 @@ async fn a_stream_ends_with_what_allowed_it() {
     bench.catch_up().await;
     assert!(ends_soon(&other).await);
 }
+
+/// The revocation of a session is remembered as long as a token may live, and a remembered session lives for longer.
+#[tokio::test]
+async fn a_session_that_was_ended_stays_ended() {
+    let bench = Bench::new("[sessions]\nremember = \"30d\"").await;
+    let (cookie, opened) = bench.cookie("alice", true).await;
+    assert_eq!(bench.get("/any", &[&cookie]).await, "alice");
+    bench.store.end_session(&opened.id).await.unwrap();
+    bench.catch_up().await;
+    assert_eq!(bench.get("/any", &[&cookie]).await, "sign in, cleared");
+    for _ in 0..26 {
+        bench.pass(3600).await;
+        for _ in 0..2000 {
+            bench.people.revocations.forget(bench.now());
+        }
+        assert_eq!(bench.get("/any", &[&cookie]).await, "sign in, cleared");
+    }
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
 
+use super::live::KEPT_FOR;
 use super::{Accounts, Sessions};
 use crate::clock::{Clock, Timestamp};
 use crate::identity::UserName;
@@ -117,6 +118,8 @@ impl Follower {
         let (now, until) = (self.clock.now(), event.at + self.memory);
         match &event.kind {
             EventKind::SessionEnded { session } => {
+                // Neither a token nor what is kept in memory of a session may outlive the memory of its end.
+                let until = until.max(event.at + 2 * KEPT_FOR);
                 revocations.apply(Revocation::SessionEnded { sid: session, until }, now);
             }
             EventKind::TokenRevoked { jti } => revocations.apply(Revocation::TokenRevoked { jti, until }, now),

@@ -31,6 +31,7 @@ pub struct Live {
     pub expires_at: Timestamp,
     /// How long it may lie unused; `None` for someone who asked to be remembered.
     pub idle: Option<Duration>,
+    read_at: Timestamp,
     last_seen: AtomicU64,
     written: AtomicU64,
 }
@@ -39,6 +40,12 @@ impl Live {
     fn is_over(&self, now: Timestamp) -> bool {
         let seen = Timestamp::from_millis(self.last_seen.load(Ordering::Relaxed));
         now >= self.expires_at || self.idle.is_some_and(|idle| now.since(seen) >= idle)
+    }
+
+    /// Whether the store must be asked again: another gateway may have seen it in use, or it was read so long ago that its end
+    /// could be forgotten before this memory of it is.
+    fn is_worn(&self, now: Timestamp) -> bool {
+        self.is_over(now) || now.since(self.read_at) >= KEPT_FOR
     }
 }
 
@@ -163,11 +170,17 @@ impl Sessions {
     pub async fn find(&self, key: &[u8; 32], now: Timestamp) -> Result<Option<Arc<Live>>, StoreError> {
         let digest = sha256(key);
         let live = match self.cache.get(&digest) {
-            Some(live) => live,
-            None => match self.store.session_by_key(digest).await? {
-                None => return Ok(None),
+            Some(live) if !live.is_worn(now) => live,
+            worn => match self.store.session_by_key(digest).await? {
+                None => {
+                    self.cache.remove(&digest);
+                    return Ok(None);
+                }
                 Some(record) => {
-                    let live = Arc::new(self.live(record));
+                    let live = Arc::new(self.live(record, now));
+                    if let Some(worn) = worn {
+                        live.last_seen.fetch_max(worn.last_seen.load(Ordering::Relaxed), Ordering::Relaxed);
+                    }
                     self.cache.insert(digest, Arc::clone(&live));
                     live
                 }
@@ -213,7 +226,7 @@ impl Sessions {
         self.cache.clear();
     }
 
-    fn live(&self, record: SessionRecord) -> Live {
+    fn live(&self, record: SessionRecord, read_at: Timestamp) -> Live {
         let seen = record.last_seen.as_millis();
         Live {
             id: record.id.into(),
@@ -222,6 +235,7 @@ impl Sessions {
             auth_time: record.auth_time,
             expires_at: record.expires_at,
             idle: (!record.remember).then_some(self.terms.idle),
+            read_at,
             last_seen: AtomicU64::new(seen),
             written: AtomicU64::new(seen),
         }
@@ -249,6 +263,9 @@ fn shortened(agent: &str) -> String {
 
 /// Sessions kept in memory: some twenty megabytes at most.
 const MOST: usize = 64 * 1024;
+
+/// How long a session is believed before the store is asked again. Its end must be remembered for longer.
+pub(super) const KEPT_FOR: Duration = Duration::from_secs(3600);
 
 /// How often a session's use is written at most.
 const WRITE_EVERY: Duration = Duration::from_secs(60);
