@@ -100,7 +100,7 @@ impl Bench {
             revocations: revocations.clone(),
             throttle,
         };
-        let memory = config.tokens.max_lifetime + config.tokens.leeway;
+        let memory = token::memory(&config.tokens);
         let follower = Arc::new(Follower::new(store.clone(), clock, followed, memory));
         let people = People { accounts, sessions, revocations, follower };
         let key = token::generate(config.tokens.algorithm, &Random::system()).unwrap();
@@ -448,4 +448,23 @@ async fn a_session_that_was_ended_stays_ended() {
         }
         assert_eq!(bench.get("/any", &[&cookie]).await, "sign in, cleared");
     }
+}
+
+#[tokio::test]
+async fn a_revoked_token_stays_revoked_until_it_expires() {
+    let bench = Bench::new("[tokens]\nlifetime = \"15m\"\nmax_lifetime = \"15m\"").await;
+    bench.hand.advance(Duration::from_secs(30));
+    let token = bench.token("alice", None);
+    bench.hand.set_wall(bench.now() - Duration::from_secs(30));
+    let claims = bench.keys.verify(&token, bench.now()).unwrap();
+    let (jti, bearer) = (claims.claims().jti.clone().unwrap(), format!("authorization: Bearer {token}"));
+    bench.store.revoke_jti(&jti, Timestamp::from_secs(claims.claims().exp)).await.unwrap();
+    bench.catch_up().await;
+    bench.pass(15 * 60 + 29).await;
+    for _ in 0..2000 {
+        bench.people.revocations.forget(bench.now());
+    }
+    assert_eq!(bench.get("/any", &[&bearer]).await, "invalid");
+    bench.pass(1).await;
+    assert_eq!(bench.get("/any", &[&bearer]).await, "expired");
 }

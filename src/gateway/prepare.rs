@@ -102,7 +102,7 @@ pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Res
     let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let admin = config.admin.listen.as_ref().map(Admin::bind).transpose().map_err(StartError::Admin)?;
     let access_log = AccessLog::open(&config.log.access, config.log.format).map_err(StartError::AccessLog)?;
-    let memory = config.tokens.max_lifetime + config.tokens.leeway;
+    let memory = token::memory(&config.tokens);
     let store =
         Store::open(&config.store, clock.clone(), random.clone()).map_err(StartError::Store)?.remembering(memory);
     let keys = Arc::new(keys(&config, &store, &clock, &random).await?);
@@ -177,7 +177,7 @@ async fn people(
         revocations: Arc::clone(&revocations),
         throttle: throttle.clone(),
     };
-    let memory = config.tokens.max_lifetime + config.tokens.leeway;
+    let memory = token::memory(&config.tokens);
     let follower = Arc::new(Follower::new(store.clone(), clock.clone(), followed, memory));
     follower.catch_up().await?;
     Ok(People { accounts, sessions, revocations, follower })

@@ -22,5 +22,5 @@ pub use issue::{NewClaims, SignError};
 pub use jose::{MAX_TOKEN_BYTES, algorithm_name};
 pub use key::{StoredKey, generate};
 pub use keys::{KeyError, KeySet, install_crypto};
-pub use revoke::{Event, Revocations, Why};
+pub use revoke::{Event, Revocations, Why, memory};
 pub use verify::{Reason, Refusal, Verified};

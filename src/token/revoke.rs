@@ -13,7 +13,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::claims::Claims;
+use super::verify::AHEAD;
 use crate::clock::Timestamp;
+use crate::config;
+
+/// How long an event matters: until the last token that was issued before it has expired. A token may say that it was issued a
+/// moment ahead, and lives from then.
+pub fn memory(tokens: &config::Tokens) -> Duration {
+    tokens.max_lifetime + tokens.leeway + AHEAD
+}
 
 /// Something that ends tokens. Each may be forgotten when the last token it could concern has expired (`until`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

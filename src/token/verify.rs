@@ -247,7 +247,7 @@ fn read_payload(encoded: &str) -> Result<Map<String, Value>, Reason> {
 }
 
 /// How far a clock may be behind that of whoever issued a token.
-const AHEAD: Duration = Duration::from_secs(30);
+pub(super) const AHEAD: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
