@@ -124,6 +124,9 @@ impl Access {
         let mut found: Option<Arc<Live>> = None;
         for key in keys.iter().filter_map(|key| cookie_key(key)).take(MOST_COOKIES) {
             let Some(live) = self.people.sessions.find(&key, now).await? else { continue };
+            if self.people.revocations.session_ended(&live.id) {
+                continue;
+            }
             if found.as_ref().is_some_and(|other| other.id != live.id) {
                 return Ok(Standing::StaleCookie);
             }
@@ -132,9 +135,6 @@ impl Access {
         let Some(live) = found else { return Ok(Standing::StaleCookie) };
         if !self.is_fresh() {
             return Ok(Standing::Unavailable);
-        }
-        if self.people.revocations.session_ended(&live.id) {
-            return Ok(Standing::StaleCookie);
         }
         match self.people.accounts.find(&live.user).await? {
             Some(account) if !account.disabled => {

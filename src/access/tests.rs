@@ -468,3 +468,16 @@ async fn a_revoked_token_stays_revoked_until_it_expires() {
     bench.pass(1).await;
     assert_eq!(bench.get("/any", &[&bearer]).await, "expired");
 }
+
+#[tokio::test]
+async fn of_several_cookies_those_that_verify_count() {
+    let bench = Bench::new("").await;
+    let (one, first) = bench.cookie("alice", false).await;
+    let (two, _) = bench.cookie("alice", false).await;
+    let both = [one.as_str(), &two];
+    assert_eq!(bench.get("/any", &[&one, &one, "cookie: portcullis=x"]).await, "alice");
+    assert_eq!(bench.get("/any", &both).await, "sign in, cleared");
+    bench.store.end_session(&first.id).await.unwrap();
+    bench.catch_up().await;
+    assert_eq!(bench.get("/any", &both).await, "alice");
+}
