@@ -31,7 +31,7 @@ impl Lease {
     /// `max_lifetime` after the request at the latest.
     pub async fn ended(&self) {
         let mut generation = self.current.load().people.follower.subscribe();
-        let last = sleep_until(self.last_moment());
+        let last = sleep_until(self.last_moment().await);
         tokio::pin!(last);
         loop {
             if !self.holds().await {
@@ -44,11 +44,19 @@ impl Lease {
         }
     }
 
-    fn last_moment(&self) -> Instant {
-        let from_now = match self.known.as_ref().map(|known| &known.proof) {
-            Some(proof) if proof.session.is_some() => proof.session_ends.map_or(FAR, |end| end.since(self.head.now)),
-            _ => self.current.load().max_lifetime,
+    /// The end of the session, which a token does not say; without one, `max_lifetime` after the request.
+    async fn last_moment(&self) -> Instant {
+        let access = self.current.load_full();
+        let session = self.known.as_ref().and_then(|known| Some((&known.proof, known.proof.session.as_ref()?)));
+        let ends = match session {
+            None => None,
+            Some((proof, _)) if proof.session_ends.is_some() => proof.session_ends,
+            Some((_, session)) => access.people.sessions.ends_at(session).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "the end of a stream's session is not known");
+                None
+            }),
         };
+        let from_now = ends.map_or(access.max_lifetime, |end| end.since(self.head.now));
         let opened = Instant::from_std(self.head.started);
         opened.checked_add(from_now.min(FAR)).unwrap_or(opened + FAR)
     }

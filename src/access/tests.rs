@@ -481,3 +481,13 @@ async fn of_several_cookies_those_that_verify_count() {
     bench.catch_up().await;
     assert_eq!(bench.get("/any", &both).await, "alice");
 }
+
+/// The token's own expiry does not cut a stream, but the end of the session behind it does.
+#[tokio::test]
+async fn a_stream_on_a_token_ends_with_its_session() {
+    let bench = Bench::new("[sessions]\nlifetime = \"1s\"\nidle = \"1s\"").await;
+    let (bearer, _) = bench.bearer("alice").await;
+    let lease = bench.lease("/any", &[&bearer]).await;
+    assert!(!ends_soon(&lease).await);
+    tokio::time::timeout(Duration::from_secs(5), lease.ended()).await.unwrap();
+}

@@ -189,6 +189,14 @@ impl Sessions {
         Ok((!live.is_over(now)).then_some(live))
     }
 
+    /// When the session `id` ends, used or not; `None`: the store knows no such session.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn ends_at(&self, id: &str) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.store.session(id).await?.map(|session| session.expires_at))
+    }
+
     /// Notes that a session is in use. Costs two loads and a store; what is to be written waits for [`Sessions::flush`].
     pub fn seen(&self, live: &Live, now: Timestamp) {
         live.last_seen.fetch_max(now.as_millis(), Ordering::Relaxed);
