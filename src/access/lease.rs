@@ -63,10 +63,11 @@ impl Lease {
 
     async fn holds(&self) -> bool {
         let access = self.current.load_full();
+        // Where nobody is signed in there is nothing that could have been revoked.
+        let Some(known) = &self.known else { return access.still_permits(&self.head, None, self.shown) };
         if !access.is_fresh() {
             return false;
         }
-        let Some(known) = &self.known else { return access.still_permits(&self.head, None, self.shown) };
         let (proof, people) = (&known.proof, &access.people);
         let is_revoked = proof.claims.as_ref().is_some_and(|claims| people.revocations.refuses(claims).is_some())
             || proof.session.as_ref().is_some_and(|session| people.revocations.session_ended(session));

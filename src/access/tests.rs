@@ -491,3 +491,22 @@ async fn a_stream_on_a_token_ends_with_its_session() {
     assert!(!ends_soon(&lease).await);
     tokio::time::timeout(Duration::from_secs(5), lease.ended()).await.unwrap();
 }
+
+#[tokio::test]
+async fn what_is_not_known_to_be_fresh_lets_nobody_in() {
+    let bench = Bench::new("[store]\nmax_staleness = \"30s\"").await;
+    let ((cookie, _), (bearer, _)) = (bench.cookie("alice", false).await, bench.bearer("alice").await);
+    let public = bench.lease("/public", &[]).await;
+    let named = bench.lease("/any", &[&bearer]).await;
+    for (seconds, expected) in [(30, ["alice", "alice, authorization stays"]), (1, ["unavailable"; 2])] {
+        bench.hand.advance(Duration::from_secs(seconds));
+        for (field, expected) in [&cookie, &bearer].into_iter().zip(expected) {
+            assert_eq!(bench.get("/any", &[field]).await, expected);
+        }
+    }
+    assert_eq!(bench.get("/any", &[]).await, "sign in");
+    assert_eq!(bench.get("/public", &[&cookie]).await, "nobody");
+    assert!(ends_soon(&named).await);
+    // Nobody's sign-in holds it.
+    assert!(!ends_soon(&public).await);
+}
