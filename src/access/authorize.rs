@@ -25,6 +25,7 @@ pub struct Permit {
     head: Arc<Head>,
     identity: Option<Arc<Identity>>,
     drops_authorization: bool,
+    clears_cookie: bool,
     lease: Lease,
 }
 
@@ -49,9 +50,14 @@ impl Permit {
         self.drops_authorization
     }
 
-    /// Whether the answer may be kept by a shared cache: nobody was named and everyone may have it.
+    /// Whether a cookie was shown that is not good, which the answer clears.
+    pub const fn clears_cookie(&self) -> bool {
+        self.clears_cookie
+    }
+
+    /// Whether the answer may be kept by a shared cache: nobody was named, everyone may have it, and it clears no cookie.
     pub fn is_public(&self) -> bool {
-        self.identity.is_none() && self.route.allow.is_public()
+        self.identity.is_none() && !self.clears_cookie && self.route.allow.is_public()
     }
 
     /// What the permission holds by, for what outlives the request.
@@ -207,6 +213,7 @@ impl Access {
             head: Arc::clone(head),
             identity: identity.cloned(),
             drops_authorization,
+            clears_cookie,
             lease: Lease::new(current, head, known, Shown::of(credential)),
         })
     }

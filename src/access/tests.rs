@@ -210,7 +210,7 @@ fn say(decision: &Decision) -> String {
         Decision::Permit(permit) => {
             let user = permit.identity().map_or("nobody", |identity| &identity.profile.user);
             let stays = if permit.drops_authorization() { ", authorization stays" } else { "" };
-            format!("{user}{stays}")
+            format!("{user}{stays}{}", cleared(permit.clears_cookie()))
         }
         Decision::Challenge(challenge) => {
             let want = match &challenge.want {
@@ -276,7 +276,7 @@ async fn every_credential_on_every_kind_of_route() {
         (
             &[&stale],
             [
-                "nobody",
+                "nobody, cleared",
                 "sign in, cleared",
                 "denied, cleared",
                 "denied, cleared",

@@ -87,8 +87,12 @@ async fn judge(
                 origin: &normal.origin,
                 body_bytes: state.config.server.limits.body_bytes,
             };
+            let clears_cookie = permit.clears_cookie();
             let forwarded = worker.forwarder.forward(permit, &surroundings, request, observed).await;
-            let response = forwarded.unwrap_or_else(|rejection| refuse::rejection(&asker, record, &rejection));
+            let mut response = forwarded.unwrap_or_else(|rejection| refuse::rejection(&asker, record, &rejection));
+            if clears_cookie {
+                asker.clear_cookie(response.headers_mut());
+            }
             return Answered { response, unread: None };
         }
         Decision::Challenge(challenge) => {
