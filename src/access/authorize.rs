@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 
-use super::credential::token_like;
 use super::{Access, Authorization, Bad, Credential, Current, Known, Lease, Standing};
 use crate::config::{Readings, Route};
 use crate::identity::Identity;
@@ -279,15 +278,14 @@ impl Access {
     fn drops_authorization(&self, headers: &HeaderMap, route: &Route, seen: Authorization<'_>, is_known: bool) -> bool {
         match seen {
             Authorization::Absent => false,
-            Authorization::Several | Authorization::Unreadable => true,
+            Authorization::Several => true,
             Authorization::One { scheme, .. } if route.accept.bearer && super::credential::is_bearer(scheme) => {
                 !(route.forward_token && is_known)
             }
             Authorization::One { .. } => headers
                 .get_all(http::header::AUTHORIZATION)
                 .iter()
-                .flat_map(token_like)
-                .any(|piece| self.keys.is_ours(piece)),
+                .any(|value| super::credential::hides(value, |piece| self.keys.is_ours(piece))),
         }
     }
 }

@@ -1,5 +1,10 @@
 //! What a request shows to be let in, read and not believed. Tokens are read from headers only, never from a URL or a body.
 
+use std::fmt;
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 
@@ -7,7 +12,7 @@ use crate::config::Accept;
 use crate::message::cookie;
 
 /// What a request shows, as the accepting route reads it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub enum Credential<'a> {
     /// Nothing of ours.
     None,
@@ -18,7 +23,7 @@ pub enum Credential<'a> {
 }
 
 /// The `Authorization` header of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Authorization<'a> {
     /// None.
     Absent,
@@ -26,13 +31,31 @@ pub enum Authorization<'a> {
     One {
         /// As written; compared without regard to case.
         scheme: &'a str,
-        /// What follows the space, untouched.
+        /// What follows the spaces, untouched; nothing where it is not text.
         rest: &'a str,
     },
-    /// One that is not text.
-    Unreadable,
     /// Several: nobody can say which one counts.
     Several,
+}
+
+impl fmt::Debug for Credential<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("None"),
+            Self::Bearer(_) => f.write_str("Bearer"),
+            Self::Cookies(values) => write!(f, "Cookies({})", values.len()),
+        }
+    }
+}
+
+impl fmt::Debug for Authorization<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("Absent"),
+            Self::One { scheme, .. } => write!(f, "One({scheme:?})"),
+            Self::Several => f.write_str("Several"),
+        }
+    }
 }
 
 /// Reads `Authorization` (RFC 9110 section 11.6.2).
@@ -46,9 +69,10 @@ pub fn authorization(headers: &HeaderMap) -> Authorization<'_> {
 }
 
 fn split(value: &HeaderValue) -> Authorization<'_> {
-    let Ok(text) = value.to_str() else { return Authorization::Unreadable };
-    let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
-    Authorization::One { scheme, rest }
+    let bytes = value.as_bytes();
+    let (scheme, rest) = bytes.split_at(bytes.iter().position(|&byte| byte == b' ').unwrap_or(bytes.len()));
+    let text = |bytes| std::str::from_utf8(bytes).ok().filter(|text| text.is_ascii()).unwrap_or("");
+    Authorization::One { scheme: text(scheme), rest: text(rest.trim_ascii_start()) }
 }
 
 /// The credential that counts: `Authorization` if the route accepts its scheme, else the cookie.
@@ -73,12 +97,32 @@ pub(super) fn is_bearer(scheme: &str) -> bool {
     scheme.eq_ignore_ascii_case("bearer")
 }
 
-/// The pieces of an `Authorization` of another scheme that could be a token of ours, smuggled past under a foreign name.
-pub(super) fn token_like(value: &HeaderValue) -> impl Iterator<Item = &str> {
-    let text = std::str::from_utf8(value.as_bytes()).unwrap_or("");
-    text.split(|c: char| !(c.is_ascii_alphanumeric() || "-_.+/=".contains(c)))
+/// Whether an `Authorization` of another scheme holds something for which `is_ours` holds: a token smuggled past under a
+/// foreign name, or given as the name or the password of Basic, as many tools do.
+pub(super) fn hides(value: &HeaderValue, is_ours: impl Fn(&str) -> bool) -> bool {
+    if pieces(value.as_bytes()).any(&is_ours) {
+        return true;
+    }
+    let Authorization::One { scheme, rest } = split(value) else { return false };
+    scheme.eq_ignore_ascii_case("basic")
+        && BASIC.decode(rest.trim_end()).is_ok_and(|plain| pieces(&plain).any(&is_ours))
+}
+
+/// What could be a token.
+fn pieces(bytes: &[u8]) -> impl Iterator<Item = &str> {
+    bytes
+        .split(|byte| !(byte.is_ascii_alphanumeric() || b"-_.+/=".contains(byte)))
+        .filter_map(|piece| std::str::from_utf8(piece).ok())
         .filter(|piece| piece.matches('.').count() >= 2)
 }
+
+/// Base64 as lenient readers take it.
+const BASIC: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
 
 #[cfg(test)]
 mod tests {
@@ -96,21 +140,25 @@ mod tests {
 
     fn of(fields: &[(&'static str, &'static str)], accept: Accept) -> String {
         let headers = headers(fields);
-        format!("{:?}", extract(&headers, authorization(&headers), accept, "portcullis"))
+        match extract(&headers, authorization(&headers), accept, "portcullis") {
+            Credential::None => "none".to_owned(),
+            Credential::Bearer(token) => format!("bearer {token}"),
+            Credential::Cookies(values) => format!("cookies {}", values.join(&b',').escape_ascii()),
+        }
     }
 
     #[test]
     fn authorization_decides_where_the_route_accepts_its_scheme() {
         let both = [("authorization", "bEARER x"), ("cookie", "portcullis=k")];
-        assert_eq!(of(&both, BOTH), r#"Bearer("x")"#);
-        assert_eq!(of(&both, Accept { bearer: false, cookie: true }), "Cookies([[107]])");
-        assert_eq!(of(&both, Accept { bearer: false, cookie: false }), "None");
+        assert_eq!(of(&both, BOTH), "bearer x");
+        assert_eq!(of(&both, Accept { bearer: false, cookie: true }), "cookies k");
+        assert_eq!(of(&both, Accept { bearer: false, cookie: false }), "none");
     }
 
     #[test]
     fn another_scheme_is_not_ours() {
-        assert_eq!(of(&[("authorization", "junk Bearer x"), ("cookie", "portcullis=k")], BOTH), "Cookies([[107]])");
-        assert_eq!(of(&[("authorization", "Basic eDp5")], BOTH), "None");
+        assert_eq!(of(&[("authorization", "junk Bearer x"), ("cookie", "portcullis=k")], BOTH), "cookies k");
+        assert_eq!(of(&[("authorization", "Basic eDp5")], BOTH), "none");
     }
 
     #[test]
@@ -122,6 +170,6 @@ mod tests {
     #[test]
     fn finds_tokens_under_other_schemes() {
         let value = HeaderValue::from_static("junk Bearer a.b.c, token: \"d.e.f\"");
-        assert_eq!(token_like(&value).collect::<Vec<_>>(), ["a.b.c", "d.e.f"]);
+        assert_eq!(pieces(value.as_bytes()).collect::<Vec<_>>(), ["a.b.c", "d.e.f"]);
     }
 }

@@ -243,7 +243,7 @@ async fn every_credential_on_every_kind_of_route() {
     let minted = format!("authorization: Bearer {}", bench.token("nobody-here", None));
     let stale = format!("cookie: portcullis={}", "A".repeat(43));
     let paths = ["/public", "/admin", "/near", "/closed", "/token", "/cookie", "/any", "/nowhere"];
-    let table: [(&[&str], [&str; 8]); 11] = [
+    let table: [(&[&str], [&str; 8]); 12] = [
         (&[], ["nobody", "sign in", "denied", "denied", "sign in", "sign in", "sign in", "no route"]),
         (
             &[&alice],
@@ -310,6 +310,10 @@ async fn every_credential_on_every_kind_of_route() {
         (
             &["authorization: Basic eDp5", &alice_cookie],
             ["alice", "alice", "denied", "denied", "sign in", "alice", "alice", "no route"],
+        ),
+        (
+            &["authorization: Bearer \u{e9}", &alice_cookie],
+            ["nobody, authorization stays", "invalid", "invalid", "invalid", "invalid", "alice", "invalid", "no route"],
         ),
         (
             &[&alice, "authorization: Basic eDp5"],
@@ -509,4 +513,33 @@ async fn what_is_not_known_to_be_fresh_lets_nobody_in() {
     assert!(ends_soon(&named).await);
     // Nobody's sign-in holds it.
     assert!(!ends_soon(&public).await);
+}
+
+#[tokio::test]
+async fn what_is_ours_never_goes_on() {
+    let bench = Bench::new("").await;
+    let (bearer, _) = bench.bearer("alice").await;
+    let token = bench.token("alice", None);
+    let basic = |text: String| {
+        use base64::Engine as _;
+        format!("authorization: Basic {}", base64::engine::general_purpose::STANDARD.encode(text))
+    };
+    let hidden = [
+        bearer.clone(),
+        format!("authorization: Token token=\"{token}\""),
+        format!("authorization: \u{e9} {token}"),
+        format!("authorization: Bearer\t{token}"),
+        basic(format!("alice:{token}")),
+        basic(format!("{token}:")),
+    ];
+    for field in &hidden {
+        assert_eq!(bench.get("/public-own", &[field]).await, "nobody, authorization stays", "{field}");
+    }
+    for field in ["authorization: Bearer x.y.z", "authorization: Basic eDp5", "authorization: Digest \u{e9}"] {
+        assert_eq!(bench.get("/public-own", &[field]).await, "nobody", "{field}");
+    }
+    // Only a good one is passed on.
+    assert_eq!(bench.get("/forward", &[&bearer]).await, "alice");
+    assert_eq!(bench.get("/forward", &["authorization: Bearer x"]).await, "nobody, authorization stays");
+    assert_eq!(bench.get("/any", &[&bearer.replace("Bearer ", "Bearer   ")]).await, "alice, authorization stays");
 }
