@@ -137,8 +137,11 @@ const fn does(reading: Reading) -> &'static str {
         Reading::DecodedSlash => "decodes `%2F`",
         Reading::CutParameters => "cuts off what stands behind `;`",
         Reading::DecodedTwice => "decodes twice",
+        Reading::Reparsed => "decodes twice, and takes `?` and `#` for an end in between",
         Reading::FoldedCase => "takes capitals for small letters",
-        Reading::Together => "decodes twice, merges slashes and takes capitals for small letters",
+        Reading::Together | Reading::TogetherReparsed => {
+            "decodes twice, merges slashes and takes capitals for small letters"
+        }
     }
 }
 

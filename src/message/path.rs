@@ -113,9 +113,10 @@ impl RequestPath {
             Reading::MergedSlashes => self.traits.double_slash,
             Reading::DecodedSlash => self.traits.percent,
             Reading::CutParameters => self.traits.semicolon,
-            Reading::DecodedTwice => self.traits.percent || self.traits.query_mark,
+            Reading::DecodedTwice => self.traits.percent,
+            Reading::Reparsed => self.traits.percent || self.traits.query_mark,
             Reading::FoldedCase => self.traits.not_lower,
-            Reading::Together => !self.is_plain(),
+            Reading::Together | Reading::TogetherReparsed => !self.is_plain(),
         }
     }
 }

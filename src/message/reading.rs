@@ -12,23 +12,30 @@ pub enum Reading {
     DecodedSlash,
     /// Each segment ends at its first `;`.
     CutParameters,
-    /// Decoded once, taken for a URL again (so that `?` and `#` end it), and decoded once more.
+    /// Decoded once and once more.
     DecodedTwice,
+    /// Decoded once, taken for a URL again (so that `?` and `#` end it), and decoded once more.
+    Reparsed,
     /// Case makes no difference.
     FoldedCase,
-    /// All of these, one after the other.
+    /// All of these but [`Reparsed`](Self::Reparsed), one after the other: what that cuts off may be what matters to an
+    /// application that does not.
     Together,
+    /// All of these, one after the other.
+    TogetherReparsed,
 }
 
 impl Reading {
     /// Every reading, in the order in which they are judged.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::MergedSlashes,
         Self::DecodedSlash,
         Self::CutParameters,
         Self::DecodedTwice,
+        Self::Reparsed,
         Self::FoldedCase,
         Self::Together,
+        Self::TogetherReparsed,
     ];
 
     /// Its name in logs and explanations.
@@ -38,8 +45,10 @@ impl Reading {
             Self::DecodedSlash => "decoded-slash",
             Self::CutParameters => "cut-parameters",
             Self::DecodedTwice => "decoded-twice",
+            Self::Reparsed => "reparsed",
             Self::FoldedCase => "folded-case",
             Self::Together => "together",
+            Self::TogetherReparsed => "together-reparsed",
         }
     }
 
@@ -50,15 +59,18 @@ impl Reading {
             Self::DecodedSlash => decode_slashes(canonical),
             Self::CutParameters => cut_parameters(canonical),
             Self::DecodedTwice => decode_twice(canonical),
+            Self::Reparsed => reparse(canonical),
             Self::FoldedCase => fold_case(canonical),
-            Self::Together => {
-                let decoded = decode_twice(canonical);
-                let cut = then(decoded, cut_parameters);
-                let merged = then(cut, merge_slashes);
-                then(merged, fold_case)
-            }
+            Self::Together => together(decode_twice(canonical)),
+            Self::TogetherReparsed => together(reparse(canonical)),
         }
     }
+}
+
+fn together(decoded: Cow<'_, str>) -> Cow<'_, str> {
+    let cut = then(decoded, cut_parameters);
+    let merged = then(cut, merge_slashes);
+    then(merged, fold_case)
 }
 
 /// `step` after what was done so far, without a copy where `step` changes nothing.
@@ -106,6 +118,10 @@ fn cut_parameters(text: &str) -> Cow<'_, str> {
 }
 
 fn decode_twice(text: &str) -> Cow<'_, str> {
+    then(decode(text), decode)
+}
+
+fn reparse(text: &str) -> Cow<'_, str> {
     let once = decode(text);
     let path = match once {
         Cow::Borrowed(once) => Cow::Borrowed(before_query(once)),
@@ -196,15 +212,18 @@ mod tests {
             (Reading::DecodedSlash, "/a%2Fb%252F", "/a/b%252F"),
             (Reading::CutParameters, "/a;x=1/b;/;c/d", "/a/b//d"),
             (Reading::DecodedTwice, "/a%252Fb%2Fc%2541", "/a/b/cA"),
-            (Reading::DecodedTwice, "/a?b/c", "/a"),
-            (Reading::DecodedTwice, "/a%253Fb#c", "/a?b"),
+            (Reading::DecodedTwice, "/a?b/c%2541", "/a?b/cA"),
+            (Reading::Reparsed, "/a%252Fb%2Fc%2541", "/a/b/cA"),
+            (Reading::Reparsed, "/a?b/c", "/a"),
+            (Reading::Reparsed, "/a%253Fb#c", "/a?b"),
             (Reading::DecodedTwice, "/100%25", "/100%"),
             (Reading::DecodedTwice, "/a%25zz%25", "/a%zz%"),
             (Reading::DecodedTwice, "/%25ff", "/\u{fffd}"),
             (Reading::FoldedCase, "/ADMIN", "/admin"),
             (Reading::FoldedCase, "/STRAẞE", "/strasse"),
             (Reading::FoldedCase, "/straße", "/strasse"),
-            (Reading::Together, "//A%252FB%253Bx//C;y?z", "/a/b/c"),
+            (Reading::Together, "//A%252FB%253Bx//C;y?z/D?e", "/a/b/c/d?e"),
+            (Reading::TogetherReparsed, "//A%252FB%253Bx//C;y?z/D", "/a/b/c"),
         ];
         for (reading, text, expected) in cases {
             assert_eq!(reading.apply(text), expected, "{} of {text}", reading.name());

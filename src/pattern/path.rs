@@ -93,11 +93,12 @@ impl PathPattern {
     pub fn read_as(&self, reading: Reading) -> Self {
         let changed = match reading {
             Reading::MergedSlashes => self.merged(),
-            Reading::DecodedSlash | Reading::CutParameters | Reading::FoldedCase => self.each_literal(reading),
-            Reading::DecodedTwice => self.decoded_twice(),
-            Reading::Together => {
-                self.decoded_twice().each_literal(Reading::CutParameters).merged().each_literal(Reading::FoldedCase)
+            Reading::DecodedSlash | Reading::CutParameters | Reading::DecodedTwice | Reading::FoldedCase => {
+                self.each_literal(reading)
             }
+            Reading::Reparsed => self.reparsed(),
+            Reading::Together => self.each_literal(Reading::DecodedTwice).together(),
+            Reading::TogetherReparsed => self.reparsed().together(),
         };
         if changed == *self { self.clone() } else { changed }
     }
@@ -129,6 +130,11 @@ impl PathPattern {
         self.segments.last().is_some_and(|segment| !segment.is_empty())
     }
 
+    /// What comes after the decoding.
+    fn together(&self) -> Self {
+        self.each_literal(Reading::CutParameters).merged().each_literal(Reading::FoldedCase)
+    }
+
     fn each_literal(&self, reading: Reading) -> Self {
         let mut segments = Vec::with_capacity(self.segments.len());
         for segment in &self.segments {
@@ -155,14 +161,14 @@ impl PathPattern {
     }
 
     /// A `?` or `#` ends the path, and with it the pattern, unless the second decoding brought it.
-    fn decoded_twice(&self) -> Self {
+    fn reparsed(&self) -> Self {
         let mut segments = Vec::with_capacity(self.segments.len());
         for segment in &self.segments {
             let Segment::Literal(text) = segment else {
                 segments.push(Segment::Any);
                 continue;
             };
-            let read = Reading::DecodedTwice.apply(text);
+            let read = Reading::Reparsed.apply(text);
             segments.extend(read.split('/').map(|part| Segment::Literal(part.into())));
             if text.contains(['?', '#']) {
                 return Self::of(segments, End::Exact);
@@ -342,9 +348,12 @@ mod tests {
             (Reading::DecodedSlash, "/a%2Fb/**", "/a/b/**"),
             (Reading::CutParameters, "/a;x/*/b", "/a/*/b"),
             (Reading::DecodedTwice, "/a%252Fb%2Fc/**", "/a/b/c/**"),
-            (Reading::DecodedTwice, "/a%3Fb/**", "/a"),
+            (Reading::DecodedTwice, "/a%3Fb%2Fc/**", "/a?b/c/**"),
+            (Reading::Reparsed, "/a%3Fb/**", "/a"),
             (Reading::FoldedCase, "/API/*/X", "/api/*/x"),
             (Reading::Together, "//A%2FB%3Bx/**", "/a/b/**"),
+            (Reading::Together, "//A/*/B%3Fc/**", "/a/*/b?c/**"),
+            (Reading::TogetherReparsed, "//A/*/B%3Fc/**", "/a/*/b"),
         ];
         for (reading, text, expected) in cases {
             assert_eq!(pattern(text).read_as(reading).as_str(), expected, "{} of {text}", reading.name());

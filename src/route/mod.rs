@@ -181,6 +181,26 @@ mod tests {
         assert_eq!(found(Reading::Together, "/api/x/y"), Some(0));
     }
 
+    /// An application that does not take a decoded `?` or `#` for an end reads on behind it.
+    #[test]
+    fn an_escaped_question_mark_hides_nothing_behind_it() {
+        let router = table(&[(&[], "/admin/**", &[]), (&[], "/u/*/edit", &[]), (&[], "/**", &[])]);
+        for (raw, expected) in [
+            ("/;%3F/admin/x", 0),
+            ("/;x=y%23/admin", 0),
+            ("//;%3f/ADMIN", 0),
+            ("/u/bo%3Fb/%2565dit", 1),
+            ("/u/%3Fbob//EDIT", 1),
+            ("/ADMIN%3Fx", 0),
+        ] {
+            let path = RequestPath::parse(raw).unwrap();
+            let found = |reading| router.find_read_as(reading, "h", &Method::GET, &path.reading(reading));
+            let met =
+                |reading| router.needs(reading, &path) && found(reading).is_some_and(|route| route.index == expected);
+            assert!(Reading::ALL.into_iter().any(met), "{raw}");
+        }
+    }
+
     #[test]
     fn reaches_every_place_of_the_table_of_readings() {
         for (position, reading) in Reading::ALL.into_iter().enumerate() {
