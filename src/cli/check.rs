@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use crate::config::{self, Config, KeySource};
+use crate::diag::Diagnostic;
 use crate::secret::Random;
 use crate::token::KeySet;
 
@@ -54,11 +55,11 @@ pub fn check(explicit: Option<&Path>, options: Options, env: &dyn Fn(&str) -> Op
         Ok(path) => path,
         Err(message) => return Outcome { stdout: String::new(), stderr: format!("error: {message}\n"), exit: 1 },
     };
-    let loaded = config::load(&path, env);
-    if let Some(message) = loaded.config.as_ref().and_then(key_problem) {
-        return Outcome { stdout: String::new(), stderr: format!("error: {}: {message}\n", path.display()), exit: 1 };
-    }
-    let found = loaded.diagnostics;
+    let config::Loaded { config, diagnostics } = config::load(&path, env);
+    let found = match config.as_ref().and_then(key_problem) {
+        Some(problem) => diagnostics.with(problem),
+        None => diagnostics,
+    };
     let failed = found.errors() > 0 || (options.strict && found.warnings() > 0);
     let (stdout, stderr) = if options.json {
         (format!("{:#}\n", found.json()), String::new())
@@ -71,10 +72,11 @@ pub fn check(explicit: Option<&Path>, options: Options, env: &dyn Fn(&str) -> Op
 }
 
 /// What is wrong with keys that the configuration names: they are looked into only when the rest is in order.
-fn key_problem(config: &Config) -> Option<String> {
+fn key_problem(config: &Config) -> Option<Diagnostic> {
     let is_named = !matches!(config.tokens.keys, KeySource::Store);
     let keys = is_named.then(|| KeySet::new(&config.tokens, &[], Random::system()))?;
-    keys.err().map(|error| format!("[tokens] {error}"))
+    let help = "`algorithm` and `key` in `[tokens]` have to be of one kind";
+    keys.err().map(|error| Diagnostic::error("bad-key", format!("`[tokens]`: {error}")).help(help))
 }
 
 #[cfg(test)]
@@ -105,6 +107,20 @@ mod tests {
         let strict = run(&text, Options { strict: true, ..Options::default() });
         assert_eq!(strict.exit, 1);
         assert!(strict.stderr.contains("warning[trusts-everyone]"));
+    }
+
+    #[test]
+    fn a_key_of_another_kind_is_a_finding_like_any_other() {
+        let pem = aws_lc_rs::signature::Ed25519KeyPair::generate_pkcs8(&aws_lc_rs::rand::SystemRandom::new()).unwrap();
+        let body = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, pem.as_ref());
+        let key = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
+        let text = format!("[tokens]\nkey = \"\"\"\n{key}\"\"\"\n{CLEAN}");
+        let outcome = run(&text, Options { json: true, ..Options::default() });
+        assert_eq!((outcome.exit, outcome.stderr.as_str()), (1, ""));
+        let document: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+        let codes: Vec<_> = document["diagnostics"].as_array().unwrap().iter().map(|found| &found["code"]).collect();
+        assert!(codes.contains(&&serde_json::json!("bad-key")), "{document:#}");
+        assert_eq!(document["errors"], 1);
     }
 
     #[test]

@@ -172,10 +172,13 @@ pub fn run(
     let memory = config.tokens.max_lifetime + config.tokens.leeway + Duration::from_secs(3600);
     let store = Store::open(&config.store, Clock::system(), Random::system())?.remembering(memory);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    if runtime.block_on(apply(command, &store, console))? == Outcome::Changed {
+    let outcome = runtime.block_on(apply(command, &store, console));
+    if let Ok(Outcome::Changed) = outcome {
         after_change(config);
     }
-    Ok(())
+    // What was done is done; the next one to open the file takes it from its log.
+    let _stays_in_the_log = runtime.block_on(store.close());
+    outcome.map(drop)
 }
 
 /// Whether a command has changed anything.
@@ -432,7 +435,7 @@ const fn state(user: &UserRecord) -> &'static str {
 fn minute(at: Option<Timestamp>) -> String {
     at.map_or_else(
         || "never".to_owned(),
-        |at| Timestamp::from_secs(at.as_secs() / 60 * 60).rfc3339().replace(":00Z", "Z"),
+        |at| Timestamp::from_secs(at.as_secs() / 60 * 60).rfc3339().replace(":00.000Z", "Z"),
     )
 }
 

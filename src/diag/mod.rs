@@ -101,6 +101,13 @@ impl Diagnostics {
         Self { source, list }
     }
 
+    /// The same findings, and one more.
+    #[must_use]
+    pub fn with(mut self, finding: Diagnostic) -> Self {
+        self.list.push(finding);
+        Self::new(self.source, self.list)
+    }
+
     /// The file.
     pub const fn source(&self) -> &Source {
         &self.source

@@ -207,6 +207,9 @@ impl Running {
         if let Err(error) = self.shared.throttle.save().await {
             warn!(%error, "counters of failed sign-ins were not saved");
         }
+        if let Err(error) = self.shared.store.close().await {
+            warn!(%error, "the store was not closed");
+        }
         drop(self.control);
         info!("ended");
     }

@@ -53,6 +53,15 @@ impl Store {
         Ok(Self { database, random, memory: MEMORY })
     }
 
+    /// Lets go of the file at the end of a process. The last process to do so leaves everything in the one file, without
+    /// `-wal` and `-shm` beside it.
+    ///
+    /// # Errors
+    /// When the store gives no answer; nothing is lost, and the next one to open the file takes it from there.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.database.close().await
+    }
+
     /// The same store, which keeps events for at least `span`: for tokens that may live longer than a day.
     #[must_use]
     pub fn remembering(mut self, span: Duration) -> Self {

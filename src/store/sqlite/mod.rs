@@ -88,6 +88,16 @@ impl Database {
         .await
     }
 
+    /// Closes both connections, so that the log of changes is written into the file. A later question opens them again.
+    pub(super) async fn close(&self) -> Result<(), StoreError> {
+        let close = |link: &mut Link| {
+            link.close();
+            Ok(())
+        };
+        self.ask(&self.reader, Role::Reader, close).await?;
+        self.ask(&self.writer, Role::Writer, close).await
+    }
+
     async fn ask<T: Send + 'static>(
         &self,
         thread: &SyncSender<Job>,

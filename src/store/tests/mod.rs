@@ -227,6 +227,16 @@ async fn cuts_a_long_user_agent_at_a_character() {
 }
 
 #[tokio::test]
+async fn closing_leaves_everything_in_the_one_file() {
+    let here = Fixture::new();
+    here.add("bob").await;
+    here.store.close().await.unwrap();
+    let beside = std::fs::read_dir(here.path().parent().unwrap()).unwrap().count();
+    assert_eq!(beside, 1, "no -wal and no -shm");
+    assert!(here.store.user(&user("bob")).await.unwrap().is_some(), "and opens again when asked");
+}
+
+#[tokio::test]
 async fn events_come_in_order_in_pages_and_in_every_process() {
     let here = Fixture::new();
     let other = here.again();
