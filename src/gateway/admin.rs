@@ -1,7 +1,6 @@
 //! The admin listener: `/livez` and `/readyz`, nothing else, and never on a public address by accident.
 
 use std::convert::Infallible;
-use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -66,16 +65,7 @@ impl Admin {
                 listener.set_nonblocking(true)?;
                 TcpListener::from_std(listener).map(Self::Tcp)
             }
-            AdminListen::Unix(path) => {
-                let is_left_over = std::os::unix::net::UnixStream::connect(path)
-                    .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-                if is_left_over {
-                    std::fs::remove_file(path)?;
-                }
-                let listener = UnixListener::bind(path)?;
-                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-                Ok(Self::Unix(listener))
-            }
+            AdminListen::Unix(path) => super::control::bind(path, 0o660).map(Self::Unix),
         }
     }
 

@@ -28,23 +28,7 @@ impl Control {
     /// # Errors
     /// When another gateway listens there, or the directory can't be written.
     pub(super) fn bind(path: &Path) -> io::Result<Self> {
-        if StdStream::connect(path).is_ok() {
-            let message = format!("another gateway is running with the control socket {}", path.display());
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
-        }
-        // Bound under a name of its own, so that nobody connects before the mode is right, and a path that is no socket stays.
-        match std::fs::symlink_metadata(path) {
-            Ok(found) if !std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
-                let message = format!("{} is in the way and is no socket", path.display());
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
-            }
-            _ => {}
-        }
-        let fresh = path.with_extension(format!("new-{}", std::process::id()));
-        let _left_by_a_dead_namesake = std::fs::remove_file(&fresh);
-        let listener = UnixListener::bind(&fresh)?;
-        std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600))?;
-        std::fs::rename(&fresh, path)?;
+        let listener = bind(path, 0o600)?;
         Ok(Self { listener, path: path.to_owned() })
     }
 
@@ -73,6 +57,32 @@ impl Drop for Control {
     fn drop(&mut self) {
         let _gone_already = std::fs::remove_file(&self.path);
     }
+}
+
+/// Binds a unix socket of `mode` in place of one that a dead gateway left behind.
+///
+/// # Errors
+/// When someone listens there, the path is something else, or the directory can't be written.
+pub(super) fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    if StdStream::connect(path).is_ok() {
+        let message = format!("another program listens on {}", path.display());
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
+    }
+    // Connecting to what is no socket is refused as by a socket that nobody listens on: it must not be taken for one.
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
+            let message = format!("{} is in the way and is no socket", path.display());
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+        }
+        _ => {}
+    }
+    // Bound under a name of its own, so that nobody connects before the mode is right.
+    let fresh = path.with_extension(format!("new-{}", std::process::id()));
+    let _left_by_a_dead_namesake = std::fs::remove_file(&fresh);
+    let listener = UnixListener::bind(&fresh)?;
+    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(mode))?;
+    std::fs::rename(&fresh, path)?;
+    Ok(listener)
 }
 
 async fn answer(stream: UnixStream, follower: &Follower) -> io::Result<()> {
@@ -125,3 +135,22 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// Bytes of a line.
 const MOST_BYTES: u64 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn replaces_a_dead_socket_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let (socket, file) = (directory.path().join("a.sock"), directory.path().join("notes"));
+        std::fs::write(&file, "precious").unwrap();
+        assert_eq!(bind(&file, 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+        let first = bind(&socket, 0o660).unwrap();
+        assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o660);
+        assert_eq!(bind(&socket, 0o660).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        bind(&socket, 0o660).unwrap();
+    }
+}
