@@ -1,6 +1,5 @@
 //! One generation of the configuration, built; and what outlives it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -9,8 +8,10 @@ use http::header::USER_AGENT;
 use crate::access::{Access, Current, People};
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::identity::Identity;
 use crate::message::cookie::{InvalidCookie, OurCookie};
 use crate::message::forwarded::Trust;
+use crate::message::head::Head;
 use crate::observe::RequestIds;
 use crate::observe::access::AccessLog;
 use crate::secret::Random;
@@ -72,10 +73,12 @@ impl State {
 }
 
 impl State {
-    /// A browser has come back with the cookie that it was given, and is not waited for any more.
-    pub fn note_return(&self, client: IpAddr, headers: &HeaderMap) {
-        let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or("");
-        self.shared.returning.came(client, agent);
+    /// A browser has come back with the cookie that it was given a moment ago, and is not waited for any more.
+    pub fn note_return(&self, identity: &Identity, head: &Head, headers: &HeaderMap) {
+        if identity.signed_in_at.is_some_and(|at| Returning::waits_for(at, head.now)) {
+            let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or("");
+            self.shared.returning.came(head.client.0, agent);
+        }
     }
 }
 

@@ -25,11 +25,14 @@ pub(super) async fn show(call: Call<'_>) -> Answered {
         _ => None,
     };
     call.record.user = known.map(user_of);
+    call.note_return(known);
     if known.is_some() && !query.again {
         let response = call.asker().see_other(&next);
         return call.unread(response);
     }
-    if let Some(cause) = call.lost_cookie(&standing) {
+    if !query.signed_out
+        && let Some(cause) = call.lost_cookie(&standing)
+    {
         call.record.reason = "the browser does not return the cookie".to_owned();
         let retry = call.asker_for(&next);
         let message = Message::CookieNotReturned { cause: cause.as_page(), retry: &retry };

@@ -14,10 +14,12 @@ use crate::store::StoreError;
 /// `GET`: a button. A link must not sign anyone out.
 pub(super) async fn show(call: Call<'_>) -> Answered {
     let standing = call.state.access.who(call.head, call.request.headers()).await;
-    let user = match &standing {
-        Standing::Known(known) => Some(known.identity.profile.user.clone()),
+    let known = match &standing {
+        Standing::Known(known) => Some(known),
         _ => None,
     };
+    call.note_return(known);
+    let user = known.map(|known| known.identity.profile.user.clone());
     call.record.user.clone_from(&user);
     let login = &call.state.config.login;
     let html = page::logout(&LogoutPage {

@@ -11,6 +11,7 @@ mod read;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
+use crate::access::Known;
 use crate::config::Login;
 use crate::message::body::Body;
 use crate::message::head::Head;
@@ -81,6 +82,12 @@ pub async fn serve(endpoint: Endpoint, call: Call<'_>) -> Answered {
 }
 
 impl Call<'_> {
+    fn note_return(&self, known: Option<&Known>) {
+        if let Some(known) = known {
+            self.state.note_return(&known.identity, self.head, self.request.headers());
+        }
+    }
+
     fn asker(&self) -> Asker<'_> {
         Asker {
             state: self.state,

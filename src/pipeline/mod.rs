@@ -72,14 +72,22 @@ async fn judge(
     let request_id = Arc::clone(&record.request_id);
     let asker =
         Asker { state, head: Some(&normal.head), manner: Manner::of(request.headers()), request_id: &request_id };
+    let identity = match &decision {
+        Decision::Permit(permit) => permit.identity(),
+        Decision::Challenge(challenge) => challenge.identity.as_ref(),
+        Decision::Deny(denial) => denial.identity.as_ref(),
+        Decision::NotFound { .. } | Decision::Malformed(_) | Decision::Unavailable(_) => None,
+    };
+    if let Some(identity) = identity {
+        record.user = Some(identity.profile.user.clone());
+        state.note_return(identity, &normal.head, request.headers());
+    }
     let response = match decision {
         Decision::Permit(permit) => {
             record.decision = "permit";
             record.route = Some(Arc::clone(&permit.route().name));
             record.reason = if permit.identity().is_some() { "signed in" } else { "public" }.to_owned();
-            record.user = permit.identity().map(|identity| identity.profile.user.clone());
             record.upstream = state.upstream_names.get(permit.route().upstream).cloned();
-            state.note_return(normal.head.client.0, request.headers());
             let surroundings = Surroundings {
                 guarded: &state.config.guarded,
                 our_cookies: &[state.cookie.name()],
@@ -97,12 +105,10 @@ async fn judge(
         }
         Decision::Challenge(challenge) => {
             record.route = Some(Arc::clone(&challenge.route.name));
-            record.user = challenge.identity.as_ref().map(|identity| identity.profile.user.clone());
             refuse::challenge(&asker, record, &challenge)
         }
         Decision::Deny(denial) => {
             record.route = Some(Arc::clone(&denial.route.name));
-            record.user = denial.identity.as_ref().map(|identity| identity.profile.user.clone());
             refuse::denial(&asker, record, &denial)
         }
         Decision::NotFound { reading } => {

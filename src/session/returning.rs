@@ -30,6 +30,11 @@ impl Returning {
         self.count.store(waiting.len(), Ordering::Relaxed);
     }
 
+    /// Whether someone who signed in at `signed_in_at` may be waited for: asked of every request, so it looks at nothing.
+    pub fn waits_for(signed_in_at: Timestamp, now: Timestamp) -> bool {
+        now.since(signed_in_at) < MOMENT
+    }
+
     /// The browser has come back with its cookie.
     pub fn came(&self, client: IpAddr, agent: &str) {
         if self.count.load(Ordering::Relaxed) == 0 {
@@ -45,9 +50,6 @@ impl Returning {
     pub fn is_missing(&self, client: IpAddr, agent: &str, now: Timestamp) -> bool {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.retain(|(_, at)| now.since(*at) < MOMENT);
-        if waiting.is_empty() {
-            return false;
-        }
         let browser = browser(client, agent);
         let is_missing = waiting.iter().any(|(other, _)| *other == browser);
         // Once is enough: the next visit shows the form again.
@@ -91,5 +93,7 @@ mod tests {
         assert!(!returning.is_missing(CLIENT, "x", now));
         returning.expect(CLIENT, "x", now);
         assert!(!returning.is_missing(CLIENT, "x", now + Duration::from_secs(31)));
+        assert_eq!(returning.count.load(Ordering::Relaxed), 0);
+        assert!(Returning::waits_for(now, now) && !Returning::waits_for(now, now + Duration::from_secs(30)));
     }
 }
