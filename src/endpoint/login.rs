@@ -116,7 +116,7 @@ impl Call<'_> {
         let people = &self.state.shared.people;
         let opened = people.sessions.open(new, self.head.now).await?;
         if opened.is_some() && matches!(carrier, Carrier::Cookie { .. }) {
-            self.end_shown().await?;
+            self.end_shown(None).await?;
         }
         people.follower.catch_up().await?;
         Ok(opened)
@@ -284,13 +284,14 @@ impl Call<'_> {
         agent(self.request.headers())
     }
 
-    /// Ends the sessions of the cookies that the new one replaces, so that nobody who knows one of them goes on with it.
-    async fn end_shown(&self) -> Result<(), StoreError> {
+    /// Ends the sessions of the cookies that are replaced or cleared, so that nobody who knows one of them goes on with it.
+    pub(super) async fn end_shown(&self, ended: Option<&str>) -> Result<(), StoreError> {
         let shared = &self.state.shared;
         let shown: Vec<_> =
             self.state.cookie.values(self.request.headers()).filter_map(cookie_key).take(MOST_ENDED).collect();
         for key in shown {
-            if let Some(live) = shared.people.sessions.find(&key, self.head.now).await? {
+            let found = shared.people.sessions.find(&key, self.head.now).await?;
+            if let Some(live) = found.filter(|live| ended != Some(&*live.id)) {
                 shared.store.end_session(&live.id).await?;
             }
         }

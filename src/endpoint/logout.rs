@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::page::{self, LogoutPage};
 use super::{Answered, Call, Problem};
-use crate::access::{Bad, Known, Standing};
+use crate::access::{Bad, Known, Proof, Standing};
 use crate::clock::Timestamp;
 use crate::observe::audit;
 use crate::store::StoreError;
@@ -40,45 +40,48 @@ pub(super) async fn submit(call: Call<'_>) -> Answered {
         let problem = Problem { detail: "The request was sent by another site", ..Problem::default() };
         return call.refuse(StatusCode::FORBIDDEN, &problem);
     }
-    match call.state.access.who(call.head, call.request.headers()).await {
-        Standing::Known(known) => match call.end(&known).await {
-            Ok(()) => {
-                let user = &known.identity.profile.user;
-                audit::Event::SignedOut { user, client: call.head.client.0 }.log();
-                call.record.user = Some(user.clone());
-                call.gone()
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a session can't be ended");
-                call.unavailable()
-            }
-        },
-        Standing::Nobody | Standing::StaleCookie => call.gone(),
-        Standing::Refused(bad) => call.bad_token(&bad),
-        Standing::Unavailable => call.unavailable(),
+    let known = match call.state.access.who(call.head, call.request.headers()).await {
+        Standing::Known(known) => Some(known),
+        Standing::Nobody | Standing::StaleCookie => None,
+        Standing::Refused(bad) => return call.bad_token(&bad),
+        Standing::Unavailable => return call.unavailable(),
+    };
+    if let Err(error) = call.end(known.as_ref()).await {
+        tracing::warn!(%error, "a session can't be ended");
+        return call.unavailable();
     }
+    if let Some(known) = known {
+        let user = &known.identity.profile.user;
+        audit::Event::SignedOut { user, client: call.head.client.0 }.log();
+        call.record.user = Some(user.clone());
+    }
+    call.gone()
 }
 
 impl Call<'_> {
-    async fn end(&self, known: &Known) -> Result<(), StoreError> {
-        let shared = &self.state.shared;
-        match (&known.proof.session, &known.proof.claims) {
-            (Some(session), _) => {
-                shared.store.end_session(session).await?;
-            }
+    /// Ends what is shown: the credential that counts, and the cookies that are cleared, which count as none when they are two.
+    async fn end(&self, known: Option<&Known>) -> Result<(), StoreError> {
+        if let Some(known) = known {
+            self.end_proof(&known.proof).await?;
+        }
+        self.end_shown(known.and_then(|known| known.proof.session.as_deref())).await?;
+        self.state.shared.people.follower.catch_up().await
+    }
+
+    async fn end_proof(&self, proof: &Proof) -> Result<(), StoreError> {
+        let store = &self.state.shared.store;
+        match (&proof.session, &proof.claims) {
+            (Some(session), _) => store.end_session(session).await.map(drop),
             (None, Some(claims)) => match &claims.jti {
                 Some(jti) => {
                     let until = Timestamp::from_secs(claims.exp) + self.state.config.tokens.leeway + SLACK;
-                    shared.store.revoke_jti(jti, until).await?;
+                    store.revoke_jti(jti, until).await.map(drop)
                 }
                 // Without a session and without a name of its own a token can only be ended with all others of its kind.
-                None => {
-                    shared.store.end_sessions_of(&known.proof.account).await?;
-                }
+                None => store.end_sessions_of(&proof.account).await.map(drop),
             },
-            (None, None) => {}
+            (None, None) => Ok(()),
         }
-        shared.people.follower.catch_up().await
     }
 
     fn gone(self) -> Answered {

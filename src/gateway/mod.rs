@@ -6,6 +6,8 @@
 mod admin;
 pub mod control;
 mod prepare;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::net::SocketAddr;

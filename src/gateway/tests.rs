@@ -1,0 +1,94 @@
+//! A gateway in this process, asked over a socket; its sessions are made in its store.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::Gateway;
+use crate::clock::Clock;
+use crate::config;
+use crate::identity::UserName;
+use crate::secret::{Random, Secret};
+use crate::session::refresh::RefreshKey;
+use crate::session::{Carrier, NewSession, Sessions};
+use crate::store::{NewUser, Store};
+
+struct Bench {
+    gateway: Gateway,
+    store: Store,
+    sessions: Sessions,
+    _directory: tempfile::TempDir,
+}
+
+impl Bench {
+    /// A gateway with alice in front of an application that nobody runs.
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let text = "[server]\nlisten = [\"127.0.0.1:0\"]\npublic_url = \"http://sign-in.example\"\nworkers = 1\n\
+                    [log]\naccess = \"off\"\n[upstreams]\napp = \"http://127.0.0.1:1\"\n\
+                    [[routes]]\npath = \"/public/**\"\nallow = \"anyone\"\nupstream = \"app\"\n\
+                    [[routes]]\npath = \"/.well-known/**\"\nallow = \"anyone\"\nupstream = \"app\"\n\
+                    [[routes]]\npath = \"/**\"\nallow = \"signed-in\"\nupstream = \"app\"\n";
+        let loaded = config::load_text(&directory.path().join("gateway.toml"), text.to_owned(), &|_| None);
+        let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.diagnostics.render(false)));
+        let store = Store::open(&config.store, Clock::system(), Random::system()).unwrap();
+        let name = UserName::parse("alice").unwrap();
+        let alice = NewUser { name, hash: None, groups: vec![], email: None, full_name: None };
+        store.add_user(alice).await.unwrap();
+        let refresh = RefreshKey::new(&Secret::new([7; 32]));
+        let sessions = Sessions::new(store.clone(), Random::system(), refresh, config.sessions.clone());
+        let gateway = Gateway::start(config).await.unwrap();
+        Self { gateway, store, sessions, _directory: directory }
+    }
+
+    /// A session of alice, as the field that shows its cookie.
+    async fn cookie(&self) -> String {
+        let user = UserName::parse("alice").unwrap();
+        let password_version = self.store.user(&user).await.unwrap().unwrap().password_version;
+        let carrier = Carrier::Cookie { key: self.sessions.new_key(), remember: false };
+        let client = String::new();
+        let new = NewSession { user: &user, password_version, method: "password", client, agent: "", carrier };
+        let opened = self.sessions.open(new, Clock::system().now()).await.unwrap().unwrap();
+        format!("Cookie: portcullis={}\r\n", opened.key.expose())
+    }
+
+    /// The head of the answer.
+    async fn ask(&self, request: &str, host: &str, fields: &str) -> String {
+        let address: SocketAddr = self.gateway.addresses()[0];
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("{request} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{fields}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.split("\r\n\r\n").next().unwrap().to_lowercase()
+    }
+
+    async fn status(&self, request: &str, host: &str, fields: &str) -> u16 {
+        self.ask(request, host, fields).await.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn log_out_ends_every_session_whose_cookie_it_clears() {
+    let bench = Bench::new().await;
+    let (one, two) = (bench.cookie().await, bench.cookie().await);
+    for cookie in [&one, &two] {
+        assert_eq!(bench.status("GET /", "h", cookie).await, 502);
+    }
+    assert_eq!(bench.status("GET /", "h", &format!("{one}{two}")).await, 401);
+    assert_eq!(bench.status("POST /logout", "h", &format!("{one}{two}")).await, 204);
+    for cookie in [&one, &two] {
+        assert_eq!(bench.status("GET /", "h", cookie).await, 401);
+    }
+}
+
+#[tokio::test]
+async fn a_bad_cookie_is_cleared_on_a_public_route() {
+    let bench = Bench::new().await;
+    let stale = format!("Cookie: portcullis={}\r\n", "A".repeat(43));
+    let answer = bench.ask("GET /public", "h", &stale).await;
+    assert!(answer.contains("set-cookie: portcullis=; ") && answer.contains("max-age=0"), "{answer}");
+    let cookie = bench.cookie().await;
+    assert!(!bench.ask("GET /public", "h", &cookie).await.contains("set-cookie"));
+}
