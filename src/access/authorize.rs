@@ -143,7 +143,7 @@ impl fmt::Display for Why {
     }
 }
 
-/// All that [`Access::authorize`] looks at.
+/// All that a decision looks at.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the fields are named after their types")]
 pub struct Authorized<'a> {

@@ -1,6 +1,6 @@
 //! A client's body on its way upstream: limited, timed, and lent to each attempt to send it.
 //!
-//! hyper's client gives a request back to nobody. So an attempt gets a [`Body`](super::body::Body) that
+//! hyper's client gives a request back to nobody. So an attempt gets a [`Body`] that
 //! returns the client's unread one to its [`Loan`] when it is dropped unpolled, and that leaves a mark there
 //! when the client itself was at fault, which hyper's error does not tell.
 
