@@ -12,7 +12,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::access::Known;
-use crate::config::Login;
+use crate::config::Config;
 use crate::message::body::Body;
 use crate::message::head::Head;
 use crate::observe::Record;
@@ -26,17 +26,22 @@ pub enum Endpoint {
     Login,
     /// `login.logout_path`
     Logout,
-    /// A name below `/.gateway` that there is not.
+    /// A name below `/.gateway` that there is not, or one that comes later.
     Unknown,
 }
 
-/// The endpoint of a canonical path, if it is one of the gateway's own.
-pub fn find(login: &Login, canonical: &str) -> Option<Endpoint> {
+/// The endpoint of a canonical path on `host`, if it is one of the gateway's own.
+pub fn find(config: &Config, host: &str, canonical: &str) -> Option<Endpoint> {
+    let login = &config.login;
     if canonical == login.path {
         return Some(Endpoint::Login);
     }
     if canonical == login.logout_path {
         return Some(Endpoint::Logout);
+    }
+    // An application must not speak for the issuer, not even before these are built.
+    if OF_THE_ISSUER.contains(&canonical) {
+        return (host == config.server.public_url.host).then_some(Endpoint::Unknown);
     }
     let below = canonical.strip_prefix(OWN_PREFIX)?;
     (below.is_empty() || below.starts_with('/')).then_some(Endpoint::Unknown)
@@ -111,19 +116,19 @@ impl Call<'_> {
 /// Everything below is the gateway's.
 const OWN_PREFIX: &str = "/.gateway";
 
+/// The gateway's on the host of `public_url` only.
+const OF_THE_ISSUER: [&str; 2] = ["/.well-known/jwks.json", "/.well-known/oauth-authorization-server"];
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
 
     #[test]
     fn own_paths_are_found_and_no_others() {
-        let login = Login {
-            path: "/login".to_owned(),
-            logout_path: "/logout".to_owned(),
-            title: String::new(),
-            failure_status: StatusCode::FORBIDDEN,
-            failure_detail: String::new(),
-        };
+        let text = "[upstreams]\na = \"http://b\"\n[[routes]]\npath = \"/**\"\nallow = \"anyone\"\nupstream = \"a\"\n";
+        let loaded = config::load_text(std::path::Path::new("gateway.toml"), text.to_owned(), &|_| None);
+        let config = loaded.config.unwrap();
         for (path, expected) in [
             ("/login", Some(Endpoint::Login)),
             ("/logout", Some(Endpoint::Logout)),
@@ -133,7 +138,7 @@ mod tests {
             ("/login/x", None),
             ("/", None),
         ] {
-            assert_eq!(find(&login, path), expected, "{path}");
+            assert_eq!(find(&config, "h", path), expected, "{path}");
         }
     }
 }

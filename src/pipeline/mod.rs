@@ -47,7 +47,7 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Request<Incoming>
         Ok(normal) => {
             record.client = normal.head.client.0;
             record.host = normal.head.host.name().to_owned();
-            match endpoint::find(&state.config.login, normal.head.path.canonical()) {
+            match endpoint::find(&state.config, normal.head.host.name(), normal.head.path.canonical()) {
                 Some(endpoint) => {
                     let call = Call { state, head: &normal.head, request, record: &mut record };
                     endpoint::serve(endpoint, call).await
