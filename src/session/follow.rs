@@ -60,11 +60,8 @@ impl Follower {
         let asked_at = self.clock.monotonic();
         let version = self.store.data_version().await?;
         if place.version != Some(version) {
-            let applied = self.apply_new(&mut place).await?;
+            self.apply_new(&mut place).await?;
             place.version = Some(version);
-            if applied {
-                self.generation.send_modify(|generation| *generation += 1);
-            }
         }
         let asked_at = u64::try_from(asked_at.as_millis()).unwrap_or(u64::MAX - 1);
         self.fresh_at.store(asked_at + 1, Ordering::SeqCst);
@@ -89,8 +86,8 @@ impl Follower {
         self.generation.send_modify(|generation| *generation += 1);
     }
 
-    async fn apply_new(&self, place: &mut Place) -> Result<bool, StoreError> {
-        let mut applied = false;
+    /// Streams are told of every batch: whoever waits here may leave, and the store may fail, before the next.
+    async fn apply_new(&self, place: &mut Place) -> Result<(), StoreError> {
         loop {
             let (events, latest) = self.store.events_after(place.seq, BATCH).await?;
             if latest < place.seq {
@@ -98,17 +95,19 @@ impl Follower {
                 *place = Place::default();
                 self.followed.accounts.forget_all();
                 self.followed.sessions.forget_all();
-                applied = true;
+                self.raise();
                 continue;
             }
             for event in &events {
                 self.apply(event);
                 place.seq = event.seq;
-                applied = true;
+            }
+            if !events.is_empty() {
+                self.raise();
             }
             if events.len() < BATCH {
                 place.seq = place.seq.max(latest);
-                return Ok(applied);
+                return Ok(());
             }
         }
     }
