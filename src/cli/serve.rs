@@ -21,9 +21,9 @@ pub(super) fn run(file: Option<&Path>) -> Result<(), String> {
         // Before the gateway is ready, so that no signal is lost.
         let signals = Signals::listen().map_err(|error| format!("signals can't be received: {error}"))?;
         let gateway = Gateway::start(config).await.map_err(|error| error.to_string())?;
-        until_ended(&gateway, signals).await;
+        let ended = until_ended(&gateway, signals).await;
         gateway.join().await;
-        Ok(())
+        ended
     })
 }
 
@@ -45,11 +45,12 @@ impl Signals {
     }
 }
 
-async fn until_ended(gateway: &Gateway, mut signals: Signals) {
+async fn until_ended(gateway: &Gateway, mut signals: Signals) -> Result<(), String> {
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
+            () = gateway.ended() => return Err("the gateway ended by itself; the log has more".to_owned()),
             _ = signals.reopen.recv() => gateway.reopen_log(),
             _ = signals.hang_up.recv() => warn!("a reload without a restart comes with 0.3; the configuration stays as it is"),
         }
@@ -58,7 +59,7 @@ async fn until_ended(gateway: &Gateway, mut signals: Signals) {
     gateway.drain();
     loop {
         tokio::select! {
-            () = gateway.ended() => return,
+            () = gateway.ended() => return Ok(()),
             _ = signals.terminate.recv() => gateway.stop(),
             _ = signals.interrupt.recv() => gateway.stop(),
             _ = signals.reopen.recv() => gateway.reopen_log(),
