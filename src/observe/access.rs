@@ -46,8 +46,9 @@ impl AccessLog {
     pub fn open(target: &Target, format: LogFormat) -> io::Result<Self> {
         let sink = match target {
             Target::Off => return Ok(Self::off()),
-            Target::Stdout => Sink::Stream(Box::new(io::stdout())),
-            Target::Stderr => Sink::Stream(Box::new(io::stderr())),
+            // By themselves they write line by line, which is a system call for each request.
+            Target::Stdout => Sink::Stream(Box::new(BufWriter::new(io::stdout()))),
+            Target::Stderr => Sink::Stream(Box::new(BufWriter::new(io::stderr()))),
             Target::File(path) => Sink::File(BufWriter::new(append(path)?), path.clone()),
         };
         let (lines, queue) = sync_channel(QUEUE);
