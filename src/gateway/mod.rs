@@ -93,6 +93,8 @@ impl Gateway {
                     }
                 }
             });
+            // Its tasks hold the store and the control socket: whoever waited for the end finds neither in use.
+            drop(runtime);
             let _nobody_waits = end.send(true);
         };
         thread::Builder::new().name("control".to_owned()).spawn(control).map_err(StartError::Thread)?;
@@ -169,7 +171,8 @@ impl Running {
             let follower = Arc::clone(&shared.people.follower);
             tokio::spawn(async move { control.serve(follower).await });
         }
-        tokio::spawn(keep_house(Arc::clone(&shared), config.store.max_staleness));
+        tokio::spawn(follow(Arc::clone(&shared), config.store.max_staleness));
+        tokio::spawn(keep_house(Arc::clone(&shared)));
         Ok(Self { shared, readiness, limits: config.server.limits.clone(), stop, workers, control })
     }
 
@@ -217,14 +220,13 @@ impl Running {
     }
 }
 
-/// Takes in events, writes what waits to be written, and forgets what is over.
-async fn keep_house(shared: Arc<Shared>, max_staleness: Duration) {
+/// Takes in events. Nothing else is done here, so that no writer who has to wait holds up a revocation.
+async fn follow(shared: Arc<Shared>, max_staleness: Duration) {
     let mut tick = interval(FOLLOW_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut is_down, mut is_stale, mut ticks) = (false, false, 0_u64);
+    let (mut is_down, mut is_stale) = (false, false);
     loop {
         tick.tick().await;
-        ticks += 1;
         match shared.people.follower.catch_up().await {
             Ok(()) if is_down => {
                 info!("the store answers again");
@@ -243,17 +245,31 @@ async fn keep_house(shared: Arc<Shared>, max_staleness: Duration) {
             shared.people.follower.raise();
         }
         shared.people.revocations.forget(shared.clock.now());
-        if ticks.is_multiple_of(FLUSH_EVERY) && !is_down {
-            if let Err(error) = shared.people.sessions.flush().await {
-                warn!(%error, "uses of sessions were not written");
-            }
-            if let Err(error) = shared.throttle.save().await {
-                warn!(%error, "counters of failed sign-ins were not saved");
-            }
+    }
+}
+
+/// Writes what waits to be written, and removes what is over.
+async fn keep_house(shared: Arc<Shared>) {
+    let mut tick = interval(FLUSH_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut ticks, mut is_down) = (0_u64, false);
+    loop {
+        tick.tick().await;
+        let written = match shared.people.sessions.flush().await {
+            Ok(()) => shared.throttle.save().await,
+            Err(error) => Err(error),
+        };
+        // Told once per outage; what could not be written waits for the next time.
+        if let Err(error) = &written
+            && !is_down
+        {
+            warn!(%error, "uses of sessions and failed sign-ins were not written");
         }
-        if ticks % CLEAN_EVERY == 1 && !is_down {
+        is_down = written.is_err();
+        if ticks.is_multiple_of(CLEAN_EVERY) && !is_down {
             clean(&shared).await;
         }
+        ticks += 1;
     }
 }
 
@@ -274,11 +290,11 @@ async fn clean(shared: &Shared) {
 /// How often events are taken in: well within the second that the contract promises.
 const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 
-/// Every second, in ticks of the former.
-const FLUSH_EVERY: u64 = 4;
+/// How often what waits is written.
+const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
-/// Every ten minutes, in the same ticks.
-const CLEAN_EVERY: u64 = 2400;
+/// How often the store is cleaned, in ticks of the former: every ten minutes.
+const CLEAN_EVERY: u64 = 600;
 
 /// Rows removed at once.
 const CLEAN_BATCH: usize = 500;
