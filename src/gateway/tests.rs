@@ -102,3 +102,31 @@ async fn keys_and_metadata_are_the_gateways_own_on_its_own_host() {
     }
     assert_eq!(bench.status("GET /.well-known/other", "sign-in.example", "").await, 502);
 }
+
+/// What a stranger, and someone with a bad credential, gets where a sign-in is needed.
+#[tokio::test]
+async fn a_page_load_is_sent_to_the_sign_in_page_and_a_program_is_not() {
+    let bench = Bench::new().await;
+    let (page, navigates) = ("Accept: text/html,*/*;q=0.8\r\n", "Sec-Fetch-Mode: navigate\r\n");
+    let stale = format!("Cookie: portcullis={}\r\n", "A".repeat(43));
+    let table = [
+        ("GET /a?b=c", String::new(), 401, "bearer realm="),
+        ("GET /a", "Accept: */*\r\n".to_owned(), 401, "application/problem+json"),
+        ("GET /a?b=c", page.to_owned(), 303, "location: /login?next=%2fa%3fb%3dc"),
+        ("HEAD /a", navigates.to_owned(), 303, "location: /login?next=%2fa"),
+        ("GET /a", format!("Sec-Fetch-Mode: cors\r\n{page}"), 401, "application/problem+json"),
+        ("POST /a", page.to_owned(), 401, "text/html"),
+        ("GET /a", format!("{page}{stale}"), 303, "max-age=0"),
+        ("GET /a", format!("{page}Authorization: Basic eDp5\r\n"), 401, "text/html"),
+        ("GET /a", format!("{page}Authorization: Bearer x\r\n"), 401, "error=\"invalid_token\""),
+        ("POST /a", stale.clone(), 401, "max-age=0"),
+        ("TRACE /a", String::new(), 405, "allow: "),
+        ("PUT /login", String::new(), 405, "allow: get, head, post"),
+        ("GET /.gateway/userinfo", page.to_owned(), 404, "cache-control: no-store"),
+    ];
+    for (request, fields, status, holds) in table {
+        let answer = bench.ask(request, "h", &fields).await;
+        let found = answer.split(' ').nth(1) == Some(&status.to_string()) && answer.contains(holds);
+        assert!(found, "{request} {fields:?}: {answer}");
+    }
+}
