@@ -236,7 +236,6 @@ async fn ends_soon(lease: &Lease) -> bool {
 }
 
 #[tokio::test]
-#[expect(clippy::too_many_lines, reason = "one table, which is read as a whole")]
 async fn every_credential_on_every_kind_of_route() {
     let bench = Bench::new("").await;
     let ((alice, _), (bob, _)) = (bench.bearer("alice").await, bench.bearer("bob").await);

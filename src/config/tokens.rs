@@ -251,20 +251,18 @@ mod tests {
 
     #[test]
     fn knows_the_secrets_that_everybody_knows() {
-        for secret in [
-            "secret",
-            "SECRET\n",
-            "your-256-bit-secret",
-            "changeme",
+        for secret in ["secret", "SECRET\n", "your-256-bit-secret", "changeme"] {
+            assert!(is_well_known(secret.as_bytes()), "{secret}");
+        }
+        for repeated in [
             "secretsecretsecretsecretsecretsecret",
             "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
             "abababababababababababababababababababab",
-            "12345678901234567890123456789012",
         ] {
-            assert!(is_well_known(secret.as_bytes()), "{secret}");
+            assert!(is_repetition(repeated.as_bytes()), "{repeated}");
         }
         for good in ["kT8!vN2#qR5@wX9$zB4%yC7^uD1&eF6*", "q0Vv1w6a2l0cQe5oS8Gm3Yh7Jt4Kz9Pd"] {
-            assert!(!is_well_known(good.as_bytes()), "{good}");
+            assert!(!is_well_known(good.as_bytes()) && !is_repetition(good.as_bytes()), "{good}");
         }
     }
 }
