@@ -27,7 +27,7 @@ pub(super) struct Normal {
 /// Why a request can't be judged.
 #[derive(Debug)]
 pub(super) enum Malformed {
-    /// TRACE and CONNECT are not for a gateway: 405.
+    /// TRACE and CONNECT are not for a gateway, and no method is spelled in another case: 405.
     Method,
     /// `OPTIONS *` asks the gateway itself.
     OptionsOfServer,
@@ -69,7 +69,7 @@ pub(super) fn normalize(
     if link.target_fault() {
         return Err(Malformed::Target("the target has a raw `#`"));
     }
-    if matches!(*request.method(), Method::TRACE | Method::CONNECT) {
+    if matches!(*request.method(), Method::TRACE | Method::CONNECT) || is_misspelt(request.method()) {
         return Err(Malformed::Method);
     }
     let origin = trust.read(info.peer.ip(), request.headers()).map_err(Malformed::Host)?;
@@ -96,4 +96,21 @@ pub(super) fn normalize(
         started,
     };
     Ok(Normal { head: Arc::new(head), origin })
+}
+
+/// Whether this is a method of RFC 9110 in another case: to us it is another one, to many applications the same, and so
+/// it would go past a route that names methods.
+fn is_misspelt(method: &Method) -> bool {
+    const STANDARD: [Method; 9] = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+        Method::TRACE,
+        Method::CONNECT,
+    ];
+    STANDARD.iter().any(|known| known != method && known.as_str().eq_ignore_ascii_case(method.as_str()))
 }
