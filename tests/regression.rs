@@ -126,3 +126,14 @@ fn a_method_in_another_case_goes_past_no_rule() {
     let answer = gateway.ask("PROPFIND /x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
+
+#[test]
+fn a_length_goes_on_without_leading_zeros() {
+    let (address, heads) = upstream(OK);
+    let gateway = Gateway::start(address, "[[routes]]\npath = \"/**\"\nallow = \"anyone\"\nupstream = \"app\"\n");
+    let answer =
+        gateway.ask("POST /x HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 010\r\n\r\n0123456789");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let head = heads.recv().unwrap().to_ascii_lowercase();
+    assert!(head.contains("content-length: 10\r\n"), "{head}");
+}

@@ -54,7 +54,7 @@ pub fn request(headers: &mut HeaderMap, facts: &RewriteFacts<'_>, length: Option
     for name in [EXPECT, TRAILER, TRANSFER_ENCODING] {
         headers.remove(name);
     }
-    let written = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let written = headers.get(CONTENT_LENGTH).and_then(plain_number);
     if written != length || headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
         headers.remove(CONTENT_LENGTH);
     }
@@ -78,6 +78,12 @@ pub fn request(headers: &mut HeaderMap, facts: &RewriteFacts<'_>, length: Option
     for (name, value) in facts.set {
         headers.insert(name, value.clone());
     }
+}
+
+/// A length as we would write it ourselves: one with leading zeros is octal to some applications.
+fn plain_number(value: &HeaderValue) -> Option<u64> {
+    let text = value.to_str().ok().filter(|text| *text == "0" || !text.starts_with('0'))?;
+    text.parse().ok()
 }
 
 /// Rewrites an answer's head.
