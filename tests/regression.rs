@@ -67,6 +67,17 @@ impl Gateway {
         self.send(request).read_to_string(&mut answer).unwrap();
         answer
     }
+
+    fn token(&self) -> String {
+        let body = r#"{"username":"alice","password":"correct horse"}"#;
+        let length = body.len();
+        let answer = self.ask(&format!(
+            "POST /login HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        ));
+        let (_, rest) = answer.split_once(r#""access_token":""#).unwrap_or_else(|| panic!("{answer}"));
+        rest.split('"').next().unwrap().to_owned()
+    }
 }
 
 /// An application that answers each connection with `answer` and keeps it open; the heads that it saw.
@@ -136,4 +147,22 @@ fn a_length_goes_on_without_leading_zeros() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let head = heads.recv().unwrap().to_ascii_lowercase();
     assert!(head.contains("content-length: 10\r\n"), "{head}");
+}
+
+#[test]
+fn a_stream_on_a_token_ends_with_its_session() {
+    let switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let (address, _heads) = upstream(switching);
+    let gateway = Gateway::start(
+        address,
+        "[sessions]\nlifetime = \"3s\"\nidle = \"3s\"\n\
+         [[routes]]\npath = \"/**\"\nallow = \"signed-in\"\nupstream = \"app\"\n",
+    );
+    let token = gateway.token();
+    let mut tunnel = gateway.send(&format!(
+        "GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nAuthorization: Bearer {token}\r\n\r\n"
+    ));
+    let mut answer = String::new();
+    tunnel.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
 }
