@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::{fmt, io};
 
+use rustix::process::{Resource, Rlimit};
 use tokio::runtime::{Builder, Runtime};
 
 use super::admin::Admin;
@@ -98,6 +99,7 @@ pub(super) fn runtime() -> Result<Runtime, StartError> {
 
 pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Result<Prepared, StartError> {
     token::install_crypto();
+    open_files(&config);
     let listeners = listeners(&config)?;
     let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let admin = config.admin.listen.as_ref().map(Admin::bind).transpose().map_err(StartError::Admin)?;
@@ -119,6 +121,21 @@ pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Res
     let backends = super::worker::backends(&config)?;
     let state = State::new(Arc::new(config), keys, Arc::clone(&shared)).map_err(StartError::Cookie)?;
     Ok(Prepared { state: Arc::new(state), shared, backends, listeners, addresses, admin, control })
+}
+
+/// Raises the limit of open files as far as it goes, and says when it is too low for `server.limits.connections`.
+fn open_files(config: &Config) {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let files = match rustix::process::setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    // One for the client and one for the upstream.
+    let needed = u64::try_from(config.server.limits.connections).unwrap_or(u64::MAX).saturating_mul(2);
+    if let Some(files) = files.filter(|files| *files < needed) {
+        tracing::warn!(files, needed, "fewer open files than `server.limits.connections` needs: raise LimitNOFILE");
+    }
 }
 
 fn listeners(config: &Config) -> Result<Vec<TcpListener>, StartError> {

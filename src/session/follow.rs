@@ -60,6 +60,10 @@ impl Follower {
         let asked_at = self.clock.monotonic();
         let version = self.store.data_version().await?;
         if place.version != Some(version) {
+            if place.version.is_some_and(|before| !before.is_of_one_opening(version)) {
+                tracing::info!("the store was opened anew: everything is read anew");
+                self.begin_anew(&mut place);
+            }
             self.apply_new(&mut place).await?;
             place.version = Some(version);
         }
@@ -86,16 +90,21 @@ impl Follower {
         self.generation.send_modify(|generation| *generation += 1);
     }
 
+    /// Forgets what another file may say otherwise. What is revoked stays revoked.
+    fn begin_anew(&self, place: &mut Place) {
+        *place = Place::default();
+        self.followed.accounts.forget_all();
+        self.followed.sessions.forget_all();
+        self.raise();
+    }
+
     /// Streams are told of every batch: whoever waits here may leave, and the store may fail, before the next.
     async fn apply_new(&self, place: &mut Place) -> Result<(), StoreError> {
         loop {
             let (events, latest) = self.store.events_after(place.seq, BATCH).await?;
             if latest < place.seq {
                 tracing::warn!("the store has gone back in time, as after a restored backup: everything is read anew");
-                *place = Place::default();
-                self.followed.accounts.forget_all();
-                self.followed.sessions.forget_all();
-                self.raise();
+                self.begin_anew(place);
                 continue;
             }
             for event in &events {

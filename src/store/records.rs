@@ -158,3 +158,10 @@ pub struct ThrottleRecord {
 /// Tells whether anything was written since; see [`data_version`](super::Store::data_version).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DataVersion(pub(super) u64);
+
+impl DataVersion {
+    /// Whether the same opening of the file gave both answers. If not, another file may stand in its place.
+    pub const fn is_of_one_opening(self, other: Self) -> bool {
+        self.0 >> 32 == other.0 >> 32
+    }
+}

@@ -123,3 +123,19 @@ fn a_store_that_cannot_be_opened_ends_the_start() {
         Setup::new(app.address()).without_users().key("store.url", "\"sqlite:missing/dir/portcullis.db\"").prepare();
     assert_eq!(crate::common::command(dir.path(), &["serve"], "").code, Some(1));
 }
+
+#[test]
+fn another_file_in_the_place_of_the_store_is_read_anew() {
+    let app = Recorder::start();
+    let gateway = Setup::new(app.address()).start();
+    let cookie = gateway.cookie("alice");
+    gateway.send(&get("/x").cookie(&cookie)).assert_status(200, "before");
+    // The same accounts by as many events, and nobody is signed in.
+    let other = Setup::new(app.address()).prepare();
+    for beside in ["-wal", "-shm"] {
+        std::fs::remove_file(gateway.dir().join(format!("portcullis.db{beside}"))).unwrap();
+    }
+    std::fs::rename(other.path().join("portcullis.db"), gateway.dir().join("portcullis.db")).unwrap();
+    until("the session to be gone", || (gateway.send(&get("/x").cookie(&cookie)).status == 401).then_some(()));
+    assert_eq!(gateway.sign_in("alice", &password_of("alice")).status, 200, "and the accounts are there");
+}
