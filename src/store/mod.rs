@@ -14,15 +14,15 @@ use std::time::Duration;
 
 pub use error::{StoreError, StoreErrorKind};
 pub use records::{
-    DataVersion, Digest, Event, EventKind, KeyRecord, NewUser, Seq, SessionRecord, ThrottleRecord, ThrottleScope,
-    UserRecord,
+    DataVersion, Digest, Event, EventKind, KeyRecord, NewUser, Rotated, Rotation, Seq, SessionRecord, ThrottleRecord,
+    ThrottleScope, UserRecord,
 };
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, StoreKind};
 use crate::identity::UserName;
 use crate::secret::{Random, Secret};
-use sqlite::{Database, events, keys, sessions, throttle, users};
+use sqlite::{Database, events, keys, rotation, sessions, throttle, users};
 
 /// How long a question to the store may wait for its answer.
 pub const DEADLINE: Duration = Duration::from_secs(5);
@@ -230,6 +230,16 @@ impl Store {
     /// When the store gives no answer.
     pub async fn session_by_key(&self, key_hash: Digest) -> Result<Option<SessionRecord>, StoreError> {
         self.database.read(move |db| sessions::find_by_key(db, &key_hash)).await
+    }
+
+    /// Judges a refresh token and, if it is good, puts its successor in its place; one that is used again too late ends
+    /// its session. All of it or nothing: a family never forks.
+    ///
+    /// # Errors
+    /// When the store gives no answer: then the token presented is still to be presented again.
+    pub async fn rotate_refresh(&self, rotation: Rotation) -> Result<Rotated, StoreError> {
+        let memory = self.memory;
+        self.database.write(move |db, now| rotation::rotate(db, now, memory, &rotation)).await
     }
 
     /// Notes when sessions were last used. A time earlier than the one known changes nothing.

@@ -1,5 +1,7 @@
 //! What the store keeps: plain records, without a trace of SQL.
 
+use std::time::Duration;
+
 use crate::clock::Timestamp;
 use crate::config::Algorithm;
 use crate::identity::UserName;
@@ -81,6 +83,45 @@ pub struct SessionRecord {
     pub agent: String,
     /// When it ends whatever happens.
     pub expires_at: Timestamp,
+}
+
+impl SessionRecord {
+    /// Whether it has passed its end, or was unused for `idle`; someone who asked to be remembered has no idle time.
+    pub fn is_over(&self, now: Timestamp, idle: Duration) -> bool {
+        now >= self.expires_at || (!self.remember && now.since(self.last_seen) >= idle)
+    }
+}
+
+/// A refresh token that was presented, read and found to be made by this server.
+#[derive(Clone, Debug)]
+pub struct Rotation {
+    /// The session that it names.
+    pub session: String,
+    /// Which of the session's refresh tokens it is, counted from 0.
+    pub generation: u32,
+    /// SHA-256 of it.
+    pub hash: Digest,
+    /// SHA-256 of the one that follows it.
+    pub successor: Digest,
+    /// For how long after its first use it may be used again.
+    pub grace: Duration,
+    /// How long a session may lie unused.
+    pub idle: Duration,
+}
+
+/// What a refresh token came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rotated {
+    /// It was the current one; now its successor is. The session as it was before.
+    Renewed(SessionRecord),
+    /// It was used a moment ago: its successor is the current one and stays it.
+    Repeated(SessionRecord),
+    /// It was used before, and not just now: the session is over from now on. The session as it was before.
+    Reused(SessionRecord),
+    /// The session has passed its end, or was unused for too long.
+    Over,
+    /// There is no such session, or it has no refresh tokens.
+    Unknown,
 }
 
 /// A signing key.

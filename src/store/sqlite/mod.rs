@@ -6,6 +6,7 @@
 pub(super) mod events;
 pub(super) mod keys;
 mod link;
+pub(super) mod rotation;
 mod schema;
 pub(super) mod sessions;
 pub(super) mod throttle;

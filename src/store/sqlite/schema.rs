@@ -30,7 +30,8 @@ pub(super) fn check(connection: &Connection) -> rusqlite::Result<usize> {
     Ok(seen)
 }
 
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
 CREATE TABLE users (
     name TEXT PRIMARY KEY NOT NULL,
     hash TEXT,
@@ -108,4 +109,8 @@ CREATE TABLE familiar (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX familiar_by_time ON familiar (at);
 CREATE INDEX throttle_by_time ON throttle (saved_at);
-"];
+",
+    "
+ALTER TABLE sessions ADD COLUMN refreshed_at INTEGER;
+",
+];

@@ -1,6 +1,7 @@
 //! What the store promises.
 
 mod faults;
+mod rotation;
 
 use std::path::{Path, PathBuf};
 
