@@ -113,6 +113,9 @@ impl Access {
                 if seen.is_none() {
                     self.seen.keep(digest, Arc::clone(&entry));
                 }
+                if let Some(session) = &claims.sid {
+                    self.people.sessions.seen_by_token(session, entry.noted(), now);
+                }
                 let make = || known_by_token(&account, Arc::clone(claims));
                 Ok(Standing::Known(Known::clone(&entry.known(&account.profile, make))))
             }

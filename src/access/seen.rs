@@ -5,6 +5,7 @@
 //! expiry and key by `KeySet::recheck`, revocation and account by the caller.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwapOption;
 use quick_cache::sync::Cache;
@@ -24,6 +25,7 @@ pub(super) struct Seen(Cache<Digest, Arc<Entry>>);
 pub(super) struct Entry {
     verified: Verified,
     known: ArcSwapOption<Known>,
+    noted: AtomicU64,
 }
 
 impl Seen {
@@ -49,11 +51,16 @@ impl Seen {
 
 impl Entry {
     pub(super) fn new(verified: Verified) -> Arc<Self> {
-        Arc::new(Self { verified, known: ArcSwapOption::empty() })
+        Arc::new(Self { verified, known: ArcSwapOption::empty(), noted: AtomicU64::new(0) })
     }
 
     pub(super) const fn verified(&self) -> &Verified {
         &self.verified
+    }
+
+    /// When its session's use was last noted, in milliseconds.
+    pub(super) const fn noted(&self) -> &AtomicU64 {
+        &self.noted
     }
 
     /// Whom the token came to, made anew by `make` when the account has changed since.

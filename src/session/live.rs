@@ -105,10 +105,10 @@ pub struct Opened {
 /// The sessions that were used lately. Their uses are written at most once a minute, together.
 #[derive(Debug)]
 pub struct Sessions {
-    store: Store,
+    pub(super) store: Store,
     random: Random,
-    refresh: RefreshKey,
-    terms: config::Sessions,
+    pub(super) refresh: RefreshKey,
+    pub(super) terms: config::Sessions,
     cache: Cache<Digest, Arc<Live>>,
     unwritten: Mutex<Vec<(String, Timestamp)>>,
 }
@@ -207,6 +207,19 @@ impl Sessions {
             let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
             if unwritten.len() < MOST {
                 unwritten.push((live.id.to_string(), now));
+            }
+        }
+    }
+
+    /// Notes that a session is in use through an access token. `noted` is when it was last noted for that token, in
+    /// milliseconds; until a note is due this costs two loads.
+    pub fn seen_by_token(&self, id: &str, noted: &AtomicU64, now: Timestamp) {
+        let before = noted.load(Ordering::Relaxed);
+        let is_due = now.since(Timestamp::from_millis(before)) >= WRITE_EVERY.min(self.terms.idle / 2);
+        if is_due && noted.compare_exchange(before, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+            if unwritten.len() < MOST {
+                unwritten.push((id.to_owned(), now));
             }
         }
     }

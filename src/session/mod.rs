@@ -14,5 +14,6 @@ mod sign_in;
 pub use accounts::{Account, Accounts};
 pub use follow::{Followed, Follower};
 pub use live::{Carrier, Live, NewSession, Opened, Sessions, cookie_key, sha256};
+pub use refresh::Refreshed;
 pub use returning::Returning;
 pub use sign_in::{Asked, Failure, SignIn};
