@@ -153,7 +153,7 @@ fn read_form(body: &[u8]) -> Result<Typed, Malformed> {
 }
 
 /// Whether every `%` begins an escape, and all of it is UTF-8.
-fn has_whole_escapes(body: &[u8]) -> bool {
+pub(super) fn has_whole_escapes(body: &[u8]) -> bool {
     let mut rest = body;
     while let Some(at) = memchr::memchr(b'%', rest) {
         match rest.get(at + 1..at + 3) {

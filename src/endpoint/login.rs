@@ -104,7 +104,7 @@ pub(super) async fn submit(mut call: Call<'_>) -> Answered {
 
 impl Call<'_> {
     /// Begins the session, taking in all events so far so that it works at once.
-    async fn opened(&self, user: &UserRecord, carrier: Carrier) -> Result<Option<Opened>, StoreError> {
+    pub(super) async fn opened(&self, user: &UserRecord, carrier: Carrier) -> Result<Option<Opened>, StoreError> {
         let new = NewSession {
             user: &user.name,
             password_version: user.password_version,
@@ -148,9 +148,8 @@ impl Call<'_> {
 
     /// The answer of the service that this gateway grew out of, and no cookie.
     fn with_tokens(self, user: &UserRecord, opened: &Opened) -> Answered {
-        let keys = &self.state.keys;
         let methods = ["password".to_owned()];
-        let token = keys.sign(&NewClaims {
+        let access = self.access_token(&NewClaims {
             subject: user.name.as_str(),
             now: self.head.now,
             session: Some(&opened.id),
@@ -160,25 +159,18 @@ impl Call<'_> {
             scope: "",
             not_after: Some(opened.expires_at),
         });
-        let token = match token {
-            Ok(token) => token,
-            Err(error) => {
-                tracing::error!(%error, "an access token can't be signed");
-                return self.refuse(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    &Problem { detail: "Internal error", ..Problem::default() },
-                );
-            }
+        let Ok(access) = access else {
+            let problem = Problem { detail: "Internal error", ..Problem::default() };
+            return self.refuse(StatusCode::INTERNAL_SERVER_ERROR, &problem);
         };
-        let left = opened.expires_at.since(self.head.now).min(keys.lifetime());
         let response = self.asker().document(
             StatusCode::OK,
             &json!({
                 "message": "Login successful",
                 "username": user.name.as_str(),
-                "access_token": token,
+                "access_token": access.token,
                 "token_type": "Bearer",
-                "expires_in": left.as_secs(),
+                "expires_in": access.expires_in,
                 "refresh_token": opened.key.expose(),
             }),
         );

@@ -68,7 +68,8 @@ impl Call<'_> {
         self.state.shared.people.follower.catch_up().await
     }
 
-    async fn end_proof(&self, proof: &Proof) -> Result<(), StoreError> {
+    /// Ends what a credential is believed for: its session, or the token itself.
+    pub(super) async fn end_proof(&self, proof: &Proof) -> Result<(), StoreError> {
         let store = &self.state.shared.store;
         match (&proof.session, &proof.claims) {
             (Some(session), _) => store.end_session(session).await.map(drop),

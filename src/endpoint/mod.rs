@@ -2,11 +2,16 @@
 
 pub mod answer;
 mod form;
+mod introspect;
 mod login;
 mod logout;
 pub mod next;
+mod oauth;
 pub mod page;
 mod read;
+mod revoke;
+mod token;
+mod userinfo;
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -26,6 +31,14 @@ pub enum Endpoint {
     Login,
     /// `login.logout_path`
     Logout,
+    /// `/.gateway/token`
+    Token,
+    /// `/.gateway/revoke`
+    Revoke,
+    /// `/.gateway/introspect`
+    Introspect,
+    /// `/.gateway/userinfo`
+    UserInfo,
     /// A name below `/.gateway` that there is not, or one that comes later.
     Unknown,
 }
@@ -44,7 +57,13 @@ pub fn find(config: &Config, host: &str, canonical: &str) -> Option<Endpoint> {
         return (host == config.server.public_url.host).then_some(Endpoint::Unknown);
     }
     let below = canonical.strip_prefix(OWN_PREFIX)?;
-    (below.is_empty() || below.starts_with('/')).then_some(Endpoint::Unknown)
+    match below {
+        "/token" => Some(Endpoint::Token),
+        "/revoke" => Some(Endpoint::Revoke),
+        "/introspect" => Some(Endpoint::Introspect),
+        "/userinfo" => Some(Endpoint::UserInfo),
+        _ => (below.is_empty() || below.starts_with('/')).then_some(Endpoint::Unknown),
+    }
 }
 
 /// A request to an endpoint.
@@ -75,11 +94,13 @@ pub async fn serve(endpoint: Endpoint, call: Call<'_>) -> Answered {
         (Endpoint::Login, &Method::POST) => login::submit(call).await,
         (Endpoint::Logout, &(Method::GET | Method::HEAD)) => logout::show(call).await,
         (Endpoint::Logout, &Method::POST) => logout::submit(call).await,
-        (Endpoint::Login | Endpoint::Logout, _) => {
-            let problem =
-                Problem { detail: "Method not allowed", allow: Some("GET, HEAD, POST"), ..Problem::default() };
-            call.refuse(StatusCode::METHOD_NOT_ALLOWED, &problem)
-        }
+        (Endpoint::Token, &Method::POST) => token::submit(call).await,
+        (Endpoint::Revoke, &Method::POST) => revoke::submit(call).await,
+        (Endpoint::Introspect, &Method::POST) => introspect::submit(call).await,
+        (Endpoint::UserInfo, &(Method::GET | Method::HEAD)) => userinfo::show(call).await,
+        (Endpoint::Login | Endpoint::Logout, _) => call.wrong_method("GET, HEAD, POST"),
+        (Endpoint::Token | Endpoint::Revoke | Endpoint::Introspect, _) => call.wrong_method("POST"),
+        (Endpoint::UserInfo, _) => call.wrong_method("GET, HEAD"),
         (Endpoint::Unknown, _) => {
             call.refuse(StatusCode::NOT_FOUND, &Problem { detail: "Not found", ..Problem::default() })
         }
@@ -108,6 +129,11 @@ impl Call<'_> {
         self.unread(response)
     }
 
+    fn wrong_method(self, allow: &'static str) -> Answered {
+        let problem = Problem { detail: "Method not allowed", allow: Some(allow), ..Problem::default() };
+        self.refuse(StatusCode::METHOD_NOT_ALLOWED, &problem)
+    }
+
     fn unread(self, response: Response<Body>) -> Answered {
         Answered { response, unread: Some(self.request) }
     }
@@ -134,6 +160,13 @@ mod tests {
             ("/logout", Some(Endpoint::Logout)),
             ("/.gateway", Some(Endpoint::Unknown)),
             ("/.gateway/x/y", Some(Endpoint::Unknown)),
+            ("/.gateway/token", Some(Endpoint::Token)),
+            ("/.gateway/token/", Some(Endpoint::Unknown)),
+            ("/.gateway/Token", Some(Endpoint::Unknown)),
+            ("/.gateway/revoke", Some(Endpoint::Revoke)),
+            ("/.gateway/introspect", Some(Endpoint::Introspect)),
+            ("/.gateway/userinfo", Some(Endpoint::UserInfo)),
+            ("/x/.gateway/token", None),
             ("/.gatewayx", None),
             ("/login/x", None),
             ("/", None),

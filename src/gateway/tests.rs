@@ -122,7 +122,8 @@ async fn a_page_load_is_sent_to_the_sign_in_page_and_a_program_is_not() {
         ("POST /a", stale.clone(), 401, "max-age=0"),
         ("TRACE /a", String::new(), 405, "allow: "),
         ("PUT /login", String::new(), 405, "allow: get, head, post"),
-        ("GET /.gateway/userinfo", page.to_owned(), 404, "cache-control: no-store"),
+        ("GET /.gateway/userinfo", page.to_owned(), 401, "bearer realm="),
+        ("GET /.gateway/other", page.to_owned(), 404, "cache-control: no-store"),
     ];
     for (request, fields, status, holds) in table {
         let answer = bench.ask(request, "h", &fields).await;

@@ -19,6 +19,8 @@ pub enum Event<'a> {
     SignInThrottled { client: IpAddr, method: &'static str, seconds: u64 },
     /// Another site tried to make a browser do something.
     CrossSite { client: IpAddr, path: &'a str, user: Option<&'a str> },
+    /// A refresh token was used a second time, so it is in two hands: its session was ended.
+    RefreshReused { user: &'a UserName, client: IpAddr, session: &'a str },
     /// A session or a token was ended by its owner.
     SignedOut { user: &'a str, client: IpAddr },
     /// A rule said no to someone who is signed in, or to everyone.
@@ -43,6 +45,9 @@ impl Event<'_> {
             }
             Self::CrossSite { client, path, user } => {
                 warn!(target: TARGET, event = "cross-site", %client, path, user, "request of another site refused");
+            }
+            Self::RefreshReused { user, client, session } => {
+                warn!(target: TARGET, event = "refresh-reused", %user, %client, session, "refresh token used again, session ended");
             }
             Self::SignedOut { user, client } => {
                 info!(target: TARGET, event = "signed-out", user, %client, "signed out")
