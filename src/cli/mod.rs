@@ -7,7 +7,9 @@ mod demo;
 pub mod demo_app;
 pub mod prompt;
 mod serve;
+pub mod session;
 pub mod table;
+pub mod token;
 pub mod user;
 
 use std::io::{self, IsTerminal as _, Write};
@@ -18,7 +20,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config};
 use crate::gateway::control;
-use prompt::Console;
+use prompt::{Console, Failure};
 
 /// A login in front of any web application: signs people in, checks their tokens, and forwards what the rules allow.
 #[derive(Debug, Parser)]
@@ -42,6 +44,12 @@ enum Command {
     /// People who may sign in
     #[command(subcommand)]
     User(user::UserCommand),
+    /// Who is signed in
+    #[command(subcommand)]
+    Session(session::SessionCommand),
+    /// Access tokens: looked at, or made for a test
+    #[command(subcommand)]
+    Token(token::TokenCommand),
 }
 
 /// Runs the command that the process was started with.
@@ -51,7 +59,19 @@ pub fn main() -> ExitCode {
         Command::Serve => serve::run(cli.config.as_deref()),
         Command::Demo(args) => demo::run(&args),
         Command::Check(args) => return run_check(cli.config.as_deref(), args),
-        Command::User(command) => run_user(cli.config.as_deref(), command),
+        Command::User(command) => {
+            run_with(cli.config.as_deref(), |config, console| user::run(command, config, console, &mut tell_gateway))
+        }
+        Command::Session(command) => {
+            run_with(cli.config.as_deref(), |config, console| session::run(command, config, console, &mut tell_gateway))
+        }
+        Command::Token(command) => {
+            match run_with(cli.config.as_deref(), |config, console| token::run(command, config, console)) {
+                Ok(token::Answer::No) => return ExitCode::FAILURE,
+                Ok(token::Answer::Yes) => Ok(()),
+                Err(message) => Err(message),
+            }
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -71,7 +91,10 @@ fn run_check(file: Option<&Path>, args: check::Args) -> ExitCode {
     ExitCode::from(outcome.exit)
 }
 
-fn run_user(file: Option<&Path>, command: user::UserCommand) -> Result<(), String> {
+fn run_with<T>(
+    file: Option<&Path>,
+    run: impl FnOnce(&Config, &mut Console<'_>) -> Result<T, Failure>,
+) -> Result<T, String> {
     let config = load(file)?;
     let mut console = Console {
         out: &mut io::stdout().lock(),
@@ -79,7 +102,7 @@ fn run_user(file: Option<&Path>, command: user::UserCommand) -> Result<(), Strin
         is_terminal: io::stdin().is_terminal(),
         ask_hidden: &mut |prompt| rpassword::prompt_password(prompt),
     };
-    user::run(command, &config, &mut console, &mut tell_gateway).map_err(|failure| failure.to_string())
+    run(&config, &mut console).map_err(|failure| failure.to_string())
 }
 
 /// Has a running gateway take in what has just changed; it would by itself, within a second.

@@ -366,7 +366,7 @@ async fn import(args: Import, store: &Store, console: &mut Console<'_>) -> Resul
     Ok(if added > 0 { Outcome::Changed } else { Outcome::Same })
 }
 
-async fn find(text: &str, store: &Store) -> Result<UserRecord, Failure> {
+pub(super) async fn find(text: &str, store: &Store) -> Result<UserRecord, Failure> {
     let name = parse_name(text)?;
     if let Some(user) = store.user(&name).await? {
         return Ok(user);
@@ -387,7 +387,7 @@ fn gone(name: &UserName) -> Failure {
     Failure::new(format!("\"{name}\" was deleted meanwhile"), "")
 }
 
-fn parse_name(text: &str) -> Result<UserName, Failure> {
+pub(super) fn parse_name(text: &str) -> Result<UserName, Failure> {
     UserName::parse(text).ok_or_else(|| {
         Failure::new(
             format!("{text:?} can't be the name of a user"),
@@ -397,7 +397,7 @@ fn parse_name(text: &str) -> Result<UserName, Failure> {
 }
 
 /// `""` is no group.
-fn parse_groups(mut groups: Vec<String>) -> Result<Vec<String>, Failure> {
+pub(super) fn parse_groups(mut groups: Vec<String>) -> Result<Vec<String>, Failure> {
     if groups.iter().all(String::is_empty) {
         groups.clear();
     }
@@ -432,7 +432,7 @@ const fn state(user: &UserRecord) -> &'static str {
     }
 }
 
-fn minute(at: Option<Timestamp>) -> String {
+pub(super) fn minute(at: Option<Timestamp>) -> String {
     at.map_or_else(
         || "never".to_owned(),
         |at| Timestamp::from_secs(at.as_secs() / 60 * 60).rfc3339().replace(":00.000Z", "Z"),
@@ -452,7 +452,7 @@ fn as_json(user: &UserRecord) -> Value {
     })
 }
 
-fn print_json(document: &Value, console: &mut Console<'_>) -> Result<(), Failure> {
+pub(super) fn print_json(document: &Value, console: &mut Console<'_>) -> Result<(), Failure> {
     writeln!(console.out, "{document:#}")?;
     Ok(())
 }

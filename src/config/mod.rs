@@ -35,6 +35,7 @@ use crate::policy::Policy;
 use crate::secret::Secret;
 
 pub use load::{Loaded, find_config_file, load, load_text};
+pub use values::parse_duration;
 
 /// A whole configuration, ready to build a gateway from.
 #[derive(Clone, Debug)]

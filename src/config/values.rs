@@ -25,6 +25,14 @@ impl Fault {
     }
 }
 
+/// A duration as the configuration writes it, for the command line.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    duration(text).map_err(|fault| format!("{}; {}", fault.message, fault.help))
+}
+
 /// `"15m"`, `"1h30m"`, `"250ms"`: whole numbers with ms, s, m, h or d, the larger unit first.
 pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
     let fault = || {
