@@ -130,6 +130,13 @@ impl Gateway {
         self.ended().succeeded();
         Self::serve(self.dir.take().expect("the directory is there"))
     }
+
+    /// Kills it, so that it can do nothing more, and starts another in the same directory.
+    pub(crate) fn kill_and_restart(mut self) -> Self {
+        self.signal(Signal::KILL);
+        drop(self.child.wait());
+        Self::serve(self.dir.take().expect("the directory is there"))
+    }
 }
 
 impl Drop for Gateway {
