@@ -136,7 +136,8 @@ fn account(user: Option<&str>, place: &str) -> (Html, Html) {
         Some(user) => (
             Html::fill("Signed in as <b><bdi>{{user}}</bdi></b>", &[("user", Text(user))]),
             Html::fixed(
-                "<form method=\"post\" action=\"/logout\"><button class=\"quiet\" type=\"submit\">Sign out</button></form>\n",
+                "<div class=\"leave\"><a href=\"/.gateway/account\">Your account</a>\n\
+                 <form method=\"post\" action=\"/logout\"><button class=\"quiet\" type=\"submit\">Sign out</button></form></div>\n",
             ),
         ),
         None => (
@@ -216,7 +217,7 @@ mod tests {
         let page = page(&Method::GET, "/", &headers);
         assert!(page.contains("<h1>Hello, <bdi>jürgen</bdi></h1>"), "{page}");
         assert!(page.contains("<code>j%C3%BCrgen</code>"));
-        assert!(page.contains("action=\"/logout\""));
+        assert!(page.contains("action=\"/logout\"") && page.contains("href=\"/.gateway/account\""));
         assert_eq!(page.matches("aria-current=\"page\"").count(), 1);
         assert_eq!(page.matches("<tr class=\"identity\">").count(), 1);
         assert_eq!(page.matches("<tr><th scope=\"row\">").count(), 1);
@@ -227,7 +228,7 @@ mod tests {
         let page = page(&Method::GET, "/public?x=1", &HeaderMap::new());
         assert!(page.contains("<h1>Hello, <bdi>stranger</bdi></h1>"));
         assert!(page.contains("href=\"/login?next=%2Fpublic\""));
-        assert!(!page.contains("action=\"/logout\""));
+        assert!(!page.contains("action=\"/logout\"") && !page.contains("/.gateway/account"));
     }
 
     #[test]

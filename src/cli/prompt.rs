@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 
-use crate::identity::password::{self, MIN_NEW_CHARS};
+use crate::identity::password::{self, MIN_NEW_CHARS, Weakness};
 use crate::secret::Secret;
 
 /// Where a command reads from and writes to.
@@ -125,14 +125,13 @@ impl Console<'_> {
 
 /// Why a password is easily guessed.
 fn weakness(user: &str, password: &str) -> Option<Failure> {
-    if password.chars().count() < MIN_NEW_CHARS {
-        return Some(Failure::new(
+    password::weakness(user, password).map(|weakness| match weakness {
+        Weakness::Short => Failure::new(
             format!("the password is short: it has fewer than {MIN_NEW_CHARS} characters"),
             "a few words in a row are easy to remember and hard to guess",
-        ));
-    }
-    (password.to_lowercase() == user)
-        .then(|| Failure::new("the password is the user's name", "take one that nobody can guess"))
+        ),
+        Weakness::UserName => Failure::new("the password is the user's name", "take one that nobody can guess"),
+    })
 }
 
 /// Enough to tell that a password is too long.

@@ -127,29 +127,34 @@ impl<'de> Deserialize<'de> for JsonFields {
 }
 
 fn read_form(body: &[u8]) -> Result<Typed, Malformed> {
-    // The parser is lenient about escapes and bytes that are not UTF-8; a password must arrive as it was typed.
-    if !has_whole_escapes(body) {
-        return Err(Malformed::Syntax);
-    }
-    let (mut username, mut password, mut remember, mut next) = (None, None, None, None);
-    for (name, value) in parse(body) {
-        let (slot, field) = match &*name {
-            "username" => (&mut username, "username"),
-            "password" => (&mut password, "password"),
-            "remember" => (&mut remember, "remember"),
-            "next" => (&mut next, "next"),
-            _ => continue,
-        };
-        if slot.replace(value.into_owned()).is_some() {
-            return Err(Malformed::Field(field));
-        }
-    }
+    let [username, password, remember, next] = fields(body, ["username", "password", "remember", "next"])?;
     Ok(Typed {
         username: username.ok_or(Malformed::Field("username"))?,
         password: Secret::new(password.ok_or(Malformed::Field("password"))?),
         remember: remember.is_some_and(|value| !matches!(value.as_str(), "" | "0" | "false" | "off" | "no")),
         next,
     })
+}
+
+/// The fields of a form that have these names; others are not looked at.
+///
+/// # Errors
+/// When the form is not well-formed, or one of the fields stands twice.
+pub(super) fn fields<const N: usize>(body: &[u8], names: [&'static str; N]) -> Result<[Option<String>; N], Malformed> {
+    // The parser is lenient about escapes and bytes that are not UTF-8; a password must arrive as it was typed.
+    if !has_whole_escapes(body) {
+        return Err(Malformed::Syntax);
+    }
+    let mut found = [const { None }; N];
+    for (name, value) in parse(body) {
+        let known = names.into_iter().zip(&mut found).find(|(known, _)| *known == name);
+        if let Some((name, slot)) = known
+            && slot.replace(value.into_owned()).is_some()
+        {
+            return Err(Malformed::Field(name));
+        }
+    }
+    Ok(found)
 }
 
 /// Whether every `%` begins an escape, and all of it is UTF-8.

@@ -1,5 +1,6 @@
 //! `login.path`: the sign-in page, and the sign-in itself as a form or as JSON.
 
+use bytes::Bytes;
 use http::header::{SET_COOKIE, USER_AGENT};
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
@@ -246,7 +247,7 @@ impl Call<'_> {
         self.unread(response)
     }
 
-    fn body_failed(self, error: ReadError) -> Answered {
+    pub(super) fn body_failed(self, error: ReadError) -> Answered {
         let (status, detail) = match error {
             ReadError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
             ReadError::Stalled => (StatusCode::REQUEST_TIMEOUT, "The body did not come in time"),
@@ -256,9 +257,14 @@ impl Call<'_> {
     }
 
     async fn typed(&mut self, kind: Kind) -> Result<Typed, Unread> {
-        let patience = self.state.config.server.limits.body_timeout;
-        let bytes = read::read(self.request.body_mut(), MOST_BYTES, patience).await.map_err(Unread::Body)?;
+        let bytes = self.body().await.map_err(Unread::Body)?;
         form::read(kind, &bytes).map_err(Unread::Malformed)
+    }
+
+    /// The body of a form with passwords in it.
+    pub(super) async fn body(&mut self) -> Result<Bytes, ReadError> {
+        let patience = self.state.config.server.limits.body_timeout;
+        read::read(self.request.body_mut(), MOST_BYTES, patience).await
     }
 
     pub(super) fn is_of_this_site(&self) -> bool {
@@ -272,7 +278,7 @@ impl Call<'_> {
         [login.path.as_str(), login.logout_path.as_str()]
     }
 
-    fn agent(&self) -> &str {
+    pub(super) fn agent(&self) -> &str {
         agent(self.request.headers())
     }
 
@@ -291,7 +297,7 @@ impl Call<'_> {
     }
 
     /// The digest of the cookie that the browser shows, whether its session lives or not.
-    fn shown_cookie(&self) -> Option<Digest> {
+    pub(super) fn shown_cookie(&self) -> Option<Digest> {
         self.state.cookie.values(self.request.headers()).find_map(cookie_key).map(|key| sha256(&key))
     }
 
@@ -407,4 +413,4 @@ const MOST_ENDED: usize = 8;
 const MOST_BYTES: usize = 16 * 1024;
 
 /// When a sign-in that could not be judged may be tried again, in seconds.
-const RETRY_SECONDS: u64 = 2;
+pub(super) const RETRY_SECONDS: u64 = 2;

@@ -1,5 +1,7 @@
 //! What the gateway answers itself: a table from path and method to the endpoint.
 
+mod account;
+mod agent;
 pub mod answer;
 mod form;
 mod introspect;
@@ -39,6 +41,12 @@ pub enum Endpoint {
     Introspect,
     /// `/.gateway/userinfo`
     UserInfo,
+    /// `/.gateway/account`
+    Account,
+    /// `/.gateway/account/password`
+    AccountPassword,
+    /// `/.gateway/account/sessions`
+    AccountSessions,
     /// A name below `/.gateway` that there is not, or one that comes later.
     Unknown,
 }
@@ -62,6 +70,9 @@ pub fn find(config: &Config, host: &str, canonical: &str) -> Option<Endpoint> {
         "/revoke" => Some(Endpoint::Revoke),
         "/introspect" => Some(Endpoint::Introspect),
         "/userinfo" => Some(Endpoint::UserInfo),
+        "/account" => Some(Endpoint::Account),
+        "/account/password" => Some(Endpoint::AccountPassword),
+        "/account/sessions" => Some(Endpoint::AccountSessions),
         _ => (below.is_empty() || below.starts_with('/')).then_some(Endpoint::Unknown),
     }
 }
@@ -101,6 +112,11 @@ pub async fn serve(endpoint: Endpoint, call: Call<'_>) -> Answered {
         (Endpoint::Login | Endpoint::Logout, _) => call.wrong_method("GET, HEAD, POST"),
         (Endpoint::Token | Endpoint::Revoke | Endpoint::Introspect, _) => call.wrong_method("POST"),
         (Endpoint::UserInfo, _) => call.wrong_method("GET, HEAD"),
+        (Endpoint::Account, &(Method::GET | Method::HEAD)) => account::show(call).await,
+        (Endpoint::AccountPassword, &Method::POST) => account::change_password(call).await,
+        (Endpoint::AccountSessions, &Method::POST) => account::end_sessions(call).await,
+        (Endpoint::Account, _) => call.wrong_method("GET, HEAD"),
+        (Endpoint::AccountPassword | Endpoint::AccountSessions, _) => call.wrong_method("POST"),
         (Endpoint::Unknown, _) => {
             call.refuse(StatusCode::NOT_FOUND, &Problem { detail: "Not found", ..Problem::default() })
         }
@@ -167,6 +183,11 @@ mod tests {
             ("/.gateway/introspect", Some(Endpoint::Introspect)),
             ("/.gateway/userinfo", Some(Endpoint::UserInfo)),
             ("/x/.gateway/token", None),
+            ("/.gateway/account", Some(Endpoint::Account)),
+            ("/.gateway/account/password", Some(Endpoint::AccountPassword)),
+            ("/.gateway/account/sessions", Some(Endpoint::AccountSessions)),
+            ("/.gateway/account/", Some(Endpoint::Unknown)),
+            ("/.gateway/account/more", Some(Endpoint::Unknown)),
             ("/.gatewayx", None),
             ("/login/x", None),
             ("/", None),

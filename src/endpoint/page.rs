@@ -1,6 +1,7 @@
 //! The pages that people see: sign in, sign out, messages and (in `error`) refusals. Each function returns a whole
 //! document from facts; who asks, and what is allowed, was decided before. The pages need no script and load nothing.
 
+pub mod account;
 mod error;
 pub(crate) mod html;
 

@@ -23,6 +23,12 @@ pub enum Event<'a> {
     RefreshReused { user: &'a UserName, client: IpAddr, session: &'a str },
     /// A session or a token was ended by its owner.
     SignedOut { user: &'a str, client: IpAddr },
+    /// Someone gave themselves a new password, which ended all their sessions; they go on in this one.
+    PasswordChanged { user: &'a UserName, client: IpAddr, session: Option<&'a str> },
+    /// Someone ended one of their sessions from another one.
+    SessionEnded { user: &'a UserName, client: IpAddr, session: &'a str },
+    /// Someone ended all of their sessions but the one they were in.
+    OtherSessionsEnded { user: &'a UserName, client: IpAddr, count: usize },
     /// A rule said no to someone who is signed in, or to everyone.
     Denied { user: Option<&'a str>, client: IpAddr, route: Option<&'a str>, reason: &'a str, request_id: &'a str },
     /// A credential was shown that is not good.
@@ -51,6 +57,15 @@ impl Event<'_> {
             }
             Self::SignedOut { user, client } => {
                 info!(target: TARGET, event = "signed-out", user, %client, "signed out")
+            }
+            Self::PasswordChanged { user, client, session } => {
+                info!(target: TARGET, event = "password-changed", %user, %client, session, "password changed");
+            }
+            Self::SessionEnded { user, client, session } => {
+                info!(target: TARGET, event = "session-ended", %user, %client, session, "session ended");
+            }
+            Self::OtherSessionsEnded { user, client, count } => {
+                info!(target: TARGET, event = "other-sessions-ended", %user, %client, count, "other sessions ended");
             }
             Self::Denied { user, client, route, reason, request_id } => {
                 info!(target: TARGET, event = "denied", user, %client, route, reason, request_id, "request denied");

@@ -116,6 +116,28 @@ impl SignIn {
         }
     }
 
+    /// Gives an account that has just been verified a new password, which ends all its sessions; answers with the version
+    /// of the new password. `None`: the account has changed meanwhile, and nothing was done.
+    ///
+    /// # Errors
+    /// [`Failure::Busy`] and [`Failure::Store`]: then the old password is still the one.
+    pub async fn change_password(
+        &self,
+        verified: &UserRecord,
+        password: &Secret<String>,
+    ) -> Result<Option<u64>, Failure> {
+        let hash = self.hasher.hash(password.clone()).await.map_err(|_| Failure::Busy)?;
+        let changed = self.store.change_password(&verified.name, verified.password_version, hash);
+        changed.await.map_err(Failure::Store)
+    }
+
+    /// Makes the browser and its network familiar with an account again: a new password forgets them.
+    pub async fn note_familiar(&self, user: &UserName, client: IpAddr, browser: Digest) {
+        if let Err(error) = self.throttle.note_familiar(user, client, browser).await {
+            tracing::warn!(%user, %error, "the browser was not noted");
+        }
+    }
+
     /// Stores the same password under a stronger hash. When that fails there is another sign-in to do it.
     async fn upgrade(&self, user: &UserRecord, rehash: Option<Secret<String>>) {
         if let (Some(old), Some(new)) = (user.hash.clone(), rehash)

@@ -125,6 +125,24 @@ impl Store {
         self.database.write(move |db, now| users::set_password(db, now, memory, &name, &hash)).await
     }
 
+    /// Sets a new password as [`set_password`](Self::set_password) does, for someone whose old one was verified when the
+    /// account was at `password_version`; answers with the new version. `None`: the account is gone or disabled, or its
+    /// password has changed meanwhile, and nothing was done.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn change_password(
+        &self,
+        name: &UserName,
+        password_version: u64,
+        hash: Secret<String>,
+    ) -> Result<Option<u64>, StoreError> {
+        let (name, memory) = (name.clone(), self.memory);
+        self.database
+            .write(move |db, now| users::change_password(db, now, memory, &name, password_version, &hash))
+            .await
+    }
+
     /// Replaces the hash `old` by `new`, which is of the same password; `false`: it has changed meanwhile.
     ///
     /// # Errors
@@ -276,6 +294,31 @@ impl Store {
         let user = user.cloned();
         let now = self.database.now();
         self.database.read(move |db| sessions::list(db, now, user.as_ref())).await
+    }
+
+    /// The sessions of `user` beside `except` that are not over, the latest used first and at most `limit` of them, and how
+    /// many there are in all. A cookie's session that is not remembered is over when it was not used for `idle`.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn other_sessions(
+        &self,
+        user: &UserName,
+        except: &str,
+        idle: Duration,
+        limit: usize,
+    ) -> Result<(Vec<SessionRecord>, u64), StoreError> {
+        let (user, except, now) = (user.clone(), except.to_owned(), self.database.now());
+        self.database.read(move |db| sessions::others(db, now, now - idle, (&user, &except), limit)).await
+    }
+
+    /// Ends every session of `user` but `except`; answers with how many there were.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn end_other_sessions(&self, user: &UserName, except: &str) -> Result<usize, StoreError> {
+        let (user, except, memory) = (user.clone(), except.to_owned(), self.memory);
+        self.database.write(move |db, now| sessions::end_others(db, now, memory, &user, &except)).await
     }
 
     /// Refuses one token from now on; it expires at `until`. Twice is once.

@@ -114,6 +114,14 @@ impl Throttle {
         self.0.over.notify_waiters();
     }
 
+    /// Makes a network and a browser familiar with an account whose password was just given there.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn note_familiar(&self, user: &UserName, network: IpAddr, browser: Digest) -> Result<(), StoreError> {
+        self.0.store.note_familiar(user, self.network(network), Some(browser)).await
+    }
+
     /// Saves what has changed since the last time. To be called every second and at the end.
     ///
     /// # Errors

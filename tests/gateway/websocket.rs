@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, accept_hdr_async, connect_async};
 
-use crate::common::{DEADLINE, Gateway, Recorder, Setup, Wire, get, post};
+use crate::common::{DEADLINE, Gateway, Recorder, Setup, Wire, get, password_of, post};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -138,7 +138,7 @@ async fn refused_before_the_application_hears_of_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_end_of_the_session_ends_the_socket_within_a_second() {
     let (app, _) = echo_application().await;
-    for way in ["log out", "disable", "restrict"] {
+    for way in ["log out", "disable", "restrict", "end it elsewhere"] {
         let routes = r#"
             [[routes]]
             path = "/**"
@@ -153,6 +153,11 @@ async fn the_end_of_the_session_ends_the_socket_within_a_second() {
         let inner = std::sync::Arc::clone(&gateway);
         blocking(move || match way {
             "log out" => drop(inner.send(&post("/logout").cookie(&cookie))),
+            "end it elsewhere" => {
+                let form = [("password", &*password_of("alice")), ("end", "others")];
+                let end = post("/.gateway/account/sessions").cookie(&inner.cookie("alice")).form(&form);
+                inner.send(&end).assert_status(303, "ended");
+            }
             "disable" => drop(inner.command(&["user", "disable", "alice"]).succeeded()),
             _ => drop(inner.command(&["user", "groups", "alice", "--groups", "guests"]).succeeded()),
         })

@@ -29,6 +29,23 @@ pub const fn has_possible_length(password: &str) -> bool {
     !password.is_empty() && password.len() <= MAX_BYTES
 }
 
+/// Why a new password is easily guessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weakness {
+    /// It has fewer than [`MIN_NEW_CHARS`] characters.
+    Short,
+    /// It is the name of the account.
+    UserName,
+}
+
+/// Why `password` would be easily guessed as the one of `user`.
+pub fn weakness(user: &str, password: &str) -> Option<Weakness> {
+    if password.chars().count() < MIN_NEW_CHARS {
+        return Some(Weakness::Short);
+    }
+    (password.to_lowercase() == user).then_some(Weakness::UserName)
+}
+
 /// What came of a password.
 #[derive(Debug)]
 pub enum Verification {
@@ -187,6 +204,23 @@ mod tests {
                     assert!(matches!(other, Verification::NoMatch), "{password:?}: {other:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn weak_are_the_short_ones_and_the_name_itself() {
+        let cases = [
+            ("", Some(Weakness::Short)),
+            ("sevenXX", Some(Weakness::Short)),
+            ("пароль", Some(Weakness::Short)),
+            ("eight888", None),
+            ("пароль12", None),
+            ("alexandra", Some(Weakness::UserName)),
+            ("AlexAndra", Some(Weakness::UserName)),
+            ("alexandra ", None),
+        ];
+        for (password, expected) in cases {
+            assert_eq!(weakness("alexandra", password), expected, "{password:?}");
         }
     }
 

@@ -67,6 +67,46 @@ pub(in super::super) fn list(
     .collect()
 }
 
+/// The cookie sessions and token sessions of `user` but `except` that are not over, the latest used first, at most
+/// `limit` of them; and how many there are. Without `remember` a session is over when it was last used before `idle`.
+pub(in super::super) fn others(
+    db: &Connection,
+    now: Timestamp,
+    idle: Timestamp,
+    (user, except): (&UserName, &str),
+    limit: usize,
+) -> rusqlite::Result<(Vec<SessionRecord>, u64)> {
+    let snapshot = db.unchecked_transaction()?;
+    let (now, idle) = (now.as_millis(), idle.as_millis());
+    let count = snapshot
+        .prepare_cached(&format!("SELECT count(*) FROM sessions WHERE {OTHERS}"))?
+        .query_row(params![user.as_str(), except, now, idle], |row| row.get(0))?;
+    let latest = snapshot
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM sessions WHERE {OTHERS} ORDER BY last_seen DESC, id LIMIT ?5"))?
+        .query_map(params![user.as_str(), except, now, idle, limit], read)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok((latest, count))
+}
+
+/// Ends the sessions of `user` but `except`; answers with how many there were.
+pub(in super::super) fn end_others(
+    db: &Transaction<'_>,
+    now: Timestamp,
+    memory: Duration,
+    user: &UserName,
+    except: &str,
+) -> rusqlite::Result<usize> {
+    let ids = db
+        .prepare_cached("DELETE FROM sessions WHERE user = ?1 AND id <> ?2 RETURNING id")?
+        .query_map(params![user.as_str(), except], |row| row.get(0))?
+        .collect::<rusqlite::Result<Vec<String>>>()?;
+    let count = ids.len();
+    for session in ids {
+        events::write(db, now, memory, &EventKind::SessionEnded { session })?;
+    }
+    Ok(count)
+}
+
 /// Notes when sessions were last used.
 pub(in super::super) fn touch(db: &Transaction<'_>, seen: &[(String, Timestamp)]) -> rusqlite::Result<()> {
     let mut update = db.prepare_cached("UPDATE sessions SET last_seen = ?2 WHERE id = ?1 AND last_seen < ?2")?;
@@ -152,6 +192,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<SessionRecord> {
         expires_at: Timestamp::from_millis(row.get(12)?),
     })
 }
+
+const OTHERS: &str = "user = ?1 AND id <> ?2 AND expires_at > ?3 AND (remember OR key_hash IS NULL OR last_seen > ?4)";
 
 const COLUMNS: &str = "id, key_hash, refresh_hash, refresh_generation, user, created_at, auth_time, last_seen, remember, \
                        methods, client, agent, expires_at";

@@ -90,6 +90,23 @@ pub(in super::super) fn set_password(
     done(db, now, memory, name, found)
 }
 
+/// Sets a new password if the one that was verified is still in force; answers with its version.
+pub(in super::super) fn change_password(
+    db: &Transaction<'_>,
+    now: Timestamp,
+    memory: Duration,
+    name: &UserName,
+    verified: u64,
+    hash: &Secret<String>,
+) -> rusqlite::Result<Option<u64>> {
+    let may = find(db, name)?.is_some_and(|user| !user.disabled && user.password_version == verified);
+    if !may {
+        return Ok(None);
+    }
+    set_password(db, now, memory, name, hash)?;
+    Ok(find(db, name)?.map(|user| user.password_version))
+}
+
 /// Replaces a hash by another one of the same password.
 pub(in super::super) fn upgrade_hash(
     db: &Transaction<'_>,

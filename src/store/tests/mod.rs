@@ -371,3 +371,51 @@ async fn counters_survive_and_are_deleted_when_empty() {
     here.store.save_throttle(vec![row]).await.unwrap();
     assert!(here.again().throttle_rows().await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn a_password_is_changed_only_while_the_verified_one_is_in_force() {
+    let fixture = Fixture::new();
+    let alice = fixture.add("alice").await;
+    fixture.sign_in(&alice, "one").await;
+    let store = &fixture.store;
+    let version = alice.password_version;
+    let changed = store.change_password(&alice.name, version, Secret::from("new")).await.unwrap().unwrap();
+    let now = store.user(&alice.name).await.unwrap().unwrap();
+    assert_eq!((now.password_version, now.hash.unwrap().expose().as_str()), (changed, "new"));
+    assert!(store.session("one").await.unwrap().is_none());
+    assert_eq!(store.change_password(&alice.name, version, Secret::from("late")).await.unwrap(), None);
+    store.set_disabled(&alice.name, true).await.unwrap();
+    assert_eq!(store.change_password(&alice.name, changed, Secret::from("late")).await.unwrap(), None);
+    assert_eq!(store.change_password(&user("nobody"), changed, Secret::from("late")).await.unwrap(), None);
+    assert_eq!(store.user(&alice.name).await.unwrap().unwrap().hash.unwrap().expose(), "new");
+}
+
+#[tokio::test]
+async fn other_sessions_are_those_of_the_same_user_that_are_not_over() {
+    let fixture = Fixture::new();
+    let (alice, bob) = (fixture.add("alice").await, fixture.add("bob").await);
+    for id in ["idle", "this"] {
+        fixture.sign_in(&alice, id).await;
+    }
+    fixture.hand.advance(Duration::from_secs(600));
+    for id in ["second", "third"] {
+        fixture.sign_in(&alice, id).await;
+    }
+    fixture.sign_in(&bob, "bobs").await;
+    let store = &fixture.store;
+    let listed = |idle, limit| async move {
+        let (sessions, count) =
+            store.other_sessions(&user("alice"), "this", Duration::from_secs(idle), limit).await.unwrap();
+        (sessions.into_iter().map(|session| session.id).collect::<Vec<_>>(), count)
+    };
+    assert_eq!(listed(3600, 9).await, (vec!["second".into(), "third".into(), "idle".into()], 3));
+    assert_eq!(listed(300, 9).await, (vec!["second".into(), "third".into()], 2));
+    assert_eq!(listed(3600, 1).await, (vec!["second".into()], 3));
+    assert_eq!(store.end_other_sessions(&alice.name, "this").await.unwrap(), 3);
+    assert_eq!(store.end_other_sessions(&alice.name, "this").await.unwrap(), 0);
+    let left: Vec<_> = store.sessions(None).await.unwrap().into_iter().map(|session| session.id).collect();
+    assert!(left.len() == 2 && left.contains(&"this".to_owned()) && left.contains(&"bobs".to_owned()), "{left:?}");
+    let (events, _) = store.events_after(0, 100).await.unwrap();
+    let ended = events.iter().filter(|event| matches!(event.kind, EventKind::SessionEnded { .. })).count();
+    assert_eq!(ended, 3, "each with an event");
+}
