@@ -5,8 +5,8 @@
 //   cd tests/browser && npm ci
 //   GATEWAY_URL=http://127.0.0.1:8080 USERNAME=alice PASSWORD=… node browser.mjs
 //
-// CHROMIUM names the browser, SCREENSHOTS a folder for pictures. One wrong password is tried per run. Exit 0: all is
-// well. 1: a check failed. 2: something is missing to begin with.
+// CHROMIUM names the browser, SCREENSHOTS a folder for pictures. A wrong password is tried three times per run, and
+// the password is changed, and changed back. Exit 0: all is well. 1: a check failed. 2: something is missing to begin with.
 
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -26,6 +26,8 @@ const LOOKS = [
   { name: "phone-light", colorScheme: "light", width: 360, height: 740 },
   { name: "phone-dark", colorScheme: "dark", width: 360, height: 740 },
 ];
+const PHONE =
+  "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1";
 const SECURITY = {
   "cache-control": /no-store/,
   "content-security-policy": /default-src 'none'.*frame-ancestors 'none'/,
@@ -81,7 +83,7 @@ async function look(page, name) {
     check(found.length === 0, `axe finds nothing on ${name}, ${kind}`, found);
     const content = await page.evaluate(() => document.documentElement.scrollWidth);
     check(content <= width, `${name} fits ${width} px (${kind})`, content);
-    if (SCREENSHOTS) await page.screenshot({ path: join(SCREENSHOTS, `${name}.${kind}.png`) });
+    if (SCREENSHOTS) await page.screenshot({ path: join(SCREENSHOTS, `${name}.${kind}.png`), fullPage: true });
   }
   console.log(`ok    ${name}: ${LOOKS.map((kind) => kind.name).join(", ")}`);
 }
@@ -213,6 +215,88 @@ async function refusal(page) {
   await look(page, "not-found");
 }
 
+/** Fills the form of a new password and sends it. */
+async function setPassword(page, old, next, again = next) {
+  await page.getByLabel("Current password").fill(old);
+  await page.getByLabel("New password", { exact: true }).fill(next);
+  await page.getByLabel("New password, once more").fill(again);
+  return follow(page, () => page.getByRole("button", { name: "Change password" }).click());
+}
+
+/** Another browser in which the same person is signed in, and what is at its start page. */
+async function elsewhere(page) {
+  const context = await page.context().browser().newContext({ userAgent: PHONE, ignoreHTTPSErrors: true });
+  const other = await context.newPage();
+  await open(other, "/");
+  await other.getByLabel("User name").fill(USERNAME);
+  await other.getByLabel("Password").fill(PASSWORD);
+  await other.getByLabel("Keep me signed in").check();
+  const response = await follow(other, () => other.getByRole("button", { name: "Sign in" }).click());
+  check(response.status() === 200, "signed in on the phone", response.status());
+  return other;
+}
+
+async function account(page) {
+  const phone = await elsewhere(page);
+  await step("the application's page leads to one's own account", async () => {
+    await open(page, "/");
+    const response = await follow(page, () => page.getByRole("link", { name: "Your account" }).click());
+    check(response.status() === 200, "status 200", response.status());
+    await carriesSecurityHeaders(response);
+    const items = page.getByRole("listitem");
+    check((await items.count()) >= 2, "both browsers are listed", await items.count());
+    check((await items.first().innerText()).includes("This browser"), "this one first, and marked");
+    check((await page.getByText("Safari on iPhone").count()) >= 1, "the other one in words");
+    const complete = (label) => page.getByLabel(label, { exact: true }).getAttribute("autocomplete");
+    check((await complete("Current password")) === "current-password", "autocomplete=current-password");
+    check((await complete("New password")) === "new-password", "autocomplete=new-password");
+  });
+  await look(page, "account");
+  await step("ending a session asks for the password first", async () => {
+    const end = page.getByRole("button", { name: "End session: Safari on iPhone" }).first();
+    const response = await follow(page, () => end.click());
+    check(response.status() === 200, "status 200", response.status());
+    check((await focus(page)) === "password", "the cursor is in the password", await focus(page));
+    await open(phone, "/");
+    check((await phone.getByRole("heading", { level: 1 }).innerText()).includes(USERNAME), "nothing is ended yet");
+  });
+  await look(page, "account-end");
+  await step("a wrong password ends nothing, and the right one the session", async () => {
+    await page.getByLabel("Your password").fill(`${PASSWORD}-wrong`);
+    const refused = await follow(page, () => page.getByLabel("Your password").press("Enter"));
+    check(refused.status() === 403, "status 403", refused.status());
+    check((await page.getByRole("alert").count()) === 1, "there is a message");
+  });
+  await look(page, "account-end-refused");
+  await step("the right one ends the session", async () => {
+    await page.getByLabel("Your password").fill(PASSWORD);
+    const response = await follow(page, () => page.getByRole("button", { name: "End session" }).click());
+    check(response.status() === 200, "status 200 behind the redirect", response.status());
+    check((await page.getByRole("status").innerText()).includes("ended"), "it says so");
+    await isSignInPage(phone, await open(phone, "/"));
+  });
+  await look(page, "account-ended");
+  await step("two new passwords that differ change nothing", async () => {
+    const response = await setPassword(page, PASSWORD, `${PASSWORD} new`, `${PASSWORD} now`);
+    check(response.status() === 422, "status 422", response.status());
+    check((await focus(page)) === "password", "the cursor is in the first field", await focus(page));
+    check((await page.getByLabel("Current password").inputValue()) === "", "no password comes back");
+  });
+  await look(page, "account-refused");
+  await step("a new password keeps this browser signed in, with a new cookie", async () => {
+    const [before] = await cookies(page);
+    const response = await setPassword(page, PASSWORD, `${PASSWORD} new`);
+    check(response.status() === 200, "status 200 behind the redirect", response.status());
+    check((await page.getByRole("status").innerText()).includes("changed"), "it says so");
+    const [after] = await cookies(page);
+    check(after !== undefined && after.value !== before.value, "another cookie");
+    await setPassword(page, `${PASSWORD} new`, PASSWORD);
+    check((await page.getByRole("status").innerText()).includes("changed"), "and back again");
+  });
+  await look(page, "account-changed");
+  await phone.context().close();
+}
+
 async function signOut(page) {
   await step("a link to sign out shows a button, and signs nobody out", async () => {
     const response = await open(page, "/logout");
@@ -267,9 +351,9 @@ async function main() {
     browser.close();
   }, DEADLINE);
   try {
-    await drive(browser, true, [signInPage, wrongPassword, signIn, refusal, signOut]);
+    await drive(browser, true, [signInPage, wrongPassword, signIn, refusal, account, signOut]);
     console.log("once more without JavaScript");
-    await drive(browser, false, [signInPage, signIn, refusal, signOut]);
+    await drive(browser, false, [signInPage, signIn, refusal, account, signOut]);
   } catch (error) {
     if (!process.exitCode) console.error(`FAIL  ${error instanceof Failure ? error.message : (error.stack ?? error)}`);
     process.exitCode = 1;
