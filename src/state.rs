@@ -15,18 +15,18 @@ use crate::message::head::Head;
 use crate::observe::RequestIds;
 use crate::observe::access::AccessLog;
 use crate::secret::Random;
-use crate::session::{Returning, SignIn};
+use crate::session::{OwnKeys, Returning, SignIn};
 use crate::store::Store;
 use crate::throttle::Throttle;
-use crate::token::KeySet;
+use crate::token::Keyring;
 
 /// What one configuration comes to. A reload makes a whole new one or changes nothing.
 #[derive(Debug)]
 pub struct State {
     /// The configuration.
     pub config: Arc<Config>,
-    /// Keys of own tokens.
-    pub keys: Arc<KeySet>,
+    /// Keys of own tokens and of assertions.
+    pub keys: Arc<Keyring>,
     /// The decisions.
     pub access: Arc<Access>,
     /// Where leases find the decisions of later.
@@ -48,6 +48,7 @@ pub struct Shared {
     pub clock: Clock,
     pub random: Random,
     pub store: Store,
+    pub own_keys: Arc<OwnKeys>,
     pub people: People,
     pub sign_in: SignIn,
     pub throttle: Throttle,
@@ -61,7 +62,7 @@ impl State {
     ///
     /// # Errors
     /// When `[sessions]` names a cookie that no browser would keep.
-    pub fn new(config: Arc<Config>, keys: Arc<KeySet>, shared: Arc<Shared>) -> Result<Self, InvalidCookie> {
+    pub fn new(config: Arc<Config>, keys: Arc<Keyring>, shared: Arc<Shared>) -> Result<Self, InvalidCookie> {
         let (sessions, secure) = (&config.sessions, config.server.public_url.https);
         let cookie = OurCookie::new(&sessions.cookie, secure, sessions.domain.as_deref())?;
         let access = Arc::new(Access::new(&config, Arc::clone(&keys), shared.people.clone()));

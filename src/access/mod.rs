@@ -28,14 +28,14 @@ use crate::config::Config;
 use crate::message::head::Head;
 use crate::route::Router;
 use crate::session::{Accounts, Follower, Sessions};
-use crate::token::{KeySet, Revocations};
+use crate::token::{Keyring, Revocations};
 use seen::Seen;
 
 /// Everything that a decision needs, of one generation of the configuration.
 #[derive(Debug)]
 pub struct Access {
     router: Router,
-    keys: Arc<KeySet>,
+    keys: Arc<Keyring>,
     people: People,
     seen: Seen,
     cookie: String,
@@ -77,7 +77,7 @@ impl Current {
 
 impl Access {
     /// The decisions of `config`.
-    pub fn new(config: &Config, keys: Arc<KeySet>, people: People) -> Self {
+    pub fn new(config: &Config, keys: Arc<Keyring>, people: People) -> Self {
         Self {
             router: Router::new(&config.routes),
             keys,

@@ -15,10 +15,10 @@ use crate::message::host::Host;
 use crate::message::path::RequestPath;
 use crate::secret::{Random, Secret};
 use crate::session::refresh::RefreshKey;
-use crate::session::{Accounts, Carrier, Followed, Follower, NewSession, Opened, Sessions};
+use crate::session::{Accounts, Carrier, Followed, Follower, NewSession, Opened, OwnKeys, Sessions};
 use crate::store::{NewUser, Store};
 use crate::throttle::Throttle;
-use crate::token::{self, KeySet, NewClaims, Revocations};
+use crate::token::{self, Keyring, NewClaims, Revocations};
 
 const ROUTES: &str = r#"
     [upstreams]
@@ -74,7 +74,7 @@ const ROUTES: &str = r#"
 struct Bench {
     hand: ManualClock,
     store: Store,
-    keys: Arc<KeySet>,
+    keys: Arc<Keyring>,
     people: People,
     current: Arc<Current>,
     _directory: tempfile::TempDir,
@@ -94,17 +94,19 @@ impl Bench {
         let refresh = RefreshKey::new(&Secret::new([7; 32]));
         let sessions = Arc::new(Sessions::new(store.clone(), random, refresh, config.sessions.clone()));
         let throttle = Throttle::start(store.clone(), clock.clone()).await.unwrap();
+        let own_keys = OwnKeys::open(&config, store.clone(), clock.clone(), Random::system()).await.unwrap();
+        let own_keys = Arc::new(own_keys);
         let followed = Followed {
             accounts: accounts.clone(),
             sessions: sessions.clone(),
             revocations: revocations.clone(),
             throttle,
+            keys: own_keys.clone(),
         };
         let memory = token::memory(&config.tokens);
         let follower = Arc::new(Follower::new(store.clone(), clock, followed, memory));
         let people = People { accounts, sessions, revocations, follower };
-        let key = token::generate(config.tokens.algorithm, &Random::system()).unwrap();
-        let keys = Arc::new(KeySet::new(&config.tokens, &[key], Random::system()).unwrap());
+        let keys = Arc::clone(own_keys.ring());
         let access = Arc::new(Access::new(&config, keys.clone(), people.clone()));
         let current = Arc::new(Current::new(access));
         let bench = Self { hand, store, keys, people, current, _directory: directory };

@@ -5,6 +5,7 @@
 pub mod check;
 mod demo;
 pub mod demo_app;
+pub mod key;
 pub mod prompt;
 mod serve;
 pub mod session;
@@ -50,6 +51,9 @@ enum Command {
     /// Access tokens: looked at, or made for a test
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Keys that tokens are signed with
+    #[command(subcommand)]
+    Key(key::KeyCommand),
 }
 
 /// Runs the command that the process was started with.
@@ -72,6 +76,7 @@ pub fn main() -> ExitCode {
                 Err(message) => Err(message),
             }
         }
+        Command::Key(command) => run_key(cli.config.as_deref(), command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -103,6 +108,12 @@ fn run_with<T>(
         ask_hidden: &mut |prompt| rpassword::prompt_password(prompt),
     };
     run(&config, &mut console).map_err(|failure| failure.to_string())
+}
+
+fn run_key(file: Option<&Path>, command: key::KeyCommand) -> Result<(), String> {
+    let config = load(file)?;
+    let mut out = io::stdout().lock();
+    key::run(command, &config, &mut out, &mut tell_gateway).map_err(|failure| failure.to_string())
 }
 
 /// Has a running gateway take in what has just changed; it would by itself, within a second.

@@ -15,8 +15,9 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config, KeySource, Tokens};
 use crate::identity::UserName;
 use crate::secret::Random;
+use crate::session::keys::token_keys;
 use crate::store::{EventKind, Store};
-use crate::token::{Claims, Event, KeySet, MAX_TOKEN_BYTES, NewClaims, Revocations, StoredKey};
+use crate::token::{Claims, Event, KeySet, MAX_TOKEN_BYTES, NewClaims, Revocations};
 
 /// `portcullis token …`
 #[derive(Clone, Debug, Subcommand)]
@@ -166,18 +167,10 @@ fn given(argument: Option<&str>, console: &mut Console<'_>) -> Result<String, Fa
 
 /// The keys as the gateway has them.
 async fn keys(tokens: &Tokens, store: Option<&Store>) -> Result<KeySet, Failure> {
-    let mut stored = Vec::new();
-    if let (KeySource::Store, Some(store)) = (&tokens.keys, store) {
-        let (current, former): (Vec<_>, Vec<_>) =
-            store.signing_keys().await?.into_iter().partition(|key| key.algorithm == tokens.algorithm);
-        // A key of another algorithm verifies, and can't sign.
-        let records = if current.is_empty() { current } else { [current, former].concat() };
-        stored.extend(records.into_iter().map(|key| StoredKey {
-            kid: key.kid,
-            algorithm: key.algorithm,
-            material: key.private,
-        }));
-    }
+    let stored = match (&tokens.keys, store) {
+        (KeySource::Store, Some(store)) => token_keys(store.signing_keys().await?, tokens),
+        _ => Vec::new(),
+    };
     KeySet::new(tokens, &stored, Random::system()).map_err(|error| {
         let help =
             if matches!(tokens.keys, KeySource::Store) { "`portcullis serve` makes one when it starts" } else { "" };

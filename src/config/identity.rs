@@ -16,6 +16,7 @@ pub(super) struct Raw {
     groups: Name,
     email: Name,
     name: Name,
+    assertion: Name,
     claims: Option<Vec<(Written<HeaderName>, Written<String>)>>,
     strip: Option<Vec<Written<HeaderName>>>,
 }
@@ -30,6 +31,7 @@ impl Raw {
             groups: table.take("groups").and_then(|item| name(&item)),
             email: table.take("email").and_then(|item| name(&item)),
             name: table.take("name").and_then(|item| name(&item)),
+            assertion: table.take("assertion").and_then(|item| name(&item)),
             claims: table.table("claims", "claims.*").map(claims),
             strip: table.take("strip").and_then(|item| strip(&item)),
         };
@@ -48,6 +50,7 @@ impl Raw {
             email: over(self.email, &base.email),
             name: over(self.name, &base.name),
             claims: self.claims.map_or_else(|| base.claims.clone(), |claims| claims.into_iter().map(claim).collect()),
+            assertion: over(self.assertion, &base.assertion),
             strip: match self.strip {
                 Some(strip) => strip.into_iter().map(Spanned::into_inner).collect(),
                 None => base.strip.clone(),
@@ -57,7 +60,13 @@ impl Raw {
 
     /// Two purposes under one name: applications would see either.
     fn report_twice(&self, cx: &Context<'_>) {
-        let fixed = [("user", &self.user), ("groups", &self.groups), ("email", &self.email), ("name", &self.name)];
+        let fixed = [
+            ("user", &self.user),
+            ("groups", &self.groups),
+            ("email", &self.email),
+            ("name", &self.name),
+            ("assertion", &self.assertion),
+        ];
         let fixed = fixed.into_iter().filter_map(|(purpose, name)| {
             let written = name.as_ref()?;
             Some((purpose.to_owned(), folded(written.get_ref().as_ref()?), written.span()))
@@ -85,13 +94,14 @@ pub(super) fn defaults() -> Identity {
         email: Some(HeaderName::from_static("x-forwarded-email")),
         name: Some(HeaderName::from_static("x-forwarded-preferred-username")),
         claims: Vec::new(),
+        assertion: None,
         strip: Vec::new(),
     }
 }
 
 /// All names of `identity`: what only the gateway may send.
 pub(super) fn names(identity: &Identity) -> impl Iterator<Item = &HeaderName> {
-    let fixed = [&identity.user, &identity.groups, &identity.email, &identity.name];
+    let fixed = [&identity.user, &identity.groups, &identity.email, &identity.name, &identity.assertion];
     let claims = identity.claims.iter().map(|(name, _)| name);
     fixed.into_iter().flatten().chain(claims).chain(&identity.strip)
 }

@@ -299,6 +299,8 @@ pub struct Identity {
     pub name: Option<HeaderName>,
     /// Header name and dotted path of the claim.
     pub claims: Vec<(HeaderName, String)>,
+    /// A signed token that says all of it; `None`: no application is sent one.
+    pub assertion: Option<HeaderName>,
     /// More names that only the gateway may send.
     pub strip: Vec<HeaderName>,
 }

@@ -7,6 +7,7 @@ mod form;
 mod introspect;
 mod login;
 mod logout;
+mod metadata;
 pub mod next;
 mod oauth;
 pub mod page;
@@ -47,6 +48,10 @@ pub enum Endpoint {
     AccountPassword,
     /// `/.gateway/account/sessions`
     AccountSessions,
+    /// `/.well-known/jwks.json`, on `public_url`'s host only.
+    Jwks,
+    /// `/.well-known/oauth-authorization-server`, on `public_url`'s host only.
+    ServerMetadata,
     /// A name below `/.gateway` that there is not, or one that comes later.
     Unknown,
 }
@@ -60,9 +65,9 @@ pub fn find(config: &Config, host: &str, canonical: &str) -> Option<Endpoint> {
     if canonical == login.logout_path {
         return Some(Endpoint::Logout);
     }
-    // An application must not speak for the issuer, not even before these are built.
-    if OF_THE_ISSUER.contains(&canonical) {
-        return (host == config.server.public_url.host).then_some(Endpoint::Unknown);
+    // On other hosts these are the applications'.
+    if let Some(document) = metadata::find_document(canonical) {
+        return (host == config.server.public_url.host).then_some(document);
     }
     let below = canonical.strip_prefix(OWN_PREFIX)?;
     match below {
@@ -105,18 +110,20 @@ pub async fn serve(endpoint: Endpoint, call: Call<'_>) -> Answered {
         (Endpoint::Login, &Method::POST) => login::submit(call).await,
         (Endpoint::Logout, &(Method::GET | Method::HEAD)) => logout::show(call).await,
         (Endpoint::Logout, &Method::POST) => logout::submit(call).await,
+        (Endpoint::Jwks, &(Method::GET | Method::HEAD)) => metadata::jwks(call),
+        (Endpoint::ServerMetadata, &(Method::GET | Method::HEAD)) => metadata::server(call),
         (Endpoint::Token, &Method::POST) => token::submit(call).await,
         (Endpoint::Revoke, &Method::POST) => revoke::submit(call).await,
         (Endpoint::Introspect, &Method::POST) => introspect::submit(call).await,
         (Endpoint::UserInfo, &(Method::GET | Method::HEAD)) => userinfo::show(call).await,
         (Endpoint::Login | Endpoint::Logout, _) => call.wrong_method("GET, HEAD, POST"),
         (Endpoint::Token | Endpoint::Revoke | Endpoint::Introspect, _) => call.wrong_method("POST"),
-        (Endpoint::UserInfo, _) => call.wrong_method("GET, HEAD"),
         (Endpoint::Account, &(Method::GET | Method::HEAD)) => account::show(call).await,
         (Endpoint::AccountPassword, &Method::POST) => account::change_password(call).await,
         (Endpoint::AccountSessions, &Method::POST) => account::end_sessions(call).await,
         (Endpoint::Account, _) => call.wrong_method("GET, HEAD"),
         (Endpoint::AccountPassword | Endpoint::AccountSessions, _) => call.wrong_method("POST"),
+        (Endpoint::UserInfo | Endpoint::Jwks | Endpoint::ServerMetadata, _) => call.wrong_method("GET, HEAD"),
         (Endpoint::Unknown, _) => {
             call.refuse(StatusCode::NOT_FOUND, &Problem { detail: "Not found", ..Problem::default() })
         }
@@ -157,9 +164,6 @@ impl Call<'_> {
 
 /// Everything below is the gateway's.
 const OWN_PREFIX: &str = "/.gateway";
-
-/// The gateway's on the host of `public_url` only.
-const OF_THE_ISSUER: [&str; 2] = ["/.well-known/jwks.json", "/.well-known/oauth-authorization-server"];
 
 #[cfg(test)]
 mod tests {

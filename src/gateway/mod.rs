@@ -275,6 +275,9 @@ async fn keep_house(shared: Arc<Shared>) {
 
 /// Removes what has passed its time, in small batches so that no writer waits long.
 async fn clean(shared: &Shared) {
+    if let Err(error) = shared.own_keys.clean().await {
+        warn!(%error, "retired keys were not removed");
+    }
     loop {
         match shared.store.clean(CLEAN_BATCH).await {
             Ok(0) => return,

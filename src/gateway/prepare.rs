@@ -12,19 +12,20 @@ use super::admin::Admin;
 use super::control::Control;
 use crate::access::People;
 use crate::clock::Clock;
-use crate::config::{Config, KeySource};
+use crate::config::Config;
 use crate::identity::password::Hasher;
 use crate::listen::socket;
 use crate::message::cookie::InvalidCookie;
 use crate::observe::RequestIds;
 use crate::observe::access::AccessLog;
 use crate::secret::Random;
+use crate::session::keys::KeysError;
 use crate::session::refresh::RefreshKey;
-use crate::session::{Accounts, Followed, Follower, Returning, Sessions, SignIn};
+use crate::session::{Accounts, Followed, Follower, OwnKeys, Returning, Sessions, SignIn};
 use crate::state::{Shared, State};
-use crate::store::{KeyRecord, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::throttle::Throttle;
-use crate::token::{self, KeyError, KeySet, Revocations, StoredKey};
+use crate::token::{self, KeyError, Revocations};
 use crate::upstream::Backend;
 
 /// Why a gateway does not start.
@@ -107,16 +108,31 @@ pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Res
     let memory = token::memory(&config.tokens);
     let store =
         Store::open(&config.store, clock.clone(), random.clone()).map_err(StartError::Store)?.remembering(memory);
-    let keys = Arc::new(keys(&config, &store, &clock, &random).await?);
+    let own_keys = OwnKeys::open(&config, store.clone(), clock.clone(), random.clone()).await;
+    let own_keys = Arc::new(own_keys.map_err(|error| match error {
+        KeysError::Store(source) => StartError::Store(source),
+        KeysError::Key(source) => StartError::Key(source),
+    })?);
     let throttle = Throttle::start(store.clone(), clock.clone()).await.map_err(StartError::Store)?;
-    let people = people(&config, &store, &clock, &random, &throttle).await.map_err(StartError::Store)?;
+    let people = people(&config, &store, &clock, &random, &throttle, &own_keys).await.map_err(StartError::Store)?;
     advise(&store).await.map_err(StartError::Store)?;
     let hasher = Hasher::start(config.server.workers).map_err(StartError::Thread)?;
     let sign_in = SignIn::new(store.clone(), hasher, throttle.clone(), Arc::clone(&people.follower));
+    let keys = Arc::clone(own_keys.ring());
     let request_ids = RequestIds::new(&random);
     let returning = Returning::default();
-    let shared =
-        Arc::new(Shared { clock, random, store, people, sign_in, throttle, returning, access_log, request_ids });
+    let shared = Arc::new(Shared {
+        clock,
+        random,
+        store,
+        own_keys,
+        people,
+        sign_in,
+        throttle,
+        returning,
+        access_log,
+        request_ids,
+    });
     let control = bind_control(&config)?;
     let backends = super::worker::backends(&config)?;
     let state = State::new(Arc::new(config), keys, Arc::clone(&shared)).map_err(StartError::Cookie)?;
@@ -143,46 +159,13 @@ fn listeners(config: &Config) -> Result<Vec<TcpListener>, StartError> {
     config.server.listen.iter().map(bind).collect()
 }
 
-/// The keys of own tokens; made and kept in the store when the configuration names none.
-async fn keys(config: &Config, store: &Store, clock: &Clock, random: &Random) -> Result<KeySet, StartError> {
-    let tokens = &config.tokens;
-    let mut stored = Vec::new();
-    if matches!(tokens.keys, KeySource::Store) {
-        let records = store.signing_keys().await.map_err(StartError::Store)?;
-        let (current, former): (Vec<_>, Vec<_>) =
-            records.into_iter().partition(|key| key.algorithm == tokens.algorithm);
-        let first = match current.is_empty() {
-            false => current,
-            true => {
-                let fresh = token::generate(tokens.algorithm, random).map_err(StartError::Key)?;
-                let now = clock.now();
-                let record = KeyRecord {
-                    kid: fresh.kid,
-                    algorithm: fresh.algorithm,
-                    private: fresh.material,
-                    created_at: now,
-                    not_before: now,
-                    retired_at: None,
-                };
-                vec![store.first_signing_key(record).await.map_err(StartError::Store)?]
-            }
-        };
-        // Tokens of a former algorithm's keys verify until they expire.
-        stored = first
-            .into_iter()
-            .chain(former)
-            .map(|key| StoredKey { kid: key.kid, algorithm: key.algorithm, material: key.private })
-            .collect();
-    }
-    KeySet::new(tokens, &stored, random.clone()).map_err(StartError::Key)
-}
-
 async fn people(
     config: &Config,
     store: &Store,
     clock: &Clock,
     random: &Random,
     throttle: &Throttle,
+    keys: &Arc<OwnKeys>,
 ) -> Result<People, StoreError> {
     let refresh = RefreshKey::new(&store.server_secret("refresh").await?);
     let accounts = Arc::new(Accounts::new(store.clone()));
@@ -193,6 +176,7 @@ async fn people(
         sessions: Arc::clone(&sessions),
         revocations: Arc::clone(&revocations),
         throttle: throttle.clone(),
+        keys: Arc::clone(keys),
     };
     let memory = token::memory(&config.tokens);
     let follower = Arc::new(Follower::new(store.clone(), clock.clone(), followed, memory));

@@ -94,6 +94,8 @@ async fn judge(
                 trust: &state.trust,
                 origin: &normal.origin,
                 body_bytes: state.config.server.limits.body_bytes,
+                assertions: state.keys.assertions(),
+                upstream_names: &state.upstream_names,
             };
             let clears_cookie = permit.clears_cookie();
             let forwarded = worker.forwarder.forward(permit, &surroundings, request, observed).await;

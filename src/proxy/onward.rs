@@ -3,17 +3,20 @@
 use std::sync::Arc;
 
 use http::uri::PathAndQuery;
-use http::{Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 
 use super::forward::{Forwarder, Observed, Onward};
 use super::rewrite::{RewriteFacts, Way};
 use crate::access::Permit;
+use crate::config::Route;
+use crate::identity::Identity;
 use crate::message::body::Body;
 use crate::message::forwarded::{Origin, Scheme, Trust};
 use crate::message::head::Head;
 use crate::message::headers::IdentityNames;
 use crate::message::rejection::{Reason, Rejection};
+use crate::token::Assertions;
 
 /// What is the same for every request of a connection's configuration, and how this one came.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +31,10 @@ pub struct Surroundings<'a> {
     pub origin: &'a Origin,
     /// Bytes that a body may have where the route does not say.
     pub body_bytes: Option<u64>,
+    /// What makes assertions, where an application is sent any.
+    pub assertions: Option<&'a Assertions>,
+    /// Names of the upstreams, in the order of the configuration.
+    pub upstream_names: &'a [Arc<str>],
 }
 
 impl Forwarder {
@@ -43,7 +50,7 @@ impl Forwarder {
         observed: &Observed,
     ) -> Result<Response<Body>, Rejection> {
         let (route, head) = (Arc::clone(permit.route()), Arc::clone(permit.head()));
-        let set = permit.identity().map(|identity| identity.headers(&route.identity)).unwrap_or_default();
+        let set = permit.identity().map(|identity| surroundings.told(identity, &head, &route)).unwrap_or_default();
         let prefix = route.strip_prefix.as_deref();
         let target = target(&head, prefix).map_err(|error| Rejection::new(Reason::Internal).because(error))?;
         let host = head.host.to_string();
@@ -67,6 +74,22 @@ impl Forwarder {
         let lease = permit.lease().clone();
         let onward = Onward { upstream: route.upstream, target, facts, body_bytes, timeouts: &route.timeouts, lease };
         self.send_on(onward, request, observed).await
+    }
+}
+
+impl Surroundings<'_> {
+    /// What the application behind `route` is told of who is there.
+    fn told(&self, identity: &Identity, head: &Head, route: &Route) -> Vec<(HeaderName, HeaderValue)> {
+        let mut told = identity.headers(&route.identity);
+        let asked = route.identity.assertion.as_ref().zip(self.assertions).zip(self.upstream_names.get(route.upstream));
+        if let Some(((name, assertions), upstream)) = asked {
+            match assertions.header(identity, upstream, head.now) {
+                Ok(assertion) => told.push((name.clone(), assertion)),
+                // An application that asks for one refuses a request without.
+                Err(error) => tracing::error!(%error, upstream = %upstream, "an assertion can't be signed, left out"),
+            }
+        }
+        told
     }
 }
 

@@ -89,6 +89,7 @@ mod tests {
                 email: None,
                 name: None,
                 claims: Vec::new(),
+                assertion: None,
                 strip: Vec::new(),
             }),
             readings: Readings::All,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 
 use super::live::KEPT_FOR;
-use super::{Accounts, Sessions};
+use super::{Accounts, OwnKeys, Sessions};
 use crate::clock::{Clock, Timestamp};
 use crate::identity::UserName;
 use crate::store::{DataVersion, Event, EventKind, Seq, Store, StoreError};
@@ -36,12 +36,15 @@ pub struct Followed {
     pub sessions: Arc<Sessions>,
     pub revocations: Arc<Revocations>,
     pub throttle: Throttle,
+    pub keys: Arc<OwnKeys>,
 }
 
 #[derive(Debug, Default)]
 struct Place {
     seq: Seq,
     version: Option<DataVersion>,
+    /// Keys have changed and were not read since.
+    keys_due: bool,
 }
 
 impl Follower {
@@ -65,6 +68,10 @@ impl Follower {
                 self.begin_anew(&mut place);
             }
             self.apply_new(&mut place).await?;
+            if place.keys_due {
+                self.followed.keys.reload().await?;
+                place.keys_due = false;
+            }
             place.version = Some(version);
         }
         let asked_at = u64::try_from(asked_at.as_millis()).unwrap_or(u64::MAX - 1);
@@ -92,7 +99,7 @@ impl Follower {
 
     /// Forgets what another file may say otherwise. What is revoked stays revoked.
     fn begin_anew(&self, place: &mut Place) {
-        *place = Place::default();
+        *place = Place { keys_due: true, ..Place::default() };
         self.followed.accounts.forget_all();
         self.followed.sessions.forget_all();
         self.raise();
@@ -109,6 +116,7 @@ impl Follower {
             }
             for event in &events {
                 self.apply(event);
+                place.keys_due |= event.kind == EventKind::KeysChanged;
                 place.seq = event.seq;
             }
             if !events.is_empty() {
@@ -137,7 +145,7 @@ impl Follower {
                 accounts.forget(user);
             }
             EventKind::Unlocked { user } => throttle.unlock(user, event.at),
-            // Signing keys are read at the start; taking in new ones comes with their rotation.
+            // Read once, after the last of these events.
             EventKind::KeysChanged => {}
         }
     }

@@ -6,6 +6,7 @@
 mod accounts;
 pub mod csrf;
 mod follow;
+pub mod keys;
 mod live;
 pub mod refresh;
 mod returning;
@@ -13,6 +14,7 @@ mod sign_in;
 
 pub use accounts::{Account, Accounts};
 pub use follow::{Followed, Follower};
+pub use keys::OwnKeys;
 pub use live::{Carrier, Live, NewSession, Opened, Sessions, cookie_key, sha256};
 pub use refresh::Refreshed;
 pub use returning::Returning;

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 pub use error::{StoreError, StoreErrorKind};
 pub use records::{
-    DataVersion, Digest, Event, EventKind, KeyRecord, NewUser, Rotated, Rotation, Seq, SessionRecord, ThrottleRecord,
-    ThrottleScope, UserRecord,
+    DataVersion, Digest, Event, EventKind, HAND_OVER, KeyRecord, KeyUse, NewUser, Rotated, Rotation, Seq,
+    SessionRecord, ThrottleRecord, ThrottleScope, UserRecord,
 };
 
 use crate::clock::{Clock, Timestamp};
@@ -333,7 +333,7 @@ impl Store {
 
 /// Keys and secrets.
 impl Store {
-    /// All signing keys, the oldest first.
+    /// All keys, the oldest first.
     ///
     /// # Errors
     /// When the store gives no answer.
@@ -350,13 +350,32 @@ impl Store {
         self.database.write(move |db, now| keys::add(db, now, memory, &key)).await
     }
 
-    /// The first signing key of `key`'s algorithm: adds `key` if there is none, so that gateways that start at once agree on one.
+    /// A key of `key`'s algorithm and purpose that is not retired: adds `key` if there is none, so that gateways that start at once agree on one.
     ///
     /// # Errors
     /// When the store gives no answer.
     pub async fn first_signing_key(&self, key: KeyRecord) -> Result<KeyRecord, StoreError> {
         let memory = self.memory;
         self.database.write(move |db, now| keys::first(db, now, memory, key)).await
+    }
+
+    /// Makes `key` the one that signs from now on, or after `publish_first`. Every other of its purpose is retired by then, and one
+    /// whose time has not come yet never signs. The key's times are set here.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn rotate_keys(&self, key: KeyRecord, publish_first: Duration) -> Result<(KeyRecord, Seq), StoreError> {
+        let memory = self.memory;
+        self.database.write(move |db, now| keys::rotate(db, now, memory, key, publish_first)).await
+    }
+
+    /// Removes the keys of `purpose` whose last token, which lived for `lifetime`, has expired. Answers with how many there were.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn clean_keys(&self, purpose: KeyUse, lifetime: Duration) -> Result<usize, StoreError> {
+        let memory = self.memory;
+        self.database.write(move |db, now| keys::clean(db, now, memory, purpose, lifetime)).await
     }
 
     /// The secret called `name`, made when it is first asked for, the same for all gateways on this store.

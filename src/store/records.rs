@@ -124,9 +124,20 @@ pub enum Rotated {
     Unknown,
 }
 
+/// What a key signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyUse {
+    /// Own tokens.
+    Tokens,
+    /// What applications are told of who is there.
+    Assertions,
+}
+
 /// A signing key.
 #[derive(Clone, Debug)]
 pub struct KeyRecord {
+    /// What it signs.
+    pub purpose: KeyUse,
     /// Its `kid`.
     pub kid: String,
     /// What it signs with.
@@ -137,9 +148,25 @@ pub struct KeyRecord {
     pub created_at: Timestamp,
     /// Published before, signs from then on.
     pub not_before: Timestamp,
-    /// When it stopped to be used at all.
+    /// When another took its place: it signs nothing from then on, and verifies what it has signed. Not after
+    /// `not_before`: it was replaced before its time came.
     pub retired_at: Option<Timestamp>,
 }
+
+impl KeyRecord {
+    /// Whether it ever signs, or has signed.
+    pub fn ever_signs(&self) -> bool {
+        self.retired_at.is_none_or(|retired| self.not_before < retired)
+    }
+
+    /// When the last of its tokens, which live for `lifetime`, has expired; `None`: it is not retired.
+    pub fn until(&self, lifetime: Duration) -> Option<Timestamp> {
+        self.retired_at.map(|retired| retired + lifetime + HAND_OVER)
+    }
+}
+
+/// How long another gateway on this store may take to learn of a new key, and signs with the former one.
+pub const HAND_OVER: Duration = Duration::from_secs(1);
 
 /// Something that every gateway on this store must learn of.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -211,7 +211,7 @@ fn other_keys(mint: &Mint) -> Vec<Case> {
     let ours = algorithm_name(mint.key.algorithm);
     let payload = b64(Payload::honest().json());
     let mut cases = Vec::new();
-    let jwk = mint.set.verification_keys()["keys"][0].clone();
+    let jwk = mint.set.verification_keys(now())["keys"][0].clone();
     let mut secrets = vec![
         Vec::new(),
         b"secret".to_vec(),
@@ -247,7 +247,7 @@ fn other_keys(mint: &Mint) -> Vec<Case> {
     }
     if !ours.starts_with(['R', 'P']) {
         let thief = Mint::new(mint.key.algorithm);
-        let own = thief.set.verification_keys()["keys"][0].to_string();
+        let own = thief.set.verification_keys(now())["keys"][0].to_string();
         let own = if own == "null" { r#"{"kty":"oct","k":"AA"}"#.to_owned() } else { own };
         for member in [
             format!(r#""jwk":{own}"#),
@@ -258,7 +258,7 @@ fn other_keys(mint: &Mint) -> Vec<Case> {
             let token = thief.sign(&format!(r#"{{"alg":"{ours}",{member}}}"#), Payload::honest().json());
             cases.push(invalid(format!("thief's {member:.5}"), token, Reason::Signature));
         }
-        let kid = mint.set.signing_key_id();
+        let kid = mint.set.signing_key_id(now());
         let token = thief.sign(&format!(r#"{{"alg":"{ours}","kid":"{kid}"}}"#), Payload::honest().json());
         cases.push(invalid("our kid, a thief's key", token, Reason::Signature));
     }

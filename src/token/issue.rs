@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 
 use super::jose::{MAX_TOKEN_BYTES, algorithm_name};
+use super::key::Key;
 use super::keys::KeySet;
 use crate::clock::Timestamp;
 
@@ -33,7 +34,7 @@ pub struct NewClaims<'a> {
 }
 
 impl KeySet {
-    /// A token that says `claims`, signed with the first key.
+    /// A token that says `claims`, signed with the newest key whose time has come.
     ///
     /// Groups that would make it longer than a token may be are left out: it would be refused on its way back, and an
     /// account's groups are looked up at every request anyway.
@@ -57,7 +58,7 @@ impl KeySet {
     }
 
     fn sign_with(&self, claims: &NewClaims<'_>, groups: &[String], jti: &str) -> Result<String, SignError> {
-        let key = self.signing_key();
+        let key = self.signing_key(claims.now);
         let iat = claims.now.as_secs();
         let header = HeaderJson { typ: "JWT", alg: algorithm_name(key.algorithm()), kid: key.id() };
         let payload = PayloadJson {
@@ -76,14 +77,19 @@ impl KeySet {
             groups,
             scope: claims.scope,
         };
-        let mut token = encode(&header)?;
-        token.push('.');
-        token.push_str(&encode(&payload)?);
-        let signature = key.sign(token.as_bytes()).ok_or(SignError::Crypto)?;
-        token.push('.');
-        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
-        Ok(token)
+        signed(key, &header, &payload)
     }
+}
+
+/// The JWS of `header` and `payload` in compact serialization (RFC 7515 section 7.1).
+pub(super) fn signed(key: &Key, header: &HeaderJson<'_>, payload: &impl Serialize) -> Result<String, SignError> {
+    let mut token = encode(header)?;
+    token.push('.');
+    token.push_str(&encode(payload)?);
+    let signature = key.sign(token.as_bytes()).ok_or(SignError::Crypto)?;
+    token.push('.');
+    URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+    Ok(token)
 }
 
 /// Why a token could not be made.
@@ -114,11 +120,12 @@ fn encode(json: &impl Serialize) -> Result<String, SignError> {
     serde_json::to_vec(json).map(|bytes| URL_SAFE_NO_PAD.encode(bytes)).map_err(|_| SignError::Crypto)
 }
 
+/// The header of a token (RFC 7515 section 4.1).
 #[derive(Serialize)]
-struct HeaderJson<'a> {
-    typ: &'a str,
-    alg: &'a str,
-    kid: &'a str,
+pub(super) struct HeaderJson<'a> {
+    pub(super) typ: &'a str,
+    pub(super) alg: &'a str,
+    pub(super) kid: &'a str,
 }
 
 #[derive(Serialize)]
@@ -167,7 +174,7 @@ mod tests {
             let mut validation = jsonwebtoken::Validation::new(name);
             validation.set_audience(&["portcullis"]);
             validation.validate_exp = false;
-            let key = match mint.set.verification_keys()["keys"].get(0) {
+            let key = match mint.set.verification_keys(now())["keys"].get(0) {
                 Some(jwk) => {
                     let jwk = serde_json::from_value(jwk.clone()).unwrap();
                     jsonwebtoken::DecodingKey::from_jwk(&jwk).unwrap()
@@ -175,7 +182,7 @@ mod tests {
                 None => jsonwebtoken::DecodingKey::from_secret(mint.key.material.expose()),
             };
             let read = jsonwebtoken::decode::<serde_json::Value>(&token, &key, &validation).unwrap();
-            assert_eq!(read.header.kid.as_deref(), Some(mint.set.signing_key_id()));
+            assert_eq!(read.header.kid.as_deref(), Some(mint.set.signing_key_id(now())));
             assert_eq!(read.header.typ.as_deref(), Some("JWT"));
             assert_eq!(read.claims["sub"], "alice", "{algorithm:?}");
             assert_eq!(read.claims["exp"], NOW + 900);

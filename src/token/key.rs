@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 use super::jose::algorithm_name;
 use super::keys::{KeyError, install_crypto};
 use super::pem;
+use crate::clock::Timestamp;
 use crate::config::Algorithm;
 use crate::secret::{Random, Secret};
 
@@ -34,6 +35,21 @@ pub struct StoredKey {
     pub algorithm: Algorithm,
     /// The secret's bytes (HS*), or the private key as PKCS#8 DER.
     pub material: Secret<Vec<u8>>,
+    /// From when on it signs.
+    pub signs: Signs,
+    /// When its last token has expired, so that it verifies nothing from then on; `None`: it is not retired.
+    pub until: Option<Timestamp>,
+}
+
+/// From when on a key signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signs {
+    /// Since it was made, whatever a clock says that was set back since.
+    AtOnce,
+    /// It is published before, so that whoever verifies tokens knows it in time.
+    From(Timestamp),
+    /// It only verifies: another took its place before its time came, or the algorithm is a former one.
+    Never,
 }
 
 /// Makes a new key: a secret as long as the hash, RSA of 2048 bits, or the algorithm's curve.
@@ -64,7 +80,7 @@ pub fn generate(algorithm: Algorithm, random: &Random) -> Result<StoredKey, KeyE
     };
     let material = Secret::new(material);
     let key = Key::new(algorithm, material.expose(), None)?;
-    Ok(StoredKey { kid: key.id().to_owned(), algorithm, material })
+    Ok(StoredKey { kid: key.id().to_owned(), algorithm, material, signs: Signs::AtOnce, until: None })
 }
 
 /// One key, bound to one algorithm.

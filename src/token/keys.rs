@@ -1,13 +1,16 @@
 //! The keys of own tokens: where they come from, which signs, and what is wrong with one that can't be used.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::jose::algorithm_name;
-use super::key::{Family, Key, StoredKey, family, needs};
+use super::key::{Family, Key, Signs, StoredKey, family, needs};
 use super::pem;
+use crate::clock::Timestamp;
 use crate::config::{Algorithm, KeySource, Tokens};
 use crate::secret::Random;
 
@@ -21,8 +24,33 @@ pub fn install_crypto() {
 #[derive(Debug)]
 pub struct KeySet {
     terms: Terms,
-    keys: Vec<Key>,
+    keys: Vec<Held>,
     random: Random,
+    /// The latest time at which anything was signed, in milliseconds: a clock that is set back brings no former key back.
+    latest: Arc<AtomicU64>,
+}
+
+/// A key and its time.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) key: Key,
+    signs: Signs,
+    until: Option<Timestamp>,
+}
+
+impl Held {
+    /// Whether its signatures still count.
+    pub(super) fn verifies(&self, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+
+    fn is_due(&self, now: Timestamp) -> bool {
+        match self.signs {
+            Signs::AtOnce => true,
+            Signs::From(from) => from <= now,
+            Signs::Never => false,
+        }
+    }
 }
 
 /// What own tokens must say, and for how long they are good.
@@ -36,21 +64,26 @@ pub(super) struct Terms {
 }
 
 impl KeySet {
-    /// The keys that `tokens` names; where it leaves them to the store, `stored` in its order. The first signs, all verify.
+    /// The keys that `tokens` names; where it leaves them to the store, `stored` in its order, the newest first.
+    /// The first whose time has come signs, all verify.
     ///
     /// # Errors
-    /// What is wrong with which key; [`KeyError::NoKeys`] when there is none.
+    /// What is wrong with which key; [`KeyError::NoKeys`] when there is none that could sign.
     pub fn new(tokens: &Tokens, stored: &[StoredKey], random: Random) -> Result<Self, KeyError> {
         install_crypto();
         let algorithm = tokens.algorithm;
         let keys = match &tokens.keys {
             // Tokens of stored keys carry a `kid`, so their number does not matter.
-            KeySource::Store => numbered(stored, |key| Key::new(key.algorithm, key.material.expose(), Some(&key.kid)))?,
+            KeySource::Store => numbered(stored, |key| {
+                let signs = if key.algorithm == algorithm { key.signs } else { Signs::Never };
+                let (key, until) = (Key::new(key.algorithm, key.material.expose(), Some(&key.kid))?, key.until);
+                Ok(Held { key, signs, until })
+            })?,
             KeySource::Shared(keys) | KeySource::Pem(keys) if keys.len() > MAX_KEYS => {
                 return Err(KeyError::TooMany { count: keys.len() });
             }
             KeySource::Shared(secrets) => numbered(secrets, |secret| match family(algorithm) {
-                Family::Hmac(_) => Key::new(algorithm, secret.expose(), None),
+                Family::Hmac(_) => Key::new(algorithm, secret.expose(), None).map(always),
                 Family::Rsa(..) | Family::Ec(..) | Family::Ed => {
                     Err(KeyError::WrongKind { algorithm, found: "a shared secret" })
                 }
@@ -58,11 +91,11 @@ impl KeySet {
             KeySource::Pem(files) => numbered(files, |pem| match family(algorithm) {
                 Family::Hmac(_) => Err(KeyError::WrongKind { algorithm, found: "a PEM file" }),
                 Family::Rsa(..) | Family::Ec(..) | Family::Ed => {
-                    Key::new(algorithm, &pem::private_key(pem.expose())?, None)
+                    Key::new(algorithm, &pem::private_key(pem.expose())?, None).map(always)
                 }
             })?,
         };
-        if keys.is_empty() {
+        if keys.iter().all(|held| held.signs == Signs::Never) {
             return Err(KeyError::NoKeys);
         }
         let terms = Terms {
@@ -72,25 +105,40 @@ impl KeySet {
             leeway: tokens.leeway,
             max_lifetime: tokens.max_lifetime,
         };
-        Ok(Self { terms, keys, random })
+        Ok(Self { terms, keys, random, latest: Arc::default() })
     }
 
     /// The public keys as a JWK Set (RFC 7517 section 5), never a shared secret.
-    pub fn verification_keys(&self) -> Value {
-        let keys: Vec<&Value> = self.keys.iter().filter_map(Key::jwk).collect();
-        json!({ "keys": keys })
+    pub fn verification_keys(&self, now: Timestamp) -> Value {
+        json!({ "keys": self.public_keys(now).collect::<Vec<_>>() })
     }
 
-    /// The name of the key that signs.
-    pub fn signing_key_id(&self) -> &str {
-        self.signing_key().id()
+    /// The public keys that verify something at `now`, or will.
+    pub(super) fn public_keys(&self, now: Timestamp) -> impl Iterator<Item = &Value> {
+        self.keys.iter().filter(move |held| held.verifies(now)).filter_map(|held| held.key.jwk())
+    }
+
+    /// The name of the key that signs at `now`.
+    pub fn signing_key_id(&self, now: Timestamp) -> &str {
+        self.signing_key(now).id()
+    }
+
+    /// The names of all keys, the newest first.
+    pub fn key_ids(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(|held| held.key.id())
+    }
+
+    /// The same keys as the successors of `former`: what time it was there is known here.
+    #[must_use]
+    pub(super) fn following(self, former: &Self) -> Self {
+        Self { latest: Arc::clone(&former.latest), ..self }
     }
 
     pub(super) fn terms(&self) -> &Terms {
         &self.terms
     }
 
-    pub(super) fn keys(&self) -> &[Key] {
+    pub(super) fn keys(&self) -> &[Held] {
         &self.keys
     }
 
@@ -98,9 +146,13 @@ impl KeySet {
         &self.random
     }
 
-    pub(super) fn signing_key(&self) -> &Key {
-        // `new` refuses an empty list.
-        &self.keys[0]
+    /// The newest key whose time has come; before the first one's time that one, since `new` refuses a set without any.
+    pub(super) fn signing_key(&self, now: Timestamp) -> &Key {
+        let before = self.latest.fetch_max(now.as_millis(), Ordering::Relaxed);
+        let now = Timestamp::from_millis(before.max(now.as_millis()));
+        let due = self.keys.iter().find(|held| held.is_due(now));
+        let first = || self.keys.iter().rfind(|held| held.signs != Signs::Never);
+        &due.or_else(first).unwrap_or(&self.keys[0]).key
     }
 }
 
@@ -193,7 +245,12 @@ impl std::error::Error for KeyError {
     }
 }
 
-fn numbered<T>(items: &[T], read: impl Fn(&T) -> Result<Key, KeyError>) -> Result<Vec<Key>, KeyError> {
+/// A key of the configuration.
+const fn always(key: Key) -> Held {
+    Held { key, signs: Signs::AtOnce, until: None }
+}
+
+fn numbered<T>(items: &[T], read: impl Fn(&T) -> Result<Held, KeyError>) -> Result<Vec<Held>, KeyError> {
     let in_list = |index: usize, error| match items.len() {
         1 => error,
         _ => KeyError::InList { number: index + 1, source: Box::new(error) },

@@ -245,7 +245,7 @@ mod tests {
                 let set = KeySet::new(&tokens(algorithm, source), &[], Random::system());
                 assert_eq!(set.is_ok(), good, "{algorithm:?} {len}");
                 if let Ok(set) = set {
-                    assert_eq!(set.verification_keys().to_string(), r#"{"keys":[]}"#);
+                    assert_eq!(set.verification_keys(now()).to_string(), r#"{"keys":[]}"#);
                 }
             }
         }

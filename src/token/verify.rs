@@ -41,7 +41,7 @@ impl KeySet {
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Verified, Refusal> {
         let parts = Parts::split(token)?;
         let header = Header::read(parts.header)?;
-        let key = self.proves(&header, &parts).map_err(|reason| self.unproven(reason, parts.payload))?;
+        let key = self.proves(&header, &parts, now).map_err(|reason| self.unproven(reason, parts.payload))?;
         let payload = read_payload(parts.payload)?;
         let claims = self.judge(payload, &header, now)?;
         Ok(Verified { claims: Arc::new(claims), key_id: Arc::clone(key.shared_id()) })
@@ -52,7 +52,7 @@ impl KeySet {
     /// # Errors
     /// Why it does not hold any more.
     pub fn recheck(&self, verified: &Verified, now: Timestamp) -> Result<(), Refusal> {
-        if !self.has_key(&verified.key_id) {
+        if !self.has_key(&verified.key_id, now) {
             return Err(Refusal::Invalid(Reason::UnknownKey));
         }
         if self.is_expired(verified.claims.exp, now) { Err(Refusal::Expired) } else { Ok(()) }
@@ -64,8 +64,8 @@ impl KeySet {
     }
 
     /// Whether a token verified with `key_id` would still find its key: for caches that outlive a key set.
-    pub fn has_key(&self, key_id: &str) -> bool {
-        self.keys().iter().any(|key| key.id() == key_id)
+    pub fn has_key(&self, key_id: &str, now: Timestamp) -> bool {
+        self.keys().iter().any(|held| held.key.id() == key_id && held.verifies(now))
     }
 
     fn is_expired(&self, exp: u64, now: Timestamp) -> bool {
@@ -73,9 +73,10 @@ impl KeySet {
     }
 
     /// The key whose signature it is. Only keys of exactly the algorithm named are tried, so a public key is never taken for a secret.
-    fn proves(&self, header: &Header, parts: &Parts<'_>) -> Result<&Key, Reason> {
+    fn proves(&self, header: &Header, parts: &Parts<'_>, now: Timestamp) -> Result<&Key, Reason> {
         let of_algorithm = |key: &&Key| jose::algorithm_name(key.algorithm()) == header.algorithm;
-        let mut candidates = self.keys().iter().filter(of_algorithm).peekable();
+        let in_time = self.keys().iter().filter(|held| held.verifies(now)).map(|held| &held.key);
+        let mut candidates = in_time.filter(of_algorithm).peekable();
         candidates.peek().ok_or(Reason::Algorithm)?;
         let holds = |key: &&Key| key.verifies(parts.signed.as_bytes(), &parts.signature);
         match &header.key_id {
@@ -303,7 +304,7 @@ mod tests {
             assert_eq!(claims.all["jti"].as_str(), claims.jti.as_deref());
             // One made by hand too, and not under another key of the same algorithm.
             assert!(mint.set.verify(&mint.say(Payload::honest().json()), now()).is_ok(), "{algorithm:?}");
-            assert!(mint.set.has_key(verified.key_id()) && !mint.set.has_key("other"));
+            assert!(mint.set.has_key(verified.key_id(), now()) && !mint.set.has_key("other", now()));
         }
     }
 
@@ -401,7 +402,7 @@ mod tests {
         let tokens = tokens(Algorithm::ES256, KeySource::Store);
         let both = KeySet::new(&tokens, &[new.key.clone(), old.key.clone()], Random::system()).unwrap();
         assert_eq!(&**both.verify(&token, now()).unwrap().key_id(), old.key.kid);
-        assert_eq!(both.signing_key_id(), new.key.kid);
+        assert_eq!(both.signing_key_id(now()), new.key.kid);
         assert_eq!(new.set.verify(&token, now()).unwrap_err(), Refusal::Invalid(Reason::Signature));
     }
 

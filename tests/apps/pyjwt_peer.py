@@ -1,6 +1,7 @@
 """Another implementation of JSON Web Tokens beside the gateway's. "key ALGORITHM FILE" writes a private key as PEM;
 "exchange ALGORITHM FILE ISSUER TOKEN" verifies the gateway's token with the key in FILE (a secret for HS*), and
-prints one of its own for the same subject."""
+prints one of its own for the same subject; "jwks URL ALGORITHM ISSUER AUDIENCE TYP TOKEN..." verifies tokens with the
+keys published at URL alone, and prints the name of each one's key."""
 
 import sys
 import time
@@ -46,7 +47,25 @@ def exchange(algorithm, file, issuer, token):
     print(jwt.encode(mine, signing, algorithm=algorithm, headers=header))
 
 
-if sys.argv[1] == "key":
+def by_published_keys(url, algorithm, issuer, audience, typ, *tokens):
+    client = jwt.PyJWKClient(url)
+    for token in tokens:
+        assert jwt.get_unverified_header(token)["typ"] == typ
+        key = client.get_signing_key_from_jwt(token)
+        claims = jwt.decode(token, key, algorithms=[algorithm], audience=audience, issuer=issuer)
+        assert claims["sub"] == "alice", claims
+        for stranger in (audience + "x", "http://127.0.0.1:8080"):
+            try:
+                jwt.decode(token, key, algorithms=[algorithm], audience=stranger, issuer=issuer)
+            except jwt.InvalidAudienceError:
+                continue
+            raise AssertionError("taken for another audience")
+        print(key.key_id)
+
+
+if sys.argv[1] == "jwks":
+    by_published_keys(*sys.argv[2:])
+elif sys.argv[1] == "key":
     write_key(*sys.argv[2:])
 else:
     exchange(*sys.argv[2:])

@@ -135,3 +135,48 @@ fn another_implementation_verifies_our_tokens_and_we_verify_its() {
         assert_eq!(app.only(algorithm).header("x-forwarded-user").as_deref(), Some("alice"));
     }
 }
+
+/// Runs jose (npm) as `run` does PyJWT.
+fn jose(args: &[&str]) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/jose_peer.mjs");
+    let output = Command::new("node").arg(script).args(args).stdin(Stdio::null()).output().expect("Node.js runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+    assert!(output.status.success(), "jose:\n{}\n{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+#[test]
+#[ignore = "needs PyJWT and jose, which scripts/test installs"]
+fn others_verify_our_tokens_by_the_published_keys_alone_before_and_after_a_rotation() {
+    let issuer = "http://127.0.0.1:8080";
+    for algorithm in ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"] {
+        let app = Recorder::start();
+        let setup = Setup::new(app.address()).key("tokens.algorithm", &format!("\"{algorithm}\""));
+        let gateway = setup.start();
+        let url = format!("http://{}/.well-known/jwks.json", gateway.address);
+        let early = gateway.token("alice");
+        let old = run("pyjwt_peer.py", &["jwks", &url, algorithm, issuer, "portcullis", "JWT", &early]);
+        assert_eq!(jose(&[&url, algorithm, issuer, "portcullis", &early]), old, "{algorithm}");
+        gateway.command(&["key", "rotate"]).succeeded();
+        let late = gateway.token("alice");
+        let both = run("pyjwt_peer.py", &["jwks", &url, algorithm, issuer, "portcullis", "JWT", &late, &early]);
+        assert_eq!(jose(&[&url, algorithm, issuer, "portcullis", &late, &early]), both, "{algorithm}");
+        let (new, still) = both.split_once('\n').expect("two keys");
+        assert!(new != old && still == old, "{algorithm}: {both}");
+    }
+}
+
+#[test]
+#[ignore = "needs PyJWT, which scripts/test installs"]
+fn an_application_verifies_the_assertion_that_it_is_sent() {
+    let app = Recorder::start();
+    let gateway = Setup::new(app.address())
+        .key("tokens.algorithm", "\"HS256\"")
+        .key("identity.assertion", "\"X-Portcullis-Assertion\"")
+        .start();
+    let token = gateway.token("alice");
+    gateway.send(&get("/x").bearer(&token)).assert_status(200, "signed in");
+    let assertion = app.only("forwarded").header("x-portcullis-assertion").expect("an assertion");
+    let url = format!("http://{}/.well-known/jwks.json", gateway.address);
+    run("pyjwt_peer.py", &["jwks", &url, "ES256", "http://127.0.0.1:8080", "app", "assertion+jwt", &assertion]);
+}

@@ -21,6 +21,7 @@ mod framing_bodies;
 mod harness;
 mod headers;
 mod hosts;
+mod keys;
 mod lifecycle;
 mod login;
 mod login_refusals;

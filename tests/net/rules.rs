@@ -8,7 +8,7 @@ use portcullis::config::{self, Timeouts};
 use portcullis::message::headers::IdentityNames;
 use portcullis::secret::{Random, Secret};
 use portcullis::session::refresh::RefreshKey;
-use portcullis::session::{Accounts, Followed, Follower, Sessions};
+use portcullis::session::{Accounts, Followed, Follower, OwnKeys, Sessions};
 use portcullis::store::Store;
 use portcullis::throttle::Throttle;
 use portcullis::token::{self, KeySet, Revocations};
@@ -33,7 +33,7 @@ impl Rules {
         }
         let people = people(&config).await;
         let key = token::generate(config.tokens.algorithm, &Random::system()).unwrap();
-        let keys = Arc::new(KeySet::new(&config.tokens, &[key], Random::system()).unwrap());
+        let keys = Arc::new(KeySet::new(&config.tokens, &[key], Random::system()).unwrap().into());
         let access = Arc::new(Access::new(&config, keys, people));
         let current = Arc::new(Current::new(access.clone()));
         Self { access, current, guarded: config.guarded.clone(), _directory: directory }
@@ -48,8 +48,15 @@ async fn people(config: &config::Config) -> People {
     let sessions = Arc::new(Sessions::new(store.clone(), random, refresh, config.sessions.clone()));
     let revocations = Arc::new(Revocations::new());
     let throttle = Throttle::start(store.clone(), clock.clone()).await.unwrap();
-    let followed =
-        Followed { accounts: accounts.clone(), sessions: sessions.clone(), revocations: revocations.clone(), throttle };
+    let keys = OwnKeys::open(config, store.clone(), clock.clone(), Random::system()).await.unwrap();
+    let keys = Arc::new(keys);
+    let followed = Followed {
+        accounts: accounts.clone(),
+        sessions: sessions.clone(),
+        revocations: revocations.clone(),
+        throttle,
+        keys,
+    };
     let follower = Arc::new(Follower::new(store, clock, followed, config.tokens.max_lifetime));
     follower.catch_up().await.unwrap();
     People { accounts, sessions, revocations, follower }

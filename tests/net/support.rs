@@ -254,6 +254,8 @@ impl Handler {
             trust: &Trust::default(),
             origin: &origin,
             body_bytes: self.limits.body_bytes,
+            assertions: None,
+            upstream_names: &[],
         };
         let forwarded = self.forwarder.forward(permit, &surroundings, request, &Observed::default()).await;
         forwarded.unwrap_or_else(|rejection| respond::rejected(&rejection))

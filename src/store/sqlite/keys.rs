@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::super::{EventKind, KeyRecord, Seq};
+use super::super::{EventKind, HAND_OVER, KeyRecord, KeyUse, Seq};
 use super::events;
 use crate::clock::Timestamp;
 use crate::config::Algorithm;
@@ -26,7 +26,7 @@ pub(in super::super) fn add(
 ) -> rusqlite::Result<Option<Seq>> {
     let added = db
         .prepare_cached(&format!(
-            "INSERT INTO keys ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (kid) DO NOTHING"
+            "INSERT INTO keys ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (kid) DO NOTHING"
         ))?
         .execute(params![
             key.kid,
@@ -35,6 +35,7 @@ pub(in super::super) fn add(
             key.created_at.as_millis(),
             key.not_before.as_millis(),
             key.retired_at.map(Timestamp::as_millis),
+            purpose(key.purpose),
         ])?;
     if added == 0 {
         return Ok(None);
@@ -42,19 +43,59 @@ pub(in super::super) fn add(
     events::write(db, now, memory, &EventKind::KeysChanged).map(Some)
 }
 
-/// The first key of `key`'s algorithm that is not retired: `key`, if there is none.
+/// A key of `key`'s algorithm and purpose that is not retired: `key`, if there is none.
 pub(in super::super) fn first(
     db: &Transaction<'_>,
     now: Timestamp,
     memory: Duration,
     key: KeyRecord,
 ) -> rusqlite::Result<KeyRecord> {
-    let usable = |there: &KeyRecord| there.algorithm == key.algorithm && there.retired_at.is_none();
+    let usable = |there: &KeyRecord| {
+        (there.purpose, there.algorithm) == (key.purpose, key.algorithm) && there.retired_at.is_none()
+    };
     if let Some(there) = all(db)?.into_iter().find(usable) {
         return Ok(there);
     }
     add(db, now, memory, &key)?;
     Ok(key)
+}
+
+/// Adds `key`, which signs `publish_first` from now, and retires the others of its purpose by then.
+pub(in super::super) fn rotate(
+    db: &Transaction<'_>,
+    now: Timestamp,
+    memory: Duration,
+    mut key: KeyRecord,
+    publish_first: Duration,
+) -> rusqlite::Result<(KeyRecord, Seq)> {
+    (key.created_at, key.not_before, key.retired_at) = (now, now + publish_first, None);
+    // One that waits for its time is retired before it: its place is taken.
+    db.prepare_cached(
+        "UPDATE keys SET retired_at = CASE WHEN not_before > ?1 THEN ?1 ELSE ?2 END
+             WHERE purpose = ?3 AND kid <> ?4 AND (retired_at IS NULL OR retired_at > ?1)",
+    )?
+    .execute(params![now.as_millis(), key.not_before.as_millis(), purpose(key.purpose), key.kid])?;
+    let taken = || events::unreadable(0, "a new key has the name of an old one");
+    let seq = add(db, now, memory, &key)?.ok_or_else(taken)?;
+    Ok((key, seq))
+}
+
+/// Removes the keys of `of` that verify nothing any more, since their tokens live no longer than `lifetime`.
+pub(in super::super) fn clean(
+    db: &Transaction<'_>,
+    now: Timestamp,
+    memory: Duration,
+    of: KeyUse,
+    lifetime: Duration,
+) -> rusqlite::Result<usize> {
+    let latest = now - lifetime - HAND_OVER;
+    let gone = db
+        .prepare_cached("DELETE FROM keys WHERE purpose = ?1 AND retired_at <= ?2")?
+        .execute(params![purpose(of), latest.as_millis()])?;
+    if gone > 0 {
+        events::write(db, now, memory, &EventKind::KeysChanged)?;
+    }
+    Ok(gone)
 }
 
 /// The secret called `name`.
@@ -88,7 +129,19 @@ fn read(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
         created_at: Timestamp::from_millis(row.get(3)?),
         not_before: Timestamp::from_millis(row.get(4)?),
         retired_at: events::moment(row, 5)?,
+        purpose: match row.get_ref(6)?.as_str()? {
+            "tokens" => KeyUse::Tokens,
+            "assertions" => KeyUse::Assertions,
+            _ => return Err(events::unreadable(6, "an unknown purpose")),
+        },
     })
+}
+
+const fn purpose(of: KeyUse) -> &'static str {
+    match of {
+        KeyUse::Tokens => "tokens",
+        KeyUse::Assertions => "assertions",
+    }
 }
 
 /// The registered name.
@@ -124,4 +177,4 @@ const ALL: [Algorithm; 12] = [
     Algorithm::EdDSA,
 ];
 
-const COLUMNS: &str = "kid, algorithm, private, created_at, not_before, retired_at";
+const COLUMNS: &str = "kid, algorithm, private, created_at, not_before, retired_at, purpose";

@@ -113,4 +113,6 @@ CREATE INDEX throttle_by_time ON throttle (saved_at);
     "
 ALTER TABLE sessions ADD COLUMN refreshed_at INTEGER;
 ",
+    // Keys of assertions stand beside those of tokens.
+    "ALTER TABLE keys ADD COLUMN purpose TEXT NOT NULL DEFAULT 'tokens';",
 ];

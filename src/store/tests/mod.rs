@@ -301,6 +301,7 @@ async fn gateways_agree_on_keys_and_secrets() {
     let here = Fixture::new();
     let other = here.again();
     let key = |kid: &str, algorithm| KeyRecord {
+        purpose: KeyUse::Tokens,
         kid: kid.to_owned(),
         algorithm,
         private: Secret::new(vec![1, 2, 3]),

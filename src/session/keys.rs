@@ -1,0 +1,346 @@
+//! The keys that the store keeps: made when there are none, read anew when they change, removed when they verify nothing any more.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, Timestamp};
+use crate::config::{Algorithm, Config, KeySource, Tokens};
+use crate::secret::Random;
+use crate::store::{KeyRecord, KeyUse, Store, StoreError};
+use crate::token::{
+    self, ASSERTION_ALGORITHM, ASSERTION_LIFETIME, Assertions, KeyError, KeySet, Keyring, Signs, StoredKey,
+};
+
+/// Fills the [`Keyring`] from configuration and store, and keeps it true.
+#[derive(Debug)]
+pub struct OwnKeys {
+    store: Store,
+    clock: Clock,
+    random: Random,
+    tokens: Tokens,
+    asserts: bool,
+    ring: Arc<Keyring>,
+}
+
+impl OwnKeys {
+    /// The keys that `config` names, and those that it leaves to the store, which are made where there are none.
+    ///
+    /// # Errors
+    /// When the store gives no answer, or a key is not what its algorithm needs.
+    pub async fn open(config: &Config, store: Store, clock: Clock, random: Random) -> Result<Self, KeysError> {
+        let asserts = config.routes.iter().any(|route| route.identity.assertion.is_some());
+        let source = Source { store: &store, clock: &clock, random: &random, tokens: &config.tokens };
+        let tokens = source.tokens().await?;
+        let assertions = if asserts { Some(Assertions::new(source.assertions().await?)) } else { None };
+        let ring = Arc::new(Keyring::new(tokens, assertions));
+        Ok(Self { store, clock, random, tokens: config.tokens.clone(), asserts, ring })
+    }
+
+    /// The keys in force.
+    pub const fn ring(&self) -> &Arc<Keyring> {
+        &self.ring
+    }
+
+    /// Takes in what has changed in the store. What can't be read leaves everything as it is.
+    ///
+    /// # Errors
+    /// When the store gives no answer: it is to be asked again.
+    pub async fn reload(&self) -> Result<(), StoreError> {
+        match self.read().await {
+            Ok((tokens, assertions)) => {
+                self.ring.replace(tokens, assertions);
+                tracing::info!(signing = self.ring.load().signing_key_id(self.clock.now()), "keys read anew");
+                Ok(())
+            }
+            Err(KeysError::Store(error)) => Err(error),
+            Err(KeysError::Key(error)) => {
+                tracing::error!(%error, "a key in the store can't be used: the former ones stay in force");
+                Ok(())
+            }
+        }
+    }
+
+    /// Removes keys whose last token has expired.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn clean(&self) -> Result<(), StoreError> {
+        let mut gone = self.store.clean_keys(KeyUse::Assertions, ASSERTION_LIFETIME).await?;
+        if matches!(self.tokens.keys, KeySource::Store) {
+            gone += self.store.clean_keys(KeyUse::Tokens, token_span(&self.tokens)).await?;
+        }
+        if gone > 0 {
+            tracing::info!(gone, "retired keys removed: their last tokens have expired");
+        }
+        Ok(())
+    }
+
+    async fn read(&self) -> Result<(KeySet, Option<KeySet>), KeysError> {
+        let (store, clock, random, tokens) = (&self.store, &self.clock, &self.random, &self.tokens);
+        let source = Source { store, clock, random, tokens };
+        let assertions = if self.asserts { Some(source.assertions().await?) } else { None };
+        Ok((source.tokens().await?, assertions))
+    }
+}
+
+/// For how long a token of `tokens` verifies.
+pub fn token_span(tokens: &Tokens) -> Duration {
+    tokens.lifetime + tokens.leeway
+}
+
+/// Those of `records` that own tokens are signed and verified with, the newest first.
+pub fn token_keys(records: Vec<KeyRecord>, tokens: &Tokens) -> Vec<StoredKey> {
+    let of_tokens = records.into_iter().rev().filter(|key| key.purpose == KeyUse::Tokens);
+    of_tokens.map(|key| stored(key, token_span(tokens))).collect()
+}
+
+/// A key that is not in the store yet.
+///
+/// # Errors
+/// When the cryptographic library can't make one.
+pub fn fresh(purpose: KeyUse, algorithm: Algorithm, now: Timestamp, random: &Random) -> Result<KeyRecord, KeyError> {
+    let made = token::generate(algorithm, random)?;
+    Ok(KeyRecord {
+        purpose,
+        kid: made.kid,
+        algorithm,
+        private: made.material,
+        created_at: now,
+        not_before: now,
+        retired_at: None,
+    })
+}
+
+/// Why there are no keys.
+#[derive(Debug)]
+pub enum KeysError {
+    /// The store gives no answer.
+    Store(StoreError),
+    /// A key is not what its algorithm needs.
+    Key(KeyError),
+}
+
+impl fmt::Display for KeysError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(source) => source.fmt(f),
+            Self::Key(source) => source.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for KeysError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Store(source) => Some(source),
+            Self::Key(source) => Some(source),
+        }
+    }
+}
+
+impl From<StoreError> for KeysError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<KeyError> for KeysError {
+    fn from(error: KeyError) -> Self {
+        Self::Key(error)
+    }
+}
+
+/// Where keys are read from.
+struct Source<'a> {
+    store: &'a Store,
+    clock: &'a Clock,
+    random: &'a Random,
+    tokens: &'a Tokens,
+}
+
+impl Source<'_> {
+    async fn tokens(&self) -> Result<KeySet, KeysError> {
+        let stored = match self.tokens.keys {
+            KeySource::Store => self.stored(KeyUse::Tokens, self.tokens.algorithm, token_span(self.tokens)).await?,
+            KeySource::Shared(_) | KeySource::Pem(_) => Vec::new(),
+        };
+        Ok(KeySet::new(self.tokens, &stored, self.random.clone())?)
+    }
+
+    async fn assertions(&self) -> Result<KeySet, KeysError> {
+        let stored = self.stored(KeyUse::Assertions, ASSERTION_ALGORITHM, ASSERTION_LIFETIME).await?;
+        let terms = Tokens {
+            algorithm: ASSERTION_ALGORITHM,
+            lifetime: ASSERTION_LIFETIME,
+            keys: KeySource::Store,
+            ..self.tokens.clone()
+        };
+        Ok(KeySet::new(&terms, &stored, self.random.clone())?)
+    }
+
+    /// The keys of `purpose`, the newest first. Tokens of a former algorithm's keys verify until those are retired.
+    async fn stored(&self, purpose: KeyUse, algorithm: Algorithm, span: Duration) -> Result<Vec<StoredKey>, KeysError> {
+        let of = |records: Vec<KeyRecord>| records.into_iter().filter(|key| key.purpose == purpose).collect::<Vec<_>>();
+        let mut records = of(self.store.signing_keys().await?);
+        let can_sign = |key: &KeyRecord| key.algorithm == algorithm && key.retired_at.is_none();
+        if !records.iter().any(can_sign) {
+            let key = fresh(purpose, algorithm, self.clock.now(), self.random)?;
+            self.store.first_signing_key(key).await?;
+            records = of(self.store.signing_keys().await?);
+        }
+        Ok(records.into_iter().rev().map(|key| stored(key, span)).collect())
+    }
+}
+
+fn stored(key: KeyRecord, span: Duration) -> StoredKey {
+    let signs = match () {
+        () if !key.ever_signs() => Signs::Never,
+        () if key.not_before <= key.created_at => Signs::AtOnce,
+        () => Signs::From(key.not_before),
+    };
+    let until = key.until(span);
+    StoredKey { kid: key.kid, algorithm: key.algorithm, material: key.private, signs, until }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::config;
+    use crate::token::NewClaims;
+
+    struct Fixture {
+        time: ManualClock,
+        store: Store,
+        keys: OwnKeys,
+        _directory: TempDir,
+    }
+
+    impl Fixture {
+        async fn new(more: &str) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let text = format!(
+                "{more}\n[upstreams]\napp = \"http://127.0.0.1:1\"\n\
+                 [[routes]]\npath = \"/**\"\nallow = \"signed-in\"\nupstream = \"app\"\n"
+            );
+            let loaded = config::load_text(&directory.path().join("gateway.toml"), text, &|_| None);
+            let config = loaded.config.unwrap();
+            let time = ManualClock::at(Timestamp::from_secs(1_700_000_000));
+            let (clock, random) = (Clock::manual(&time), Random::system());
+            let store = Store::open(&config.store, clock.clone(), random.clone()).unwrap();
+            let keys = OwnKeys::open(&config, store.clone(), clock, random).await.unwrap();
+            Self { time, store, keys, _directory: directory }
+        }
+
+        fn now(&self) -> Timestamp {
+            self.keys.clock.now()
+        }
+
+        async fn rotate(&self, purpose: KeyUse, publish_first: u64) -> String {
+            let key = fresh(purpose, Algorithm::ES256, self.now(), &self.keys.random).unwrap();
+            let (key, _) = self.store.rotate_keys(key, Duration::from_secs(publish_first)).await.unwrap();
+            self.keys.reload().await.unwrap();
+            key.kid
+        }
+
+        fn token(&self) -> String {
+            let claims = NewClaims {
+                subject: "alice",
+                now: self.now(),
+                session: None,
+                signed_in_at: None,
+                methods: &[],
+                groups: &[],
+                scope: "",
+                not_after: None,
+            };
+            self.keys.ring.sign(&claims).unwrap()
+        }
+
+        fn signer(&self) -> String {
+            self.keys.ring.verify(&self.token(), self.now()).unwrap().key_id().to_string()
+        }
+
+        fn published(&self) -> usize {
+            self.keys.ring.verification_keys(self.now())["keys"].as_array().unwrap().len()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_rotated_key_goes_when_its_last_token_has_expired() {
+        let here = Fixture::new("").await;
+        let (first, early) = (here.signer(), here.token());
+        let second = here.rotate(KeyUse::Tokens, 600).await;
+        assert_eq!((here.signer(), here.published()), (first.clone(), 2));
+        here.time.advance(Duration::from_secs(599));
+        let late = here.token();
+        assert_eq!(here.signer(), first);
+        here.time.advance(Duration::from_secs(1));
+        assert_eq!(here.signer(), second);
+        here.keys.clean().await.unwrap();
+        here.time.advance(Duration::from_secs(898));
+        assert!(here.keys.ring.verify(&late, here.now()).is_ok());
+        assert!(here.keys.ring.verify(&early, here.now()).is_err());
+        here.time.advance(Duration::from_secs(3));
+        assert_eq!(here.published(), 1, "also before it is cleaned");
+        assert_eq!(here.store.signing_keys().await.unwrap().len(), 2);
+        here.keys.clean().await.unwrap();
+        let left = here.store.signing_keys().await.unwrap();
+        assert_eq!(left.iter().map(|key| &key.kid).collect::<Vec<_>>(), [&second]);
+        let (events, _) = here.store.events_after(0, 10).await.unwrap();
+        assert_eq!(events.len(), 3, "made, rotated, cleaned: {events:?}");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_its_time_and_is_replaced_never_signs() {
+        let here = Fixture::new("").await;
+        let first = here.signer();
+        let skipped = here.rotate(KeyUse::Tokens, 600).await;
+        here.time.advance(Duration::from_secs(1));
+        let third = here.rotate(KeyUse::Tokens, 300).await;
+        assert_eq!(here.signer(), first);
+        here.time.advance(Duration::from_secs(300));
+        assert_eq!(here.signer(), third);
+        here.time.advance(Duration::from_secs(300));
+        assert_eq!(here.signer(), third, "and not {skipped}");
+        let fourth = here.rotate(KeyUse::Tokens, 0).await;
+        assert_eq!(here.signer(), fourth);
+        here.time.set_wall(Timestamp::from_secs(1_699_990_000));
+        assert_eq!(here.signer(), fourth, "whatever the clock says");
+        here.keys.reload().await.unwrap();
+        assert_eq!(here.signer(), fourth);
+    }
+
+    #[tokio::test]
+    async fn keys_of_assertions_are_others_and_only_made_where_they_are_used() {
+        let here = Fixture::new("").await;
+        assert!(here.keys.ring.assertions().is_none());
+        assert_eq!(here.store.signing_keys().await.unwrap().len(), 1);
+        let here = Fixture::new("[identity]\nassertion = \"X-Assertion\"").await;
+        let keys = here.store.signing_keys().await.unwrap();
+        assert_eq!(keys.iter().filter(|key| key.purpose == KeyUse::Assertions).count(), 1);
+        let signer = here.signer();
+        let next = here.rotate(KeyUse::Assertions, 0).await;
+        assert_eq!(here.signer(), signer, "own tokens have nothing to do with it");
+        assert_ne!(signer, next);
+        assert_eq!(here.published(), 3);
+        here.time.advance(Duration::from_secs(301));
+        here.keys.clean().await.unwrap();
+        here.keys.reload().await.unwrap();
+        assert_eq!(here.published(), 2);
+    }
+
+    #[tokio::test]
+    async fn keys_of_the_configuration_are_not_the_store_s() {
+        let secret = "a secret of at least thirty-two bytes";
+        let text =
+            format!("[tokens]\nalgorithm = \"HS256\"\nsecret = \"{secret}\"\n[identity]\nassertion = \"X-Assertion\"");
+        let here = Fixture::new(&text).await;
+        assert_eq!(here.published(), 1, "that of assertions");
+        let keys = here.store.signing_keys().await.unwrap();
+        assert_eq!(keys.iter().map(|key| key.purpose).collect::<Vec<_>>(), [KeyUse::Assertions]);
+    }
+}
