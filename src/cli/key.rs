@@ -105,12 +105,11 @@ fn refuse_configured(config: &Config) -> Result<(), Failure> {
         KeySource::Shared(_) => ("secret", "{ file = \"new\" }, { file = \"old\" }"),
         KeySource::Pem(_) => ("key", "{ file = \"new.pem\" }, { file = \"old.pem\" }"),
     };
-    let span = token_span(&config.tokens).as_secs();
     Err(Failure::new(
         format!("the keys of tokens come from `{name}` in [tokens] of the configuration, not from the store"),
         format!(
             "put a new one first, which then signs, and keep the old one behind it: `{name} = [{example}]`; \
-             restart the gateway, and take the old one out after {span} s, when its last token has expired"
+             restart the gateway, and take the old one out when `max_lifetime` has passed"
         ),
     ))
 }
