@@ -50,7 +50,7 @@ pub struct Shared {
     pub store: Store,
     pub own_keys: Arc<OwnKeys>,
     pub people: People,
-    pub sign_in: SignIn,
+    pub sign_in: Arc<SignIn>,
     pub throttle: Throttle,
     pub returning: Returning,
     pub access_log: AccessLog,

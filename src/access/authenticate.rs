@@ -3,12 +3,16 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::credential::name_and_password;
 use super::seen::Entry;
 use super::{Access, Credential};
 use crate::clock::Timestamp;
+use crate::identity::api_key::ApiKeyText;
 use crate::identity::{Identity, UserName};
-use crate::session::{Account, Live, cookie_key};
+use crate::message::head::Head;
+use crate::session::{Account, ApiKey, Failure, Live, Verified, cookie_key};
 use crate::store::StoreError;
+use crate::throttle::RetryAfter;
 use crate::token::{Claims, Refusal};
 
 /// What a credential came to.
@@ -20,8 +24,10 @@ pub enum Standing {
     StaleCookie,
     /// Someone.
     Known(Known),
-    /// A token in `Authorization` that is not good.
+    /// A token, key or password that is not good.
     Refused(Bad),
+    /// Too many wrong passwords: this one was not looked at.
+    Throttled(RetryAfter),
     /// The store is down and the credential can't be judged: never let in, never called bad.
     Unavailable,
 }
@@ -44,8 +50,14 @@ pub struct Proof {
     pub session: Option<Arc<str>>,
     /// When that session ends, used or not.
     pub session_ends: Option<Timestamp>,
-    /// The token's claims; `None` behind a cookie.
+    /// The token's claims; `None` behind anything else.
     pub claims: Option<Arc<Claims>>,
+    /// The API key.
+    pub api_key: Option<Arc<ApiKey>>,
+    /// The version of the password that was shown itself, by Basic.
+    pub password_version: Option<u64>,
+    /// Whether that password was verified for this very request, and not remembered.
+    pub is_sign_in: bool,
 }
 
 /// Why a token is not good. The text is for the log only.
@@ -55,14 +67,25 @@ pub enum Bad {
     Expired,
     /// Anything else.
     Invalid(Cow<'static, str>),
+    /// A name and password by Basic that are wrong, or are none.
+    Credentials {
+        /// The account, if there is one.
+        user: Option<UserName>,
+        /// Which.
+        reason: &'static str,
+    },
 }
 
 impl Access {
     /// Believes `credential`, or not.
-    pub(super) async fn authenticate(&self, credential: &Credential<'_>, now: Timestamp) -> Standing {
+    pub(super) async fn authenticate(&self, credential: &Credential<'_>, head: &Head) -> Standing {
+        let now = head.now;
         let judged = match credential {
             Credential::None => return Standing::Nobody,
             Credential::Bearer(token) => self.by_token(token, now).await,
+            Credential::Basic(rest) => self.by_basic(rest, head).await,
+            Credential::ApiKey(text) => self.by_api_key(text, now).await,
+            Credential::TwoApiKeys => return Standing::Refused(Bad::Invalid("two API keys".into())),
             Credential::Cookies(keys) => self.by_cookie(keys, now).await,
         };
         judged.unwrap_or_else(|error| {
@@ -76,7 +99,7 @@ impl Access {
         self.people.follower.is_fresh(self.max_staleness)
     }
 
-    async fn by_token(&self, token: &str, now: Timestamp) -> Result<Standing, StoreError> {
+    pub(super) async fn by_token(&self, token: &str, now: Timestamp) -> Result<Standing, StoreError> {
         let bad = |reason| Ok(Standing::Refused(Bad::Invalid(reason)));
         let (digest, seen) = self.seen.find(token);
         let judged = match &seen {
@@ -122,6 +145,41 @@ impl Access {
         }
     }
 
+    async fn by_api_key(&self, text: &str, now: Timestamp) -> Result<Standing, StoreError> {
+        let bad = |reason: &'static str| Ok(Standing::Refused(Bad::Invalid(reason.into())));
+        let Some(text) = ApiKeyText::parse(text) else { return bad("not an API key, or cut or misspelled") };
+        let found = self.people.api_keys.find(text).await?;
+        if !self.is_fresh() {
+            return Ok(Standing::Unavailable);
+        }
+        let Some(key) = found else { return bad("no such API key, or one that was revoked") };
+        if key.is_over(now) {
+            return bad("the API key has expired");
+        }
+        let account = self.people.accounts.find(&key.user).await?.filter(|account| !account.disabled);
+        let Some(account) = account else { return bad("the API key's account is disabled or gone") };
+        let Some(identity) = identity_by_key(&account, &key) else { return bad("no application may be told the name") };
+        self.people.api_keys.used(&key, now);
+        let proof = Proof { api_key: Some(key), ..Proof::of(&account) };
+        Ok(Standing::Known(Known { identity: Arc::new(identity), proof: Arc::new(proof) }))
+    }
+
+    /// A name and password judged as those of the sign-in page are, and remembered for a moment.
+    async fn by_basic(&self, rest: &str, head: &Head) -> Result<Standing, StoreError> {
+        let bad = |user, reason| Ok(Standing::Refused(Bad::Credentials { user, reason }));
+        let Some((name, password)) = name_and_password(rest) else { return bad(None, "not a name and a password") };
+        let verified = self.people.basic.verify(&name, &password, head.client.0, (head.now, head.started)).await;
+        match verified {
+            Ok(_) if !self.is_fresh() => Ok(Standing::Unavailable),
+            Ok(verified) => Ok(Standing::Known(known_by_basic(&verified))),
+            Err(Failure::Wrong { user, reason }) => bad(user, reason),
+            Err(Failure::PasswordTooLong) => bad(None, "longer than any password"),
+            Err(Failure::TooMany(wait)) => Ok(Standing::Throttled(wait)),
+            Err(Failure::Busy) => Ok(Standing::Unavailable),
+            Err(Failure::Store(error)) => Err(error),
+        }
+    }
+
     /// Of several cookies the ones that verify count; two different sessions count as none.
     async fn by_cookie(&self, keys: &[&[u8]], now: Timestamp) -> Result<Standing, StoreError> {
         let mut found: Option<Arc<Live>> = None;
@@ -149,6 +207,49 @@ impl Access {
     }
 }
 
+impl Proof {
+    /// The account alone.
+    fn of(account: &Account) -> Self {
+        Self {
+            account: account.name.clone(),
+            session: None,
+            session_ends: None,
+            claims: None,
+            api_key: None,
+            password_version: None,
+            is_sign_in: false,
+        }
+    }
+}
+
+/// Whom `key` makes of its account: its user, with no group that it may not use.
+pub(super) fn identity_by_key(account: &Account, key: &ApiKey) -> Option<Identity> {
+    Some(Identity {
+        profile: key.profile(account)?,
+        scopes: key.scopes.clone(),
+        claims: Arc::default(),
+        methods: vec!["api-key".to_owned()],
+        signed_in_at: None,
+        session: None,
+    })
+}
+
+fn known_by_basic(verified: &Verified) -> Known {
+    let Verified { found, is_sign_in } = verified;
+    let account = &found.account;
+    let identity = Identity {
+        profile: Arc::clone(&account.profile),
+        scopes: Vec::new(),
+        claims: Arc::default(),
+        methods: vec!["basic".to_owned()],
+        signed_in_at: Some(found.verified_at),
+        session: None,
+    };
+    let proof =
+        Proof { password_version: Some(account.password_version), is_sign_in: *is_sign_in, ..Proof::of(account) };
+    Known { identity: Arc::new(identity), proof: Arc::new(proof) }
+}
+
 fn known_by_token(account: &Account, claims: Arc<Claims>) -> Known {
     let session: Option<Arc<str>> = claims.sid.as_deref().map(Into::into);
     let identity = Identity {
@@ -159,7 +260,7 @@ fn known_by_token(account: &Account, claims: Arc<Claims>) -> Known {
         signed_in_at: claims.auth_time.map(Timestamp::from_secs),
         session: session.clone(),
     };
-    let proof = Proof { account: account.name.clone(), session, session_ends: None, claims: Some(claims) };
+    let proof = Proof { session, claims: Some(claims), ..Proof::of(account) };
     Known { identity: Arc::new(identity), proof: Arc::new(proof) }
 }
 
@@ -172,12 +273,8 @@ fn known_by_cookie(account: &Account, live: &Live) -> Known {
         signed_in_at: Some(live.auth_time),
         session: Some(Arc::clone(&live.id)),
     };
-    let proof = Proof {
-        account: account.name.clone(),
-        session: Some(Arc::clone(&live.id)),
-        session_ends: Some(live.expires_at),
-        claims: None,
-    };
+    let proof =
+        Proof { session: Some(Arc::clone(&live.id)), session_ends: Some(live.expires_at), ..Proof::of(account) };
     Known { identity: Arc::new(identity), proof: Arc::new(proof) }
 }
 

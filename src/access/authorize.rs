@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 
+use super::credential::{hides, is_api_key, is_basic, is_bearer, smuggles_api_key};
 use super::{Access, Authorization, Bad, Credential, Current, Known, Lease, Standing};
 use crate::config::{Readings, Route};
-use crate::identity::Identity;
+use crate::identity::{Identity, UserName};
 use crate::message::head::Head;
 use crate::message::path::Reading;
 use crate::policy::{Facts, Refused, Verdict};
 use crate::session::csrf::{self, Origins};
+use crate::throttle::RetryAfter;
 
 /// Leave to forward one request. Only [`Access::check`] makes one, and forwarding takes it by value.
 ///
@@ -23,6 +25,7 @@ pub struct Permit {
     route: Arc<Route>,
     head: Arc<Head>,
     identity: Option<Arc<Identity>>,
+    signs_in: Option<UserName>,
     drops_authorization: bool,
     clears_cookie: bool,
     lease: Lease,
@@ -42,6 +45,11 @@ impl Permit {
     /// Who the application is told; `None` on a public route without a good credential.
     pub const fn identity(&self) -> Option<&Arc<Identity>> {
         self.identity.as_ref()
+    }
+
+    /// Who has just given the right password with this very request.
+    pub const fn signs_in(&self) -> Option<&UserName> {
+        self.signs_in.as_ref()
     }
 
     /// Whether `Authorization` stays here: it is ours, or it was not good.
@@ -81,6 +89,8 @@ pub enum Decision {
     },
     /// It says two things at once.
     Malformed(&'static str),
+    /// Too many wrong passwords.
+    Throttled(Arc<Route>, RetryAfter),
     /// The store is down and the credential can't be judged.
     Unavailable(Arc<Route>),
 }
@@ -129,6 +139,8 @@ pub struct Denial {
 pub enum Why {
     /// The rule says no, under this reading of the path.
     Rule(Refused, Option<Reading>),
+    /// The API key is limited to other routes, under this reading of the path.
+    KeyElsewhere(Option<Reading>),
     /// Another site made a browser send it.
     CrossSite,
 }
@@ -138,6 +150,10 @@ impl fmt::Display for Why {
         match self {
             Self::Rule(refused, None) => write!(f, "{refused}"),
             Self::Rule(refused, Some(reading)) => write!(f, "{refused}, read with {}", reading.name()),
+            Self::KeyElsewhere(None) => f.write_str("the API key is limited to other routes"),
+            Self::KeyElsewhere(Some(reading)) => {
+                write!(f, "the API key is limited to other routes than the path read with {}", reading.name())
+            }
             Self::CrossSite => f.write_str("sent by another site"),
         }
     }
@@ -162,10 +178,15 @@ impl Access {
         let Authorized { head, headers, route, seen, credential, standing, current } = asked;
         let clears_cookie = matches!(standing, Standing::StaleCookie);
         let known = match standing {
+            // Someone whose key is for other routes comes to a public one without a name.
+            Standing::Known(known) if !known.counts_on(route) && self.is_open_to(head, route) => None,
             Standing::Known(known) => Some(known),
             Standing::Nobody | Standing::StaleCookie => None,
             // On a public route a bad credential is removed and the request goes on without a name.
-            Standing::Refused(_) | Standing::Unavailable if self.is_open_to(head, route) => None,
+            Standing::Refused(_) | Standing::Throttled(_) | Standing::Unavailable if self.is_open_to(head, route) => {
+                None
+            }
+            Standing::Throttled(wait) => return Decision::Throttled(Arc::clone(route), wait),
             Standing::Unavailable => return Decision::Unavailable(Arc::clone(route)),
             Standing::Refused(bad) => return refused_token(route, bad),
         };
@@ -174,9 +195,10 @@ impl Access {
             let identity = identity.cloned();
             Decision::Deny(Denial { route: Arc::clone(route), why, identity, clears_cookie })
         };
-        let ruling = self.ruling(head, route, identity.map(AsRef::as_ref), Shown::of(credential));
+        let ruling = self.ruling(head, route, known.as_ref(), Shown::of(credential));
         match ruling {
             Ruling::NoRoute(reading) => return Decision::NotFound { reading: Some(reading) },
+            Ruling::KeyElsewhere { route, reading } => return deny(route, Why::KeyElsewhere(reading)),
             Ruling::No { route, verdict, reading } => match verdict {
                 Verdict::Deny(refused) => return deny(route, Why::Rule(refused, reading)),
                 Verdict::SignIn { by_password } => {
@@ -207,10 +229,12 @@ impl Access {
             return deny(route, Why::CrossSite);
         }
         let drops_authorization = self.drops_authorization(headers, route, seen, known.is_some());
+        let proof = known.as_ref().map(|known| &known.proof).filter(|proof| proof.is_sign_in);
         Decision::Permit(Permit {
             route: Arc::clone(route),
             head: Arc::clone(head),
             identity: identity.cloned(),
+            signs_in: proof.map(|proof| proof.account.clone()),
             drops_authorization,
             clears_cookie,
             lease: Lease::new(current, head, known, Shown::of(credential)),
@@ -225,26 +249,25 @@ impl Access {
     /// Whether the rules would let `known` go on with a request that they let pass before: what a lease asks.
     pub(super) fn still_permits(&self, head: &Head, known: Option<&Known>, shown: Shown) -> bool {
         let Some(route) = self.router.find(head.host.name(), &head.method, head.path.canonical()) else { return false };
-        let identity = known.map(|known| known.identity.as_ref());
-        shown.is_accepted_by(route) && matches!(self.ruling(head, route, identity, shown), Ruling::Yes)
+        shown.is_accepted_by(route) && matches!(self.ruling(head, route, known, shown), Ruling::Yes)
     }
 
     /// The rules as written and under each reading that could differ; the first no decides.
-    fn ruling<'a>(
-        &'a self,
-        head: &Head,
-        route: &'a Arc<Route>,
-        identity: Option<&Identity>,
-        shown: Shown,
-    ) -> Ruling<'a> {
+    fn ruling<'a>(&'a self, head: &Head, route: &'a Arc<Route>, known: Option<&Known>, shown: Shown) -> Ruling<'a> {
         let facts = |route: &Route| Facts {
             client: head.client.0,
             now: head.now,
-            person: identity.filter(|_| shown.is_accepted_by(route)).map(Identity::person),
+            person: known
+                .filter(|known| shown.is_accepted_by(route) && known.counts_on(route))
+                .map(|known| known.identity.person()),
         };
-        let verdict = route.allow.evaluate(&facts(route));
-        if verdict != Verdict::Allow {
-            return Ruling::No { route, verdict, reading: None };
+        let refused = |route: &'a Arc<Route>, reading| match route.allow.evaluate(&facts(route)) {
+            Verdict::Allow => None,
+            _ if known.is_some_and(|known| !known.counts_on(route)) => Some(Ruling::KeyElsewhere { route, reading }),
+            verdict => Some(Ruling::No { route, verdict, reading }),
+        };
+        if let Some(no) = refused(route, None) {
+            return no;
         }
         if route.readings == Readings::AsWritten {
             return Ruling::Yes;
@@ -257,9 +280,8 @@ impl Access {
             let Some(route) = self.router.find_read_as(reading, head.host.name(), &head.method, &read) else {
                 return Ruling::NoRoute(reading);
             };
-            let verdict = route.allow.evaluate(&facts(route));
-            if verdict != Verdict::Allow {
-                return Ruling::No { route, verdict, reading: Some(reading) };
+            if let Some(no) = refused(route, Some(reading)) {
+                return no;
             }
         }
         Ruling::Yes
@@ -276,17 +298,25 @@ impl Access {
 
     /// What is ours never reaches an application, good or bad, accepted or not; `forward_token` lets a good Bearer through.
     fn drops_authorization(&self, headers: &HeaderMap, route: &Route, seen: Authorization<'_>, is_known: bool) -> bool {
+        let value = headers.get(http::header::AUTHORIZATION);
         match seen {
             Authorization::Absent => false,
             Authorization::Several => true,
-            Authorization::One { scheme, .. } if route.accept.bearer && super::credential::is_bearer(scheme) => {
-                !(route.forward_token && is_known)
+            Authorization::One { scheme, rest } if route.accept.bearer && is_bearer(scheme) => {
+                !(route.forward_token && is_known) || is_api_key(scheme, rest)
             }
-            Authorization::One { .. } => headers
-                .get_all(http::header::AUTHORIZATION)
-                .iter()
-                .any(|value| super::credential::hides(value, |piece| self.keys.is_ours(piece))),
+            Authorization::One { scheme, .. } if route.accept.basic && is_basic(scheme) => true,
+            Authorization::One { .. } => {
+                value.is_some_and(|value| smuggles_api_key(value) || hides(value, |piece| self.keys.is_ours(piece)))
+            }
         }
+    }
+}
+
+impl Known {
+    /// Whether what they showed counts on `route`: an API key may be limited to others.
+    fn counts_on(&self, route: &Route) -> bool {
+        self.proof.api_key.as_ref().is_none_or(|key| key.counts_on(&route.name))
     }
 }
 
@@ -295,6 +325,8 @@ impl Access {
 pub(super) enum Shown {
     Nothing,
     Bearer,
+    Basic,
+    ApiKey,
     Cookie,
 }
 
@@ -303,6 +335,8 @@ impl Shown {
         match credential {
             Credential::None => Self::Nothing,
             Credential::Bearer(_) => Self::Bearer,
+            Credential::Basic(_) => Self::Basic,
+            Credential::ApiKey(_) | Credential::TwoApiKeys => Self::ApiKey,
             Credential::Cookies(_) => Self::Cookie,
         }
     }
@@ -311,6 +345,8 @@ impl Shown {
         match self {
             Self::Nothing => true,
             Self::Bearer => route.accept.bearer,
+            Self::Basic => route.accept.basic,
+            Self::ApiKey => route.accept.api_key,
             Self::Cookie => route.accept.cookie,
         }
     }
@@ -319,6 +355,7 @@ impl Shown {
 enum Ruling<'a> {
     Yes,
     No { route: &'a Arc<Route>, verdict: Verdict, reading: Option<Reading> },
+    KeyElsewhere { route: &'a Arc<Route>, reading: Option<Reading> },
     NoRoute(Reading),
 }
 

@@ -6,10 +6,12 @@ use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::Accept;
+use crate::identity::api_key;
 use crate::message::cookie;
+use crate::secret::Secret;
 
 /// What a request shows, as the accepting route reads it.
 #[derive(PartialEq, Eq)]
@@ -18,6 +20,12 @@ pub enum Credential<'a> {
     None,
     /// `Authorization: Bearer …` on a route that accepts it. The text is anything at all.
     Bearer(&'a str),
+    /// `Authorization: Basic …` on a route that accepts it. The text is anything at all.
+    Basic(&'a str),
+    /// `Authorization: Bearer pck_…` or `X-API-Key: pck_…` on a route that accepts it. The text is anything with our prefix.
+    ApiKey(&'a str),
+    /// Two API keys that differ: nobody can say which one counts.
+    TwoApiKeys,
     /// One or several cookies of our name, on a route that accepts them.
     Cookies(Vec<&'a [u8]>),
 }
@@ -43,6 +51,9 @@ impl fmt::Debug for Credential<'_> {
         match self {
             Self::None => f.write_str("None"),
             Self::Bearer(_) => f.write_str("Bearer"),
+            Self::Basic(_) => f.write_str("Basic"),
+            Self::ApiKey(_) => f.write_str("ApiKey"),
+            Self::TwoApiKeys => f.write_str("TwoApiKeys"),
             Self::Cookies(values) => write!(f, "Cookies({})", values.len()),
         }
     }
@@ -75,15 +86,23 @@ fn split(value: &HeaderValue) -> Authorization<'_> {
     Authorization::One { scheme: text(scheme), rest: text(rest.trim_ascii_start()) }
 }
 
-/// The credential that counts: `Authorization` if the route accepts its scheme, else the cookie.
+/// The credential that counts: `Authorization` if the route accepts its scheme, else `X-API-Key`, else the cookie.
 pub fn extract<'a>(
     headers: &'a HeaderMap,
     seen: Authorization<'a>,
     accept: Accept,
     cookie_name: &'a str,
 ) -> Credential<'a> {
-    match seen {
-        Authorization::One { scheme, rest } if accept.bearer && is_bearer(scheme) => Credential::Bearer(rest),
+    let in_header = if accept.api_key { shown_api_key(headers) } else { Ok(None) };
+    match (seen, in_header) {
+        (_, Err(Several)) => Credential::TwoApiKeys,
+        (Authorization::One { scheme, rest }, shown) if accept.api_key && is_api_key(scheme, rest) => match shown {
+            Ok(Some(other)) if other != rest => Credential::TwoApiKeys,
+            _ => Credential::ApiKey(rest),
+        },
+        (Authorization::One { scheme, rest }, _) if accept.bearer && is_bearer(scheme) => Credential::Bearer(rest),
+        (Authorization::One { scheme, rest }, _) if accept.basic && is_basic(scheme) => Credential::Basic(rest),
+        (_, Ok(Some(key))) => Credential::ApiKey(key),
         _ if accept.cookie => {
             let cookies: Vec<&[u8]> = cookie::values(headers, cookie_name).collect();
             if cookies.is_empty() { Credential::None } else { Credential::Cookies(cookies) }
@@ -96,6 +115,53 @@ pub fn extract<'a>(
 pub(super) fn is_bearer(scheme: &str) -> bool {
     scheme.eq_ignore_ascii_case("bearer")
 }
+
+/// Whether `scheme` is Basic (RFC 7617), in any case.
+pub(super) fn is_basic(scheme: &str) -> bool {
+    scheme.eq_ignore_ascii_case("basic")
+}
+
+/// Whether `Authorization` shows what is meant as an API key of ours.
+pub(super) fn is_api_key(scheme: &str, rest: &str) -> bool {
+    is_bearer(scheme) && api_key::is_ours(rest.as_bytes())
+}
+
+/// Whether a request shows an API key of ours, good or bad, where one is looked for.
+pub fn shows_api_key(headers: &HeaderMap) -> bool {
+    !matches!(shown_api_key(headers), Ok(None))
+}
+
+/// What `X-API-Key` shows that is meant as a key of ours; others are the application's.
+fn shown_api_key(headers: &HeaderMap) -> Result<Option<&str>, Several> {
+    let mut keys = headers.get_all(&X_API_KEY).iter().filter(|value| api_key::is_ours(value.as_bytes()));
+    let Some(first) = keys.next() else { return Ok(None) };
+    // One that is not text is no key, and is judged as a bad one.
+    let text = first.to_str().unwrap_or(api_key::PREFIX);
+    if keys.all(|other| other == first) { Ok(Some(text)) } else { Err(Several) }
+}
+
+/// `X-API-Key` stands several times, and not for the same key.
+struct Several;
+
+/// The name and password of Basic (RFC 7617 section 2): UTF-8, without controls, parted at the first colon.
+pub(super) fn name_and_password(rest: &str) -> Option<(String, Secret<String>)> {
+    let bytes = Secret::new(BASIC.decode(rest.trim_matches(' ')).ok()?);
+    let text = std::str::from_utf8(bytes.expose()).ok()?;
+    let (name, password) = text.split_once(':')?;
+    (!text.chars().any(char::is_control)).then(|| (name.to_owned(), Secret::from(password)))
+}
+
+/// Whether an `Authorization` that the route does not accept carries an API key of ours all the same.
+pub(super) fn smuggles_api_key(value: &HeaderValue) -> bool {
+    if api_key::mentions_ours(value.as_bytes()) {
+        return true;
+    }
+    let Authorization::One { scheme, rest } = split(value) else { return false };
+    is_basic(scheme)
+        && BASIC.decode(rest.trim_matches(' ')).is_ok_and(|bytes| api_key::mentions_ours(Secret::new(bytes).expose()))
+}
+
+static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Whether an `Authorization` of another scheme holds something for which `is_ours` holds: a token smuggled past under a
 /// foreign name, or given as the name or the password of Basic, as many tools do.
@@ -128,7 +194,7 @@ const BASIC: GeneralPurpose = GeneralPurpose::new(
 mod tests {
     use super::*;
 
-    const BOTH: Accept = Accept { bearer: true, cookie: true };
+    const BOTH: Accept = Accept::DEFAULT;
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -143,6 +209,9 @@ mod tests {
         match extract(&headers, authorization(&headers), accept, "portcullis") {
             Credential::None => "none".to_owned(),
             Credential::Bearer(token) => format!("bearer {token}"),
+            Credential::Basic(rest) => format!("basic {rest}"),
+            Credential::ApiKey(key) => format!("key {key}"),
+            Credential::TwoApiKeys => "two keys".to_owned(),
             Credential::Cookies(values) => format!("cookies {}", values.join(&b',').escape_ascii()),
         }
     }
@@ -151,14 +220,66 @@ mod tests {
     fn authorization_decides_where_the_route_accepts_its_scheme() {
         let both = [("authorization", "bEARER x"), ("cookie", "portcullis=k")];
         assert_eq!(of(&both, BOTH), "bearer x");
-        assert_eq!(of(&both, Accept { bearer: false, cookie: true }), "cookies k");
-        assert_eq!(of(&both, Accept { bearer: false, cookie: false }), "none");
+        assert_eq!(of(&both, Accept { cookie: true, ..Accept::NOTHING }), "cookies k");
+        assert_eq!(of(&both, Accept::NOTHING), "none");
     }
 
     #[test]
     fn another_scheme_is_not_ours() {
         assert_eq!(of(&[("authorization", "junk Bearer x"), ("cookie", "portcullis=k")], BOTH), "cookies k");
         assert_eq!(of(&[("authorization", "Basic eDp5")], BOTH), "none");
+    }
+
+    #[test]
+    fn an_api_key_counts_only_where_it_is_accepted() {
+        let keys = Accept { api_key: true, ..Accept::DEFAULT };
+        let (bearer, header) = (("authorization", "Bearer pck_a"), ("x-api-key", "pck_a"));
+        for fields in
+            [&[bearer][..], &[header], &[bearer, header], &[header, header], &[header, ("cookie", "portcullis=k")]]
+        {
+            assert_eq!(of(fields, keys), "key pck_a", "{fields:?}");
+        }
+        for fields in [&[bearer, ("x-api-key", "pck_b")][..], &[header, ("x-api-key", "pck_b")]] {
+            assert_eq!(of(fields, keys), "two keys", "{fields:?}");
+        }
+        assert_eq!(of(&[header], BOTH), "none");
+        assert_eq!(of(&[bearer], BOTH), "bearer pck_a", "a bad token");
+        assert_eq!(of(&[("x-api-key", "sk_theirs"), ("x-api-key", "pck_a")], keys), "key pck_a");
+        assert_eq!(of(&[("x-api-key", "sk_theirs")], keys), "none");
+        assert_eq!(of(&[("authorization", "Bearer x"), header], keys), "bearer x", "Authorization decides");
+        let only = Accept { api_key: true, ..Accept::NOTHING };
+        assert_eq!(of(&[("authorization", "Bearer x"), header], only), "key pck_a", "theirs beside ours");
+    }
+
+    #[test]
+    fn basic_is_read_as_rfc_7617_has_it() {
+        let basic = Accept { basic: true, ..Accept::DEFAULT };
+        assert_eq!(of(&[("authorization", "bASIC eDp5"), ("cookie", "portcullis=k")], basic), "basic eDp5");
+        let read = |rest| name_and_password(rest).map(|(name, password)| format!("{name}|{}", password.expose()));
+        for (rest, expected) in [
+            ("eDp5", Some("x|y")),
+            ("QWxhZGRpbjpvcGVuOnNlc2FtZQ==", Some("Aladdin|open:sesame")),
+            ("QWxhZGRpbjpvcGVuOnNlc2FtZQ", Some("Aladdin|open:sesame")),
+            ("dGVzdDoxMjPCow==", Some("test|123£")),
+            ("Og==", Some("|")),
+            ("dGVzdDoxMjOj", None),
+            ("eA==", None),
+            ("eDoK", None),
+            ("!", None),
+            ("", None),
+        ] {
+            assert_eq!(read(rest).as_deref(), expected, "{rest}");
+        }
+    }
+
+    #[test]
+    fn finds_api_keys_under_other_schemes() {
+        for value in ["Token pck_x", "Bearer  pck_x", "pck_x", "Basic eDpwY2tfeQ==", "Basic  cGNrX3k6"] {
+            assert!(smuggles_api_key(&HeaderValue::from_static(value)), "{value}");
+        }
+        for value in ["Basic eDp5", "Bearer sk_x", "Basic !", "Digest username=\"x\""] {
+            assert!(!smuggles_api_key(&HeaderValue::from_static(value)), "{value}");
+        }
     }
 
     #[test]

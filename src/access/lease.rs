@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::authenticate::identity_by_key;
 use super::authorize::Shown;
-use super::{Current, Known};
+use super::{Access, Current, Known};
 use crate::identity::Identity;
 use crate::message::head::Head;
+use crate::store::StoreError;
 
 /// Session, person and head of a permitted request. Costs nothing until someone waits for its end.
 #[derive(Clone, Debug)]
@@ -24,7 +26,8 @@ impl Lease {
         Self { current: Arc::clone(current), head: Arc::clone(head), known, shown }
     }
 
-    /// Resolves when what was permitted would not be any more: the session has ended, the account is disabled, the groups or
+    /// Resolves when what was permitted would not be any more: the session has ended, the API key was revoked or the password
+    /// changed that was shown, the account is disabled, the groups or
     /// the rules have changed so that they refuse it, or revocations are not known to be fresh.
     ///
     /// The idle time of a session does not count, nor does the expiry of an access token. Without a session it resolves
@@ -56,7 +59,9 @@ impl Lease {
                 None
             }),
         };
-        let from_now = ends.map_or(access.max_lifetime, |end| end.since(self.head.now));
+        let key_ends = self.known.as_ref().and_then(|known| known.proof.api_key.as_ref()?.expires_at);
+        let longest = key_ends.map_or(access.max_lifetime, |end| end.since(self.head.now).min(access.max_lifetime));
+        let from_now = ends.map_or(longest, |end| end.since(self.head.now));
         let opened = Instant::from_std(self.head.started);
         opened.checked_add(from_now.min(FAR)).unwrap_or(opened + FAR)
     }
@@ -74,16 +79,33 @@ impl Lease {
         if is_revoked {
             return false;
         }
-        match people.accounts.find(&proof.account).await {
-            Ok(Some(account)) if !account.disabled => {
-                let identity = Identity { profile: Arc::clone(&account.profile), ..Identity::clone(&known.identity) };
+        match self.identity_now(&access, known).await {
+            Ok(Some(identity)) => {
                 let known = Known { identity: Arc::new(identity), proof: Arc::clone(proof) };
                 access.still_permits(&self.head, Some(&known), self.shown)
             }
-            Ok(_) => false,
+            Ok(None) => false,
             Err(error) => {
                 tracing::warn!(%error, "a stream can't be judged and ends");
                 false
+            }
+        }
+    }
+
+    /// Who it is, as account and key are now; `None`: nobody any more.
+    async fn identity_now(&self, access: &Access, known: &Known) -> Result<Option<Identity>, StoreError> {
+        let (proof, people) = (&known.proof, &access.people);
+        let Some(account) = people.accounts.find(&proof.account).await?.filter(|account| !account.disabled) else {
+            return Ok(None);
+        };
+        if proof.password_version.is_some_and(|version| version != account.password_version) {
+            return Ok(None);
+        }
+        match &proof.api_key {
+            None => Ok(Some(Identity { profile: Arc::clone(&account.profile), ..Identity::clone(&known.identity) })),
+            Some(key) => {
+                let key = people.api_keys.find_id(&key.id).await?;
+                Ok(key.and_then(|key| identity_by_key(&account, &key)))
             }
         }
     }

@@ -20,14 +20,14 @@ use http::HeaderMap;
 
 pub use authenticate::{Bad, Known, Proof, Standing};
 pub use authorize::{Authorized, Challenge, Decision, Denial, Permit, Want, Why};
-pub use credential::{Authorization, Credential, authorization, extract};
+pub use credential::{Authorization, Credential, authorization, extract, shows_api_key};
 pub use lease::Lease;
 
 use crate::clock::Timestamp;
-use crate::config::Config;
+use crate::config::{Accept, Config};
 use crate::message::head::Head;
 use crate::route::Router;
-use crate::session::{Accounts, Follower, Sessions};
+use crate::session::{Accounts, ApiKeys, Basic, Follower, Sessions};
 use crate::token::{Keyring, Revocations};
 use seen::Seen;
 
@@ -49,6 +49,8 @@ pub struct Access {
 #[expect(missing_docs, reason = "the fields are named after their types")]
 pub struct People {
     pub accounts: Arc<Accounts>,
+    pub api_keys: Arc<ApiKeys>,
+    pub basic: Arc<Basic>,
     pub sessions: Arc<Sessions>,
     pub revocations: Arc<Revocations>,
     pub follower: Arc<Follower>,
@@ -102,22 +104,35 @@ impl Access {
             return Decision::Malformed("several Authorization headers");
         }
         let credential = extract(headers, seen, route.accept, &self.cookie);
-        let standing = self.authenticate(&credential, head.now).await;
+        if credential == Credential::TwoApiKeys {
+            return Decision::Malformed("two API keys");
+        }
+        let standing = self.authenticate(&credential, head).await;
         self.authorize(Authorized { head, headers, route, seen, credential: &credential, standing, current })
     }
 
-    /// Who stands behind a request to the gateway itself, where every credential of ours counts.
+    /// Who stands behind a request to the gateway itself, where tokens, cookies and API keys without a limit to some
+    /// routes count. A password has endpoints of its own.
     pub async fn who(&self, head: &Head, headers: &HeaderMap) -> Standing {
         let seen = authorization(headers);
         if seen == Authorization::Several {
             return Standing::Refused(Bad::Invalid("several Authorization headers".into()));
         }
-        let all = crate::config::Accept { bearer: true, cookie: true };
-        self.authenticate(&extract(headers, seen, all, &self.cookie), head.now).await
+        let all = Accept { api_key: true, ..Accept::DEFAULT };
+        let standing = self.authenticate(&extract(headers, seen, all, &self.cookie), head).await;
+        match standing {
+            Standing::Known(known) if known.proof.api_key.as_ref().is_some_and(|key| !key.counts_everywhere()) => {
+                Standing::Refused(Bad::Invalid("the API key is limited to some routes".into()))
+            }
+            standing => standing,
+        }
     }
 
     /// Who stands behind an access token that was given as a parameter, which lets nobody in.
     pub async fn whose(&self, token: &str, now: Timestamp) -> Standing {
-        self.authenticate(&Credential::Bearer(token), now).await
+        self.by_token(token, now).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "a token can't be judged");
+            Standing::Unavailable
+        })
     }
 }

@@ -9,13 +9,16 @@ use super::{Access, Bad, Current, Decision, Lease, People, Want, Why};
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::config;
 use crate::identity::UserName;
+use crate::identity::password::Hasher;
 use crate::message::forwarded::ClientAddr;
 use crate::message::head::Head;
 use crate::message::host::Host;
 use crate::message::path::RequestPath;
 use crate::secret::{Random, Secret};
 use crate::session::refresh::RefreshKey;
-use crate::session::{Accounts, Carrier, Followed, Follower, NewSession, Opened, OwnKeys, Sessions};
+use crate::session::{
+    Accounts, ApiKeys, Basic, Carrier, Followed, Follower, NewSession, Opened, OwnKeys, Sessions, SignIn,
+};
 use crate::store::{NewUser, Store};
 use crate::throttle::Throttle;
 use crate::token::{self, Keyring, NewClaims, Revocations};
@@ -96,16 +99,21 @@ impl Bench {
         let throttle = Throttle::start(store.clone(), clock.clone()).await.unwrap();
         let own_keys = OwnKeys::open(&config, store.clone(), clock.clone(), Random::system()).await.unwrap();
         let own_keys = Arc::new(own_keys);
+        let api_keys = Arc::new(ApiKeys::new(store.clone()));
         let followed = Followed {
+            api_keys: api_keys.clone(),
             accounts: accounts.clone(),
             sessions: sessions.clone(),
             revocations: revocations.clone(),
-            throttle,
+            throttle: throttle.clone(),
             keys: own_keys.clone(),
         };
         let memory = token::memory(&config.tokens);
         let follower = Arc::new(Follower::new(store.clone(), clock, followed, memory));
-        let people = People { accounts, sessions, revocations, follower };
+        let hasher = Hasher::start(1).unwrap();
+        let sign_in = Arc::new(SignIn::new(store.clone(), hasher, throttle, follower.clone()));
+        let basic = Arc::new(Basic::new(sign_in, accounts.clone(), &Random::system()));
+        let people = People { accounts, api_keys, basic, sessions, revocations, follower };
         let keys = Arc::clone(own_keys.ring());
         let access = Arc::new(Access::new(&config, keys.clone(), people.clone()));
         let current = Arc::new(Current::new(access));
@@ -219,6 +227,7 @@ fn say(decision: &Decision) -> String {
                 Want::Credential => "sign in",
                 Want::Token(Bad::Expired) => "expired",
                 Want::Token(Bad::Invalid(_)) => "invalid",
+                Want::Token(Bad::Credentials { .. }) => "wrong",
                 Want::StepUp => "sign in again",
             };
             format!("{want}{}", cleared(challenge.clears_cookie))
@@ -229,6 +238,7 @@ fn say(decision: &Decision) -> String {
         }
         Decision::NotFound { .. } => "no route".to_owned(),
         Decision::Malformed(_) => "malformed".to_owned(),
+        Decision::Throttled(..) => "throttled".to_owned(),
         Decision::Unavailable(_) => "unavailable".to_owned(),
     }
 }

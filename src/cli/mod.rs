@@ -2,6 +2,7 @@
 //!
 //! Exit status 0: done; 1: it could not be done, or the answer is no; 2: a wrong command line.
 
+pub mod apikey;
 pub mod check;
 mod demo;
 pub mod demo_app;
@@ -42,6 +43,9 @@ enum Command {
     Demo(demo::Args),
     /// Read the configuration and report every problem at once
     Check(check::Args),
+    /// Keys for machines
+    #[command(subcommand, name = "apikey")]
+    ApiKey(apikey::ApiKeyCommand),
     /// People who may sign in
     #[command(subcommand)]
     User(user::UserCommand),
@@ -77,6 +81,9 @@ pub fn main() -> ExitCode {
             }
         }
         Command::Key(command) => run_key(cli.config.as_deref(), command),
+        Command::ApiKey(command) => {
+            run_with(cli.config.as_deref(), |config, console| apikey::run(command, config, console, &mut tell_gateway))
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -169,8 +169,7 @@ pub fn run(
         let message = format!("the store {} is not there, so there are no users", path.display());
         return Err(Failure::new(message, "make the first one with `portcullis user add NAME`"));
     }
-    let memory = config.tokens.max_lifetime + config.tokens.leeway + Duration::from_secs(3600);
-    let store = Store::open(&config.store, Clock::system(), Random::system())?.remembering(memory);
+    let store = Store::open(&config.store, Clock::system(), Random::system())?.remembering(memory(config));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let outcome = runtime.block_on(apply(command, &store, console));
     if let Ok(Outcome::Changed) = outcome {
@@ -179,6 +178,11 @@ pub fn run(
     // What was done is done; the next one to open the file takes it from its log.
     let _stays_in_the_log = runtime.block_on(store.close());
     outcome.map(drop)
+}
+
+/// How long what is revoked must be remembered.
+pub(super) fn memory(config: &Config) -> Duration {
+    config.tokens.max_lifetime + config.tokens.leeway + Duration::from_secs(3600)
 }
 
 /// Whether a command has changed anything.

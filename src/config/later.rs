@@ -101,8 +101,6 @@ const WORDS: &[Later] = &[
     later("upstreams", "https://", "0.4", Nothing),
     later("upstreams", "h2c://", "0.4", Nothing),
     later("upstreams", "unix:", "0.4", Nothing),
-    later("routes.accept", "basic", "0.2", Nothing),
-    later("routes.accept", "api-key", "0.2", Nothing),
     later("routes.accept", "client-cert", "0.4", Nothing),
 ];
 

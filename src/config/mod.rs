@@ -397,6 +397,18 @@ pub struct Accept {
     pub bearer: bool,
     /// The session cookie.
     pub cookie: bool,
+    /// `Authorization: Basic` with a name and password.
+    pub basic: bool,
+    /// `Authorization: Bearer` or `X-API-Key` with a key of ours.
+    pub api_key: bool,
+}
+
+impl Accept {
+    /// What a route accepts that does not say.
+    pub const DEFAULT: Self = Self { bearer: true, cookie: true, basic: false, api_key: false };
+
+    /// Nothing.
+    pub const NOTHING: Self = Self { bearer: false, cookie: false, basic: false, api_key: false };
 }
 
 /// What someone without a credential gets.

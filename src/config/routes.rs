@@ -118,7 +118,7 @@ impl Raw {
         upstreams: &Upstreams<'_>,
         base: &Arc<Identity>,
     ) -> Option<Route> {
-        let accept = self.accept.map_or(Accept { bearer: true, cookie: true }, Spanned::into_inner);
+        let accept = self.accept.map_or(Accept::DEFAULT, Spanned::into_inner);
         if let Some(way) =
             self.unauthenticated.as_ref().filter(|way| *way.get_ref() == Unauthenticated::Login && !accept.cookie)
         {
@@ -270,16 +270,27 @@ fn refuse_empty(item: &Item<'_>, is_empty: bool, way_out: &str) -> Option<()> {
 }
 
 fn accept(item: &Item<'_>) -> Option<Written<Accept>> {
-    const KNOWN: &[(&str, bool)] = &[("bearer", true), ("cookie", false)];
+    const KNOWN: &[(&str, Accept)] = &[
+        ("bearer", Accept { bearer: true, ..Accept::NOTHING }),
+        ("cookie", Accept { cookie: true, ..Accept::NOTHING }),
+        ("basic", Accept { basic: true, ..Accept::NOTHING }),
+        ("api-key", Accept { api_key: true, ..Accept::NOTHING }),
+    ];
     let list = item.list()?;
     if list.get_ref().is_empty() {
         let finding = Diagnostic::error("empty-list", "`accept` is empty: nobody could sign in").at(item.span());
-        item.cx.report(finding.help("name \"bearer\", \"cookie\" or both, or leave it out for both"));
+        item.cx.report(
+            finding.help("name \"bearer\", \"cookie\", \"basic\" or \"api-key\", or leave it out for the first two"),
+        );
         return None;
     }
-    let mut accept = Accept { bearer: false, cookie: false };
+    let mut accept = Accept::NOTHING;
     for word in list.get_ref().iter().filter_map(|item| item.word("routes.accept", KNOWN)) {
-        if word.into_inner() { accept.bearer = true } else { accept.cookie = true }
+        let word = word.into_inner();
+        accept.bearer |= word.bearer;
+        accept.cookie |= word.cookie;
+        accept.basic |= word.basic;
+        accept.api_key |= word.api_key;
     }
     Some(Spanned::new(list.span(), accept))
 }

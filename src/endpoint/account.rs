@@ -137,7 +137,7 @@ impl Call<'_> {
             Standing::Nobody => Err(Refusal::SignedOut { clears_cookie: false }),
             Standing::StaleCookie => Err(Refusal::SignedOut { clears_cookie: true }),
             Standing::Refused(bad) => Err(Refusal::BadToken(bad)),
-            Standing::Unavailable => Err(Refusal::Unavailable),
+            Standing::Unavailable | Standing::Throttled(_) => Err(Refusal::Unavailable),
         }
     }
 

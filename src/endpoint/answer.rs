@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::page::{self, ErrorPage};
-use crate::access::Bad;
+use crate::access::{Bad, shows_api_key};
 use crate::message::body::Body;
 use crate::message::head::Head;
 use crate::state::State;
@@ -29,7 +29,10 @@ pub struct Asker<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Manner {
     is_page_load: bool,
-    has_authorization: bool,
+    /// Whether it shows a credential that no browser sends by itself.
+    shows_credential: bool,
+    /// Whether a browser with Fetch Metadata sends it, be it for a script.
+    is_browser: bool,
 }
 
 impl Manner {
@@ -40,7 +43,9 @@ impl Manner {
             Some(mode) => mode == "navigate",
             None => headers.get_all(ACCEPT).iter().any(names_html),
         };
-        Self { is_page_load, has_authorization: headers.contains_key(AUTHORIZATION) }
+        let shows_credential = headers.contains_key(AUTHORIZATION) || shows_api_key(headers);
+        let is_browser = headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"));
+        Self { is_page_load, shows_credential, is_browser }
     }
 }
 
@@ -53,6 +58,8 @@ pub struct Problem<'a> {
     pub retry_after: Option<u64>,
     /// The `WWW-Authenticate` of a 401.
     pub challenge: Option<String>,
+    /// Whether a name and password by Basic would do too: browsers are not told, lest they ask for one in a window of theirs.
+    pub takes_basic: bool,
     /// Whether signing in can help.
     pub offers_sign_in: bool,
     /// Who is signed in.
@@ -74,7 +81,7 @@ impl Asker<'_> {
     /// Whether the request could be sent to the sign-in page and come back as it was.
     pub fn can_come_back(&self) -> bool {
         let is_get = self.head.is_some_and(|head| matches!(head.method, Method::GET | Method::HEAD));
-        is_get && !self.manner.has_authorization
+        is_get && !self.manner.shows_credential
     }
 
     /// An error.
@@ -87,6 +94,9 @@ impl Asker<'_> {
         }
         if let Some(challenge) = problem.challenge.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
             headers.insert(WWW_AUTHENTICATE, challenge);
+        }
+        if problem.takes_basic && !self.manner.is_browser {
+            headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(BASIC_CHALLENGE));
         }
         if let Some(allow) = problem.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
@@ -209,6 +219,7 @@ pub fn token_challenge(bad: &Bad) -> (&'static str, String) {
     let detail = match bad {
         Bad::Expired => "Token has expired",
         Bad::Invalid(_) => "Invalid token",
+        Bad::Credentials { .. } => return ("Invalid credentials", format!("Bearer realm=\"{REALM}\"")),
     };
     (detail, format!("Bearer realm=\"{REALM}\", error=\"invalid_token\", error_description=\"{detail}\""))
 }
@@ -223,6 +234,9 @@ fn names_html(accept: &HeaderValue) -> bool {
                 .any(|parameter| matches!(parameter.replace(' ', "").as_str(), "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
     })
 }
+
+/// RFC 7617 section 2.
+const BASIC_CHALLENGE: &str = "Basic realm=\"portcullis\", charset=\"UTF-8\"";
 
 /// The realm of every challenge.
 pub const REALM: &str = "portcullis";

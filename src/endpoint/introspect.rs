@@ -33,9 +33,13 @@ pub(super) async fn submit(mut call: Call<'_>) -> Answered {
     }
 }
 
-/// Whether `caller` may know of a token of `owner`: of one's own only.
+/// The scope of an API key that may ask about everyone's tokens.
+const SCOPE: &str = "introspect";
+
+/// Whether `caller` may know of a token of `owner`: of one's own only, unless an API key has the scope for all.
 fn may_know(caller: &Known, owner: &UserName) -> bool {
-    caller.proof.account == *owner
+    let may_know_all = caller.proof.api_key.is_some() && caller.identity.scopes.iter().any(|scope| scope == SCOPE);
+    may_know_all || caller.proof.account == *owner
 }
 
 impl Call<'_> {
@@ -48,7 +52,7 @@ impl Call<'_> {
         match self.state.access.whose(token, self.head.now).await {
             Standing::Known(owner) if may_know(caller, &owner.proof.account) => Ok(of_access_token(&owner)),
             Standing::Known(_) | Standing::Nobody | Standing::StaleCookie | Standing::Refused(_) => Ok(None),
-            Standing::Unavailable => Err(Fault::Unavailable),
+            Standing::Unavailable | Standing::Throttled(_) => Err(Fault::Unavailable),
         }
     }
 

@@ -44,7 +44,8 @@ pub(super) async fn submit(call: Call<'_>) -> Answered {
         Standing::Known(known) => Some(known),
         Standing::Nobody | Standing::StaleCookie => None,
         Standing::Refused(bad) => return call.bad_token(&bad),
-        Standing::Unavailable => return call.unavailable(),
+        // No password is looked at here, so that none can be wrong too often.
+        Standing::Throttled(_) | Standing::Unavailable => return call.unavailable(),
     };
     if let Err(error) = call.end(known.as_ref()).await {
         tracing::warn!(%error, "a session can't be ended");

@@ -38,7 +38,7 @@ impl Call<'_> {
                     self.end_proof(&known.proof).await.map_err(|error| self.no_answer(&error))?;
                     known.identity.profile.user.clone()
                 }
-                Standing::Unavailable => return Err(Fault::Unavailable),
+                Standing::Unavailable | Standing::Throttled(_) => return Err(Fault::Unavailable),
                 Standing::Nobody | Standing::StaleCookie | Standing::Refused(_) => return Ok(()),
             },
         };

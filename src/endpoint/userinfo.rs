@@ -44,7 +44,7 @@ impl Call<'_> {
     pub(super) fn unauthenticated(self, standing: Standing) -> Answered {
         let offers_sign_in = true;
         let (detail, challenge, clears_cookie) = match &standing {
-            Standing::Unavailable => {
+            Standing::Unavailable | Standing::Throttled(_) => {
                 let detail = "Credentials can't be judged now";
                 let problem = Problem { detail, retry_after: Some(RETRY_SECONDS), ..Problem::default() };
                 return self.refuse(StatusCode::SERVICE_UNAVAILABLE, &problem);

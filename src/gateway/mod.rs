@@ -27,6 +27,7 @@ use crate::message::connection::Stop;
 use crate::observe::access::AccessLog;
 use crate::secret::Random;
 use crate::state::Shared;
+use crate::store::StoreError;
 use admin::{Admin, Readiness};
 use control::Control;
 use prepare::Prepared;
@@ -209,6 +210,7 @@ impl Running {
         // Workers only drop what they have: a moment each.
         let _stuck_worker = timeout(STOP_PATIENCE, self.workers.recv()).await;
         let _told_in_the_log = self.shared.people.sessions.flush().await;
+        let _told_in_the_log = self.shared.people.api_keys.flush().await;
         if let Err(error) = self.shared.throttle.save().await {
             warn!(%error, "counters of failed sign-ins were not saved");
         }
@@ -255,7 +257,7 @@ async fn keep_house(shared: Arc<Shared>) {
     let (mut ticks, mut is_down) = (0_u64, false);
     loop {
         tick.tick().await;
-        let written = match shared.people.sessions.flush().await {
+        let written = match write_uses(&shared).await {
             Ok(()) => shared.throttle.save().await,
             Err(error) => Err(error),
         };
@@ -263,7 +265,7 @@ async fn keep_house(shared: Arc<Shared>) {
         if let Err(error) = &written
             && !is_down
         {
-            warn!(%error, "uses of sessions and failed sign-ins were not written");
+            warn!(%error, "uses of sessions and keys, and failed sign-ins, were not written");
         }
         is_down = written.is_err();
         if ticks.is_multiple_of(CLEAN_EVERY) && !is_down {
@@ -271,6 +273,11 @@ async fn keep_house(shared: Arc<Shared>) {
         }
         ticks += 1;
     }
+}
+
+async fn write_uses(shared: &Shared) -> Result<(), StoreError> {
+    shared.people.sessions.flush().await?;
+    shared.people.api_keys.flush().await
 }
 
 /// Removes what has passed its time, in small batches so that no writer waits long.

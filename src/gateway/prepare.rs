@@ -21,7 +21,7 @@ use crate::observe::access::AccessLog;
 use crate::secret::Random;
 use crate::session::keys::KeysError;
 use crate::session::refresh::RefreshKey;
-use crate::session::{Accounts, Followed, Follower, OwnKeys, Returning, Sessions, SignIn};
+use crate::session::{Accounts, ApiKeys, Basic, Followed, Follower, OwnKeys, Returning, Sessions, SignIn};
 use crate::state::{Shared, State};
 use crate::store::{Store, StoreError};
 use crate::throttle::Throttle;
@@ -114,10 +114,10 @@ pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Res
         KeysError::Key(source) => StartError::Key(source),
     })?);
     let throttle = Throttle::start(store.clone(), clock.clone()).await.map_err(StartError::Store)?;
-    let people = people(&config, &store, &clock, &random, &throttle, &own_keys).await.map_err(StartError::Store)?;
-    advise(&store).await.map_err(StartError::Store)?;
     let hasher = Hasher::start(config.server.workers).map_err(StartError::Thread)?;
-    let sign_in = SignIn::new(store.clone(), hasher, throttle.clone(), Arc::clone(&people.follower));
+    let (people, sign_in) =
+        people(&config, &store, &clock, &random, (&throttle, hasher, &own_keys)).await.map_err(StartError::Store)?;
+    advise(&store).await.map_err(StartError::Store)?;
     let keys = Arc::clone(own_keys.ring());
     let request_ids = RequestIds::new(&random);
     let returning = Returning::default();
@@ -164,15 +164,16 @@ async fn people(
     store: &Store,
     clock: &Clock,
     random: &Random,
-    throttle: &Throttle,
-    keys: &Arc<OwnKeys>,
-) -> Result<People, StoreError> {
+    (throttle, hasher, keys): (&Throttle, Hasher, &Arc<OwnKeys>),
+) -> Result<(People, Arc<SignIn>), StoreError> {
     let refresh = RefreshKey::new(&store.server_secret("refresh").await?);
     let accounts = Arc::new(Accounts::new(store.clone()));
+    let api_keys = Arc::new(ApiKeys::new(store.clone()));
     let sessions = Arc::new(Sessions::new(store.clone(), random.clone(), refresh, config.sessions.clone()));
     let revocations = Arc::new(Revocations::new());
     let followed = Followed {
         accounts: Arc::clone(&accounts),
+        api_keys: Arc::clone(&api_keys),
         sessions: Arc::clone(&sessions),
         revocations: Arc::clone(&revocations),
         throttle: throttle.clone(),
@@ -181,7 +182,9 @@ async fn people(
     let memory = token::memory(&config.tokens);
     let follower = Arc::new(Follower::new(store.clone(), clock.clone(), followed, memory));
     follower.catch_up().await?;
-    Ok(People { accounts, sessions, revocations, follower })
+    let sign_in = Arc::new(SignIn::new(store.clone(), hasher, throttle.clone(), Arc::clone(&follower)));
+    let basic = Arc::new(Basic::new(Arc::clone(&sign_in), Arc::clone(&accounts), random));
+    Ok((People { accounts, api_keys, basic, sessions, revocations, follower }, sign_in))
 }
 
 /// Says how to add the first user, and never makes one up.

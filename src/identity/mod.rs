@@ -1,5 +1,6 @@
 //! Who is there, once it is believed.
 
+pub mod api_key;
 pub mod password;
 
 use std::sync::Arc;

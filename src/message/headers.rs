@@ -3,7 +3,7 @@
 //! Applications behind CGI, WSGI or PHP fold names: `X_Forwarded.User` reaches them as `X-Forwarded-User`. So names of
 //! ours are compared after folding: only letters and digits count, in lower case.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub use super::hop::{clean_trailer_field, clean_trailers, remove_hop_by_hop};
 pub use super::values::{encode_ascii, encode_claim, encode_groups, encode_utf8, user_value};
@@ -93,6 +93,21 @@ pub fn strip_guarded(headers: &mut HeaderMap, names: &IdentityNames) -> bool {
 /// Removes what frameworks take for the request's method; says whether there was any.
 pub fn strip_method_overrides(headers: &mut HeaderMap) -> bool {
     remove_where(headers, |name| is_method_override(name.as_str()))
+}
+
+/// Removes those fields that an application may read as `name` (case and punctuation aside) whose value `gone` says so of.
+pub fn strip_values(headers: &mut HeaderMap, name: &str, gone: impl Fn(&HeaderValue) -> bool) {
+    let reads_as = |other: &HeaderName| other.as_str().len() >= name.len() && folded(other.as_str()).eq(folded(name));
+    let names: Vec<HeaderName> = headers.keys().filter(|other| reads_as(other)).cloned().collect();
+    for name in names {
+        if headers.get_all(&name).iter().any(&gone) {
+            let kept: Vec<HeaderValue> = headers.get_all(&name).iter().filter(|value| !gone(value)).cloned().collect();
+            headers.remove(&name);
+            for value in kept {
+                headers.append(&name, value);
+            }
+        }
+    }
 }
 
 pub(super) fn remove_where(headers: &mut HeaderMap, gone: impl Fn(&HeaderName) -> bool) -> bool {

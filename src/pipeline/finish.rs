@@ -7,13 +7,14 @@ use http::header::CONNECTION;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
+use crate::access::Permit;
 use crate::clock::Timestamp;
 use crate::endpoint::Answered;
 use crate::message::body::{Body, End, Watcher};
 use crate::message::connection::ConnInfo;
 use crate::message::loan::drain_after;
-use crate::observe::Record;
 use crate::observe::access::AccessLog;
+use crate::observe::{Record, audit};
 use crate::proxy::{Observed, expects_continue};
 use crate::state::State;
 
@@ -48,6 +49,13 @@ pub(super) fn finish(state: &State, answered: Answered, mut record: Record, obse
     }
     let line = Arc::new(Line { log: log.clone(), record, observed });
     response.map(|body| body.watched(line))
+}
+
+/// Tells the auditor of a password that was verified for this very request: one by Basic that was not remembered.
+pub(super) fn note_sign_in(permit: &Permit) {
+    if let Some(user) = permit.signs_in() {
+        audit::Event::SignedIn { user, client: permit.head().client.0, method: "basic", session: "" }.log();
+    }
 }
 
 /// Writes the access line of a head that the parser refused, and answered itself.

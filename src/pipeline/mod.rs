@@ -76,7 +76,7 @@ async fn judge(
         Decision::Permit(permit) => permit.identity(),
         Decision::Challenge(challenge) => challenge.identity.as_ref(),
         Decision::Deny(denial) => denial.identity.as_ref(),
-        Decision::NotFound { .. } | Decision::Malformed(_) | Decision::Unavailable(_) => None,
+        Decision::NotFound { .. } | Decision::Malformed(_) | Decision::Throttled(..) | Decision::Unavailable(_) => None,
     };
     if let Some(identity) = identity {
         record.user = Some(identity.profile.user.clone());
@@ -88,6 +88,7 @@ async fn judge(
             record.route = Some(Arc::clone(&permit.route().name));
             record.reason = if permit.identity().is_some() { "signed in" } else { "public" }.to_owned();
             record.upstream = state.upstream_names.get(permit.route().upstream).cloned();
+            finish::note_sign_in(&permit);
             let surroundings = Surroundings {
                 guarded: &state.config.guarded,
                 our_cookies: &[state.cookie.name()],
@@ -121,6 +122,10 @@ async fn judge(
             refuse::not_found(&asker, record)
         }
         Decision::Malformed(why) => refuse::twofold(&asker, record, why),
+        Decision::Throttled(route, wait) => {
+            record.route = Some(Arc::clone(&route.name));
+            refuse::throttled(&asker, record, wait)
+        }
         Decision::Unavailable(route) => {
             record.route = Some(Arc::clone(&route.name));
             refuse::unavailable(&asker, record)

@@ -9,6 +9,7 @@ use crate::endpoint::answer::{self, Asker, Problem, REALM};
 use crate::message::body::Body;
 use crate::message::rejection::{Blame, Rejection};
 use crate::observe::{Record, audit};
+use crate::throttle::RetryAfter;
 
 /// 400, 405: a request that can't be judged.
 pub(super) fn malformed(asker: &Asker<'_>, record: &mut Record, malformed: &Malformed) -> Response<Body> {
@@ -45,6 +46,16 @@ pub(super) fn not_found(asker: &Asker<'_>, record: &mut Record) -> Response<Body
     asker.problem(StatusCode::NOT_FOUND, &Problem { detail: "Not found", ..Problem::default() })
 }
 
+/// 429: too many wrong passwords, and this one was not looked at.
+pub(super) fn throttled(asker: &Asker<'_>, record: &mut Record, wait: RetryAfter) -> Response<Body> {
+    record.decision = "challenge";
+    record.reason = "too many attempts".to_owned();
+    let seconds = wait.seconds();
+    audit::Event::SignInThrottled { client: record.client, method: "basic", seconds }.log();
+    let problem = Problem { detail: "Too many attempts", retry_after: Some(seconds), ..Problem::default() };
+    asker.problem(StatusCode::TOO_MANY_REQUESTS, &problem)
+}
+
 /// 503: the credential can't be judged.
 pub(super) fn unavailable(asker: &Asker<'_>, record: &mut Record) -> Response<Body> {
     record.decision = "error";
@@ -61,11 +72,18 @@ pub(super) fn challenge(asker: &Asker<'_>, record: &mut Record, challenge: &Chal
         Want::Credential => "not authenticated".to_owned(),
         Want::Token(Bad::Expired) => "the token has expired".to_owned(),
         Want::Token(Bad::Invalid(why)) => why.to_string(),
+        Want::Token(Bad::Credentials { reason, .. }) => (*reason).to_owned(),
         Want::StepUp => "the sign-in is too old or of another kind".to_owned(),
     };
-    if let Want::Token(Bad::Invalid(_)) = &challenge.want {
-        let (client, route) = (record.client, Some(&*challenge.route.name));
-        audit::Event::BadCredential { client, route, reason: &record.reason, request_id: &record.request_id }.log();
+    match &challenge.want {
+        Want::Token(Bad::Invalid(_)) => {
+            let (client, route) = (record.client, Some(&*challenge.route.name));
+            audit::Event::BadCredential { client, route, reason: &record.reason, request_id: &record.request_id }.log();
+        }
+        Want::Token(Bad::Credentials { user, reason }) => {
+            audit::Event::SignInFailed { user: user.as_ref(), client: record.client, method: "basic", reason }.log();
+        }
+        Want::Credential | Want::StepUp | Want::Token(Bad::Expired) => {}
     }
     let again = matches!(challenge.want, Want::StepUp);
     if redirects(asker, challenge) {
@@ -83,6 +101,7 @@ pub(super) fn challenge(asker: &Asker<'_>, record: &mut Record, challenge: &Chal
     let problem = Problem {
         detail,
         challenge: Some(header),
+        takes_basic: challenge.route.accept.basic,
         offers_sign_in: !matches!(challenge.want, Want::Token(_)) || asker.is_page_load(),
         signed_in: challenge.identity.as_ref().map(|identity| identity.profile.user.as_str()),
         clears_cookie: challenge.clears_cookie,
@@ -109,7 +128,7 @@ pub(super) fn denial(asker: &Asker<'_>, record: &mut Record, denial: &Denial) ->
     let user = denial.identity.as_ref().map(|identity| identity.profile.user.as_str());
     let (client, route) = (record.client, Some(&*denial.route.name));
     let (detail, event) = match denial.why {
-        Why::Rule(..) => {
+        Why::Rule(..) | Why::KeyElsewhere(_) => {
             let (reason, request_id) = (record.reason.as_str(), &*record.request_id);
             ("Not allowed", audit::Event::Denied { user, client, route, reason, request_id })
         }

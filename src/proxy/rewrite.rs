@@ -8,9 +8,10 @@ use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, EXPECT, HOST, L
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 
+use crate::identity::api_key;
 use crate::message::cookie;
 use crate::message::forwarded::{Origin, Scheme, Trust};
-use crate::message::headers::{IdentityNames, remove_hop_by_hop, strip_guarded, strip_method_overrides};
+use crate::message::headers::{IdentityNames, remove_hop_by_hop, strip_guarded, strip_method_overrides, strip_values};
 
 /// What decides how a request's head is rewritten.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +64,7 @@ pub fn request(headers: &mut HeaderMap, facts: &RewriteFacts<'_>, length: Option
         strip_method_overrides(headers);
     }
     cookie::remove(headers, facts.our_cookies);
+    strip_values(headers, "x-api-key", |value| api_key::mentions_ours(value.as_bytes()));
     if facts.remove_authorization {
         headers.remove(AUTHORIZATION);
     }

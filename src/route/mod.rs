@@ -80,7 +80,7 @@ mod tests {
             allow: Policy::SignedIn,
             upstream: 0,
             strip_prefix: None,
-            accept: Accept { bearer: true, cookie: true },
+            accept: Accept::DEFAULT,
             unauthenticated: Unauthenticated::Auto,
             forward_token: false,
             identity: Arc::new(Identity {

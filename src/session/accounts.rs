@@ -13,6 +13,8 @@ use crate::store::{Store, StoreError, UserRecord};
 pub struct Account {
     /// Its name.
     pub name: UserName,
+    /// The version of its password.
+    pub password_version: u64,
     /// Whether it is disabled.
     pub disabled: bool,
     /// What rules judge and applications are told.
@@ -74,9 +76,9 @@ impl Accounts {
 }
 
 fn account(record: UserRecord) -> Option<Account> {
-    let UserRecord { name, groups, email, full_name, disabled, .. } = record;
+    let UserRecord { name, password_version, groups, email, full_name, disabled, .. } = record;
     let profile = Profile::new(name.as_str(), &groups, email.as_deref(), full_name.as_deref())?;
-    Some(Account { name, disabled, profile: Arc::new(profile) })
+    Some(Account { name, password_version, disabled, profile: Arc::new(profile) })
 }
 
 /// Accounts kept in memory: some ten megabytes at most.

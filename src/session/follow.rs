@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 
 use super::live::KEPT_FOR;
-use super::{Accounts, OwnKeys, Sessions};
+use super::{Accounts, ApiKeys, OwnKeys, Sessions};
 use crate::clock::{Clock, Timestamp};
 use crate::identity::UserName;
 use crate::store::{DataVersion, Event, EventKind, Seq, Store, StoreError};
@@ -33,6 +33,7 @@ pub struct Follower {
 #[expect(missing_docs, reason = "the fields are named after their types")]
 pub struct Followed {
     pub accounts: Arc<Accounts>,
+    pub api_keys: Arc<ApiKeys>,
     pub sessions: Arc<Sessions>,
     pub revocations: Arc<Revocations>,
     pub throttle: Throttle,
@@ -101,6 +102,7 @@ impl Follower {
     fn begin_anew(&self, place: &mut Place) {
         *place = Place { keys_due: true, ..Place::default() };
         self.followed.accounts.forget_all();
+        self.followed.api_keys.forget_all();
         self.followed.sessions.forget_all();
         self.raise();
     }
@@ -130,7 +132,7 @@ impl Follower {
     }
 
     fn apply(&self, event: &Event) {
-        let Followed { accounts, revocations, throttle, .. } = &self.followed;
+        let Followed { accounts, api_keys, revocations, throttle, .. } = &self.followed;
         let (now, until) = (self.clock.now(), event.at + self.memory);
         match &event.kind {
             EventKind::SessionEnded { session } => {
@@ -139,6 +141,7 @@ impl Follower {
                 revocations.apply(Revocation::SessionEnded { sid: session, until }, now);
             }
             EventKind::TokenRevoked { jti } => revocations.apply(Revocation::TokenRevoked { jti, until }, now),
+            EventKind::ApiKeyRevoked { id } => api_keys.forget(id),
             EventKind::UserChanged { user } => accounts.forget(user),
             EventKind::UserSignedOut { user, at } => {
                 revocations.apply(signed_out(user, *at, until), now);

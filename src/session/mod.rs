@@ -4,6 +4,8 @@
 //! [`Follower`] applies them, and whoever reads must first ask whether they are [fresh](Follower::is_fresh).
 
 mod accounts;
+mod api_keys;
+mod basic;
 pub mod csrf;
 mod follow;
 pub mod keys;
@@ -13,6 +15,8 @@ mod returning;
 mod sign_in;
 
 pub use accounts::{Account, Accounts};
+pub use api_keys::{ApiKey, ApiKeys};
+pub use basic::{Basic, Remembered, Verified};
 pub use follow::{Followed, Follower};
 pub use keys::OwnKeys;
 pub use live::{Carrier, Live, NewSession, Opened, Sessions, cookie_key, sha256};

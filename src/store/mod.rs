@@ -14,7 +14,7 @@ use std::time::Duration;
 
 pub use error::{StoreError, StoreErrorKind};
 pub use records::{
-    DataVersion, Digest, Event, EventKind, HAND_OVER, KeyRecord, KeyUse, NewUser, Rotated, Rotation, Seq,
+    ApiKeyRecord, DataVersion, Digest, Event, EventKind, HAND_OVER, KeyRecord, KeyUse, NewUser, Rotated, Rotation, Seq,
     SessionRecord, ThrottleRecord, ThrottleScope, UserRecord,
 };
 
@@ -22,7 +22,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{self, StoreKind};
 use crate::identity::UserName;
 use crate::secret::{Random, Secret};
-use sqlite::{Database, events, keys, rotation, sessions, throttle, users};
+use sqlite::{Database, api_keys, events, keys, rotation, sessions, throttle, users};
 
 /// How long a question to the store may wait for its answer.
 pub const DEADLINE: Duration = Duration::from_secs(5);
@@ -388,6 +388,52 @@ impl Store {
         }
         let fresh = Secret::new(self.random.bytes::<32>());
         self.database.write(move |db, _| keys::secret_or(db, name, &fresh)).await
+    }
+}
+
+/// Keys for machines.
+impl Store {
+    /// The API key `id`, if it was not revoked; the caller judges its digest and its end.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn api_key(&self, id: &str) -> Result<Option<ApiKeyRecord>, StoreError> {
+        let id = id.to_owned();
+        self.database.read(move |db| api_keys::find(db, &id)).await
+    }
+
+    /// The API keys of one user or of all, expired ones too, by user and name.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn api_keys(&self, user: Option<&UserName>) -> Result<Vec<ApiKeyRecord>, StoreError> {
+        let user = user.cloned();
+        self.database.read(move |db| api_keys::list(db, user.as_ref())).await
+    }
+
+    /// Adds an API key; `false`: its user is not there, or has one of that name.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn add_api_key(&self, key: ApiKeyRecord) -> Result<bool, StoreError> {
+        self.database.write(move |db, _| api_keys::add(db, &key)).await
+    }
+
+    /// Notes when API keys were last used. A time earlier than the one known changes nothing.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn touch_api_keys(&self, used: Vec<(String, Timestamp)>) -> Result<(), StoreError> {
+        self.database.write(move |db, _| api_keys::touch(db, &used)).await
+    }
+
+    /// Ends an API key; `None`: there is none of that id.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn revoke_api_key(&self, id: &str) -> Result<Option<Seq>, StoreError> {
+        let (id, memory) = (id.to_owned(), self.memory);
+        self.database.write(move |db, now| api_keys::revoke(db, now, memory, &id)).await
     }
 }
 

@@ -85,6 +85,31 @@ pub struct SessionRecord {
     pub expires_at: Timestamp,
 }
 
+/// A key for a machine, which acts as a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKeyRecord {
+    /// Its public name: part of the key, and the ID in lists.
+    pub id: String,
+    /// SHA-256 of the whole key.
+    pub key_hash: Digest,
+    /// What its owner calls it; each user has one of a name.
+    pub name: String,
+    /// Whom it acts as.
+    pub user: UserName,
+    /// The groups of the user that it may use; `None`: all of them.
+    pub groups: Option<Vec<String>>,
+    /// Its scopes.
+    pub scopes: Vec<String>,
+    /// The names of the routes that it counts on; `None`: all that accept API keys.
+    pub routes: Option<Vec<String>>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it ends; `None`: when it is revoked.
+    pub expires_at: Option<Timestamp>,
+    /// When it was last used, to the minute.
+    pub last_used: Option<Timestamp>,
+}
+
 impl SessionRecord {
     /// Whether it has passed its end, or was unused for `idle`; someone who asked to be remembered has no idle time.
     pub fn is_over(&self, now: Timestamp, idle: Duration) -> bool {
@@ -192,6 +217,8 @@ pub enum EventKind {
     /// All sessions of a user are over (each has its own event); tokens without a session are refused
     /// when their `iat` is not after the second of `at`.
     UserSignedOut { user: UserName, at: Timestamp },
+    /// An API key is over.
+    ApiKeyRevoked { id: String },
     /// A signing key came or went.
     KeysChanged,
     /// Failed sign-ins of this account up to the event's time are forgiven.

@@ -25,6 +25,7 @@ mod keys;
 mod lifecycle;
 mod login;
 mod login_refusals;
+mod machines;
 mod methods;
 mod paths;
 mod paths_generated;

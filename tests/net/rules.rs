@@ -5,10 +5,11 @@ use std::sync::Arc;
 use portcullis::access::{Access, Current, People};
 use portcullis::clock::Clock;
 use portcullis::config::{self, Timeouts};
+use portcullis::identity::password::Hasher;
 use portcullis::message::headers::IdentityNames;
 use portcullis::secret::{Random, Secret};
 use portcullis::session::refresh::RefreshKey;
-use portcullis::session::{Accounts, Followed, Follower, OwnKeys, Sessions};
+use portcullis::session::{Accounts, ApiKeys, Basic, Followed, Follower, OwnKeys, Sessions, SignIn};
 use portcullis::store::Store;
 use portcullis::throttle::Throttle;
 use portcullis::token::{self, KeySet, Revocations};
@@ -44,20 +45,24 @@ async fn people(config: &config::Config) -> People {
     let (clock, random) = (Clock::system(), Random::system());
     let store = Store::open(&config.store, clock.clone(), random.clone()).unwrap();
     let accounts = Arc::new(Accounts::new(store.clone()));
+    let api_keys = Arc::new(ApiKeys::new(store.clone()));
     let refresh = RefreshKey::new(&Secret::new([7; 32]));
     let sessions = Arc::new(Sessions::new(store.clone(), random, refresh, config.sessions.clone()));
     let revocations = Arc::new(Revocations::new());
     let throttle = Throttle::start(store.clone(), clock.clone()).await.unwrap();
     let keys = OwnKeys::open(config, store.clone(), clock.clone(), Random::system()).await.unwrap();
-    let keys = Arc::new(keys);
     let followed = Followed {
         accounts: accounts.clone(),
+        api_keys: api_keys.clone(),
         sessions: sessions.clone(),
         revocations: revocations.clone(),
-        throttle,
-        keys,
+        throttle: throttle.clone(),
+        keys: Arc::new(keys),
     };
-    let follower = Arc::new(Follower::new(store, clock, followed, config.tokens.max_lifetime));
+    let follower = Arc::new(Follower::new(store.clone(), clock, followed, config.tokens.max_lifetime));
     follower.catch_up().await.unwrap();
-    People { accounts, sessions, revocations, follower }
+    let hasher = Hasher::start(1).unwrap();
+    let sign_in = Arc::new(SignIn::new(store, hasher, throttle, follower.clone()));
+    let basic = Arc::new(Basic::new(sign_in, accounts.clone(), &Random::system()));
+    People { accounts, api_keys, basic, sessions, revocations, follower }
 }

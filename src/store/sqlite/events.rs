@@ -26,18 +26,19 @@ pub(in super::super) fn write_until(
     forget_after: Timestamp,
     kind: &EventKind,
 ) -> rusqlite::Result<Seq> {
-    let (name, user, session, jti) = match kind {
-        EventKind::SessionEnded { session } => ("session-ended", None, Some(session), None),
-        EventKind::TokenRevoked { jti } => ("token-revoked", None, None, Some(jti)),
-        EventKind::UserChanged { user } => ("user-changed", Some(user), None, None),
-        EventKind::UserSignedOut { user, at: _ } => ("user-signed-out", Some(user), None, None),
-        EventKind::KeysChanged => ("keys-changed", None, None, None),
-        EventKind::Unlocked { user } => ("unlocked", Some(user), None, None),
+    let (name, user, session, jti, api_key) = match kind {
+        EventKind::SessionEnded { session } => ("session-ended", None, Some(session), None, None),
+        EventKind::TokenRevoked { jti } => ("token-revoked", None, None, Some(jti), None),
+        EventKind::UserChanged { user } => ("user-changed", Some(user), None, None, None),
+        EventKind::UserSignedOut { user, at: _ } => ("user-signed-out", Some(user), None, None, None),
+        EventKind::ApiKeyRevoked { id } => ("api-key-revoked", None, None, None, Some(id)),
+        EventKind::KeysChanged => ("keys-changed", None, None, None, None),
+        EventKind::Unlocked { user } => ("unlocked", Some(user), None, None, None),
     };
     db.prepare_cached(
-        "INSERT INTO events (at, kind, user, session, jti, forget_after) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO events (at, kind, user, session, jti, forget_after, api_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?
-    .insert(params![now.as_millis(), name, user.map(UserName::as_str), session, jti, forget_after.as_millis()])
+    .insert(params![now.as_millis(), name, user.map(UserName::as_str), session, jti, forget_after.as_millis(), api_key])
     .map(i64::unsigned_abs)
 }
 
@@ -46,7 +47,9 @@ pub(in super::super) fn after(db: &Connection, seq: Seq, limit: usize) -> rusqli
     // Both from one snapshot: an event between the two questions must not be skipped.
     let snapshot = db.unchecked_transaction()?;
     let events = snapshot
-        .prepare_cached("SELECT seq, at, kind, user, session, jti FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2")?
+        .prepare_cached(
+            "SELECT seq, at, kind, user, session, jti, api_key FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+        )?
         .query_map(params![seq, limit], read)?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     Ok((events, latest(&snapshot)?))
@@ -77,6 +80,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Event> {
         "token-revoked" => EventKind::TokenRevoked { jti: row.get(5)? },
         "user-changed" => EventKind::UserChanged { user: user()? },
         "user-signed-out" => EventKind::UserSignedOut { user: user()?, at },
+        "api-key-revoked" => EventKind::ApiKeyRevoked { id: row.get(6)? },
         "keys-changed" => EventKind::KeysChanged,
         "unlocked" => EventKind::Unlocked { user: user()? },
         other => {

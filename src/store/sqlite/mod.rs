@@ -3,6 +3,7 @@
 //! Nothing blocks the caller's thread: questions go through a bounded channel, answers come back through a oneshot.
 //! The SQL stands in one file per kind of record.
 
+pub(super) mod api_keys;
 pub(super) mod events;
 pub(super) mod keys;
 mod link;

@@ -115,4 +115,20 @@ ALTER TABLE sessions ADD COLUMN refreshed_at INTEGER;
 ",
     // Keys of assertions stand beside those of tokens.
     "ALTER TABLE keys ADD COLUMN purpose TEXT NOT NULL DEFAULT 'tokens';",
+    "
+CREATE TABLE api_keys (
+    id TEXT PRIMARY KEY NOT NULL,
+    key_hash BLOB NOT NULL,
+    name TEXT NOT NULL,
+    user TEXT NOT NULL REFERENCES users (name) ON DELETE CASCADE,
+    groups TEXT,
+    scopes TEXT NOT NULL,
+    routes TEXT,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER,
+    last_used INTEGER,
+    UNIQUE (user, name)
+) STRICT;
+ALTER TABLE events ADD COLUMN api_key TEXT;
+",
 ];

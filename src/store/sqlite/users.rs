@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::super::{EventKind, NewUser, Seq, UserRecord};
-use super::{events, sessions};
+use super::{api_keys, events, sessions};
 use crate::clock::Timestamp;
 use crate::identity::UserName;
 use crate::secret::Secret;
@@ -178,6 +178,7 @@ pub(in super::super) fn delete(
     name: &UserName,
 ) -> rusqlite::Result<Option<Seq>> {
     sessions::end_all_of(db, now, memory, name)?;
+    api_keys::revoke_all_of(db, now, memory, name)?;
     let found = db.prepare_cached("DELETE FROM users WHERE name = ?1")?.execute([name.as_str()])?;
     done(db, now, memory, name, found)
 }

@@ -420,3 +420,67 @@ async fn other_sessions_are_those_of_the_same_user_that_are_not_over() {
     let ended = events.iter().filter(|event| matches!(event.kind, EventKind::SessionEnded { .. })).count();
     assert_eq!(ended, 3, "each with an event");
 }
+
+fn api_key(id: &str, user: &UserName, now: Timestamp) -> ApiKeyRecord {
+    ApiKeyRecord {
+        id: id.to_owned(),
+        key_hash: [7; 32],
+        name: format!("name of {id}"),
+        user: user.clone(),
+        groups: Some(vec!["staff".to_owned()]),
+        scopes: vec!["introspect".to_owned()],
+        routes: None,
+        created_at: now,
+        expires_at: None,
+        last_used: None,
+    }
+}
+
+#[tokio::test]
+async fn an_api_key_is_kept_until_it_is_revoked_and_its_end_is_an_event() {
+    let here = Fixture::new();
+    let (bob, now) = (here.add("bob").await, here.store.database.now());
+    let key = api_key("one", &bob.name, now);
+    assert!(here.store.add_api_key(key.clone()).await.unwrap());
+    assert!(!here.store.add_api_key(ApiKeyRecord { id: "two".to_owned(), ..key.clone() }).await.unwrap(), "its name");
+    assert!(!here.store.add_api_key(api_key("three", &user("nobody"), now)).await.unwrap());
+    assert_eq!(here.again().api_key("one").await.unwrap(), Some(key.clone()));
+    here.store.touch_api_keys(vec![("one".to_owned(), now), ("gone".to_owned(), now)]).await.unwrap();
+    assert_eq!(here.store.api_keys(Some(&bob.name)).await.unwrap()[0].last_used, Some(now));
+    let seq = here.store.revoke_api_key("one").await.unwrap().unwrap();
+    assert_eq!(here.store.revoke_api_key("one").await.unwrap(), None);
+    assert_eq!(here.store.api_key("one").await.unwrap(), None);
+    let (events, _) = here.store.events_after(seq - 1, 10).await.unwrap();
+    assert_eq!(events[0].kind, EventKind::ApiKeyRevoked { id: "one".to_owned() });
+}
+
+#[tokio::test]
+async fn the_keys_of_a_deleted_user_end_each_with_an_event() {
+    let here = Fixture::new();
+    let (bob, now) = (here.add("bob").await, here.store.database.now());
+    assert!(here.store.add_api_key(api_key("one", &bob.name, now)).await.unwrap());
+    here.store.delete_user(&bob.name).await.unwrap().unwrap();
+    here.add("bob").await;
+    assert!(here.store.api_keys(None).await.unwrap().is_empty());
+    let (events, _) = here.store.events_after(0, 100).await.unwrap();
+    assert!(events.iter().any(|event| event.kind == EventKind::ApiKeyRevoked { id: "one".to_owned() }));
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_version_is_brought_up_to_date_with_all_that_is_in_it() {
+    let here = Fixture::new();
+    here.add("bob").await;
+    // What version 1 had not.
+    here.sabotage(
+        "DROP TABLE api_keys; ALTER TABLE events DROP COLUMN api_key; ALTER TABLE sessions DROP COLUMN refreshed_at;
+         ALTER TABLE keys DROP COLUMN purpose; PRAGMA user_version = 1",
+    )
+    .await;
+    let later = here.again();
+    assert!(later.user(&user("bob")).await.unwrap().is_some());
+    let now = later.database.now();
+    assert!(later.add_api_key(api_key("one", &user("bob"), now)).await.unwrap());
+    later.revoke_api_key("one").await.unwrap().unwrap();
+    let (events, _) = later.events_after(0, 100).await.unwrap();
+    assert_eq!(events.len(), 2, "bob was made, the key revoked");
+}
