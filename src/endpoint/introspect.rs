@@ -17,7 +17,8 @@ pub(super) async fn submit(mut call: Call<'_>) -> Answered {
         standing => return call.unauthenticated(standing),
     };
     let user = caller.identity.profile.user.clone();
-    if caller.proof.claims.is_none() && !call.is_of_this_site() {
+    let by_cookie = caller.proof.claims.is_none() && caller.proof.api_key.is_none();
+    if by_cookie && !call.is_of_this_site() {
         let (client, path) = (call.head.client.0, call.head.path.canonical());
         audit::Event::CrossSite { client, path, user: Some(&user) }.log();
         let problem = Problem { detail: "The request was sent by another site", ..Problem::default() };
@@ -33,13 +34,10 @@ pub(super) async fn submit(mut call: Call<'_>) -> Answered {
     }
 }
 
-/// The scope of an API key that may ask about everyone's tokens.
-const SCOPE: &str = "introspect";
-
-/// Whether `caller` may know of a token of `owner`: of one's own only, unless an API key has the scope for all.
+/// Whether `caller` may know of a token of `owner`: of one's own only, but with an API key that was made for it of all.
 fn may_know(caller: &Known, owner: &UserName) -> bool {
-    let may_know_all = caller.proof.api_key.is_some() && caller.identity.scopes.iter().any(|scope| scope == SCOPE);
-    may_know_all || caller.proof.account == *owner
+    let is_trusted = |scopes: &[String]| scopes.iter().any(|scope| scope == "introspect");
+    caller.proof.account == *owner || caller.proof.api_key.as_ref().is_some_and(|key| is_trusted(&key.scopes))
 }
 
 impl Call<'_> {
@@ -52,7 +50,7 @@ impl Call<'_> {
         match self.state.access.whose(token, self.head.now).await {
             Standing::Known(owner) if may_know(caller, &owner.proof.account) => Ok(of_access_token(&owner)),
             Standing::Known(_) | Standing::Nobody | Standing::StaleCookie | Standing::Refused(_) => Ok(None),
-            Standing::Unavailable | Standing::Throttled(_) => Err(Fault::Unavailable),
+            Standing::Throttled(_) | Standing::Unavailable => Err(Fault::Unavailable),
         }
     }
 

@@ -326,6 +326,21 @@ fn a_key_is_no_more_than_it_was_made_for() {
 }
 
 #[test]
+fn an_introspecting_key_is_told_of_every_token_and_another_of_its_own_users() {
+    let (_app, gateway) = gateway();
+    let token = gateway.token("alice");
+    let (_, service) = add_key(&gateway, &["service", "--user", "bob", "--scopes", "introspect"]);
+    let (_, plain) = add_key(&gateway, &["plain", "--user", "bob"]);
+    let (_, limited) = add_key(&gateway, &["limited", "--user", "bob", "--scopes", "introspect", "--routes", "rest"]);
+    let ask = |key: &str| gateway.send(&post("/.gateway/introspect").bearer(key).form(&[("token", &token)]));
+    assert_eq!(ask(&service).json()["active"], true);
+    assert_eq!(ask(&plain).json()["active"], false);
+    ask(&limited).assert_status(401, "a key for some routes counts on no other path");
+    ask("pck_bad").assert_status(401, "a bad key");
+    gateway.send(&get("/.gateway/userinfo").header("X-API-Key", &plain)).assert_status(200, "who it is");
+}
+
+#[test]
 fn the_command_line_lists_what_there_is_and_refuses_what_cannot_be() {
     let (_app, gateway) = gateway();
     let (id, key) = add_key(&gateway, &["backup", "--user", "bob", "--expires", "90d"]);
