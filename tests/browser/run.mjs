@@ -3,6 +3,7 @@
 
 import { spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
+import { expiry } from "./expiry.mjs";
 
 const program = process.env.PORTCULLIS_BIN;
 if (!program) {
@@ -44,6 +45,13 @@ demo.kill("SIGTERM");
 const ended = await new Promise((resolve) => demo.on("close", (status, signal) => resolve(signal ?? status)));
 if (ended !== 0) {
   console.log(`FAIL  the demonstration ends in order: ${ended}`);
+  failed += 1;
+}
+try {
+  await expiry(program, process.env.PORTCULLIS_TEST_CHROMIUM ?? "/usr/bin/chromium");
+  passed += 1;
+} catch (error) {
+  console.log(`FAIL  a session that expires leads to the sign-in page: ${error.message}`);
   failed += 1;
 }
 console.log(`${passed} passed, ${failed} failed`);
