@@ -9,6 +9,7 @@ use super::events;
 use crate::clock::Timestamp;
 use crate::config::Algorithm;
 use crate::secret::Secret;
+use crate::token::algorithm_name;
 
 /// All signing keys, the oldest first.
 pub(in super::super) fn all(db: &Connection) -> rusqlite::Result<Vec<KeyRecord>> {
@@ -30,7 +31,7 @@ pub(in super::super) fn add(
         ))?
         .execute(params![
             key.kid,
-            name(key.algorithm),
+            algorithm_name(key.algorithm),
             key.private.expose(),
             key.created_at.as_millis(),
             key.not_before.as_millis(),
@@ -120,7 +121,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
     let algorithm = row.get_ref(1)?.as_str()?;
     let algorithm = ALL
         .into_iter()
-        .find(|known| name(*known) == algorithm)
+        .find(|known| algorithm_name(*known) == algorithm)
         .ok_or_else(|| events::unreadable(1, "an unknown algorithm"))?;
     Ok(KeyRecord {
         kid: row.get(0)?,
@@ -141,24 +142,6 @@ const fn purpose(of: KeyUse) -> &'static str {
     match of {
         KeyUse::Tokens => "tokens",
         KeyUse::Assertions => "assertions",
-    }
-}
-
-/// The registered name.
-const fn name(algorithm: Algorithm) -> &'static str {
-    match algorithm {
-        Algorithm::HS256 => "HS256",
-        Algorithm::HS384 => "HS384",
-        Algorithm::HS512 => "HS512",
-        Algorithm::RS256 => "RS256",
-        Algorithm::RS384 => "RS384",
-        Algorithm::RS512 => "RS512",
-        Algorithm::PS256 => "PS256",
-        Algorithm::PS384 => "PS384",
-        Algorithm::PS512 => "PS512",
-        Algorithm::ES256 => "ES256",
-        Algorithm::ES384 => "ES384",
-        Algorithm::EdDSA => "EdDSA",
     }
 }
 
