@@ -19,6 +19,7 @@ use crate::session::{OwnKeys, Returning, SignIn};
 use crate::store::Store;
 use crate::throttle::Throttle;
 use crate::token::Keyring;
+use crate::token::foreign::Issuers;
 
 /// What one configuration comes to. A reload makes a whole new one or changes nothing.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub struct State {
     pub config: Arc<Config>,
     /// Keys of own tokens and of assertions.
     pub keys: Arc<Keyring>,
+    /// Whose tokens are accepted beside own ones.
+    pub issuers: Arc<Issuers>,
     /// The decisions.
     pub access: Arc<Access>,
     /// Where leases find the decisions of later.
@@ -65,11 +68,13 @@ impl State {
     pub fn new(config: Arc<Config>, keys: Arc<Keyring>, shared: Arc<Shared>) -> Result<Self, InvalidCookie> {
         let (sessions, secure) = (&config.sessions, config.server.public_url.https);
         let cookie = OurCookie::new(&sessions.cookie, secure, sessions.domain.as_deref())?;
-        let access = Arc::new(Access::new(&config, Arc::clone(&keys), shared.people.clone()));
+        let issuers = Arc::new(Issuers::new(&config.issuers, &Issuers::default(), &shared.clock));
+        let people = shared.people.clone();
+        let access = Arc::new(Access::new(&config, Arc::clone(&keys), Arc::clone(&issuers), people));
         let current = Arc::new(Current::new(Arc::clone(&access)));
         let trust = trust(&config.server);
         let upstream_names = config.upstreams.iter().map(|upstream| upstream.name.as_str().into()).collect();
-        Ok(Self { config, keys, access, current, trust, upstream_names, cookie, shared })
+        Ok(Self { config, keys, issuers, access, current, trust, upstream_names, cookie, shared })
     }
 }
 

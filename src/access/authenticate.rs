@@ -4,15 +4,17 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::credential::name_and_password;
-use super::seen::Entry;
+use super::seen::{AnyVerified, Entry};
 use super::{Access, Credential};
 use crate::clock::Timestamp;
+use crate::config;
 use crate::identity::api_key::ApiKeyText;
-use crate::identity::{Identity, UserName};
+use crate::identity::{Identity, Profile, UserName};
 use crate::message::head::Head;
 use crate::session::{Account, ApiKey, Failure, Live, Verified, cookie_key};
 use crate::store::StoreError;
 use crate::throttle::RetryAfter;
+use crate::token::foreign::{self, ForeignRefusal, Issuer};
 use crate::token::{Claims, Refusal};
 
 /// What a credential came to.
@@ -44,8 +46,10 @@ pub struct Known {
 /// What a person was believed for: enough to ask later whether it still holds.
 #[derive(Debug)]
 pub struct Proof {
-    /// The local account.
-    pub account: UserName,
+    /// The local account; `None`: someone whom only another issuer knows.
+    pub account: Option<UserName>,
+    /// The issuer of the token, where it is another one than this gateway.
+    pub issuer: Option<Arc<Issuer>>,
     /// The session behind it.
     pub session: Option<Arc<str>>,
     /// When that session ends, used or not.
@@ -100,42 +104,78 @@ impl Access {
     }
 
     pub(super) async fn by_token(&self, token: &str, now: Timestamp) -> Result<Standing, StoreError> {
-        let bad = |reason| Ok(Standing::Refused(Bad::Invalid(reason)));
         let (digest, seen) = self.seen.find(token);
-        let judged = match &seen {
-            Some(entry) => self.keys.recheck(entry.verified(), now).map(|()| Arc::clone(entry)),
-            None => self.keys.verify(token, now).map(Entry::new),
-        };
-        let entry = match judged {
-            Ok(entry) => entry,
-            Err(refusal) => {
-                self.seen.drop(&digest);
-                return match refusal {
-                    Refusal::Expired => Ok(Standing::Refused(Bad::Expired)),
-                    other => bad(other.to_string().into()),
-                };
-            }
+        let (entry, is_new) = match seen.filter(|entry| self.is_in_force(entry.verified())) {
+            Some(entry) => match self.recheck(entry.verified(), now) {
+                Ok(()) => (entry, false),
+                Err(standing) => {
+                    self.seen.drop(&digest);
+                    return Ok(standing);
+                }
+            },
+            None => match self.verify(token, now).await {
+                Ok(verified) => (Entry::new(verified), true),
+                Err(standing) => return Ok(standing),
+            },
         };
         if !self.is_fresh() {
             return Ok(Standing::Unavailable);
         }
-        let claims = entry.verified().claims();
-        if let Some(why) = self.people.revocations.refuses(claims) {
-            return bad(why.to_string().into());
-        }
-        let Some(name) = UserName::parse(&claims.sub) else { return bad("no account can have this name".into()) };
-        // A token that was never seen needs a word from the store: one that is down lets nobody in.
-        let account = match seen {
-            Some(_) => self.people.accounts.find(&name).await?,
-            None => self.people.accounts.read(&name).await?,
+        let standing = match entry.verified() {
+            AnyVerified::Own(verified) => self.by_own_token(verified.claims(), &entry, is_new, now).await?,
+            AnyVerified::Foreign(verified) => self.by_foreign_token(verified, &entry, is_new).await?,
         };
-        match account {
-            None => bad("no such account".into()),
-            Some(account) if account.disabled => bad("the account is disabled".into()),
+        if is_new && matches!(standing, Standing::Known(_)) {
+            self.seen.keep(digest, entry);
+        }
+        Ok(standing)
+    }
+
+    /// Verifies a token that was not seen lately: ours, or of the issuer that it names.
+    async fn verify(&self, token: &str, now: Timestamp) -> Result<AnyVerified, Standing> {
+        let refusal = match self.keys.verify(token, now) {
+            Ok(verified) => return Ok(AnyVerified::Own(verified)),
+            Err(refusal) => refusal,
+        };
+        if let Refusal::NotOurs { issuer: Some(named) } = &refusal
+            && let Some(issuer) = self.issuers.find(named)
+        {
+            return issuer.verify(token, now).await.map(AnyVerified::Foreign).map_err(foreign_refusal);
+        }
+        Err(own_refusal(&refusal))
+    }
+
+    /// Judges anew what can have changed of a token that verified.
+    fn recheck(&self, verified: &AnyVerified, now: Timestamp) -> Result<(), Standing> {
+        match verified {
+            AnyVerified::Own(verified) => self.keys.recheck(verified, now).map_err(|refusal| own_refusal(&refusal)),
+            AnyVerified::Foreign(verified) => verified.recheck(now).map_err(foreign_refusal),
+        }
+    }
+
+    /// Whether a token was verified on terms that still hold: an issuer of a former configuration may have had others.
+    fn is_in_force(&self, verified: &AnyVerified) -> bool {
+        match verified {
+            AnyVerified::Own(_) => true,
+            AnyVerified::Foreign(verified) => self.issuers.place(verified.issuer()).is_some(),
+        }
+    }
+
+    async fn by_own_token(
+        &self,
+        claims: &Arc<Claims>,
+        entry: &Entry,
+        is_new: bool,
+        now: Timestamp,
+    ) -> Result<Standing, StoreError> {
+        if let Some(why) = self.people.revocations.refuses(claims) {
+            return refused(why.to_string());
+        }
+        let Some(name) = UserName::parse(&claims.sub) else { return refused("no account can have this name") };
+        match self.account(&name, is_new).await? {
+            None => refused("no such account"),
+            Some(account) if account.disabled => refused("the account is disabled"),
             Some(account) => {
-                if seen.is_none() {
-                    self.seen.keep(digest, Arc::clone(&entry));
-                }
                 if let Some(session) = &claims.sid {
                     self.people.sessions.seen_by_token(session, entry.noted(), now);
                 }
@@ -143,6 +183,47 @@ impl Access {
                 Ok(Standing::Known(Known::clone(&entry.known(&account.profile, make))))
             }
         }
+    }
+
+    /// Someone whom another issuer knows: issuer and name. Where a local account has that name, the issuer's terms say
+    /// whether it is the same person.
+    async fn by_foreign_token(
+        &self,
+        verified: &foreign::Verified,
+        entry: &Entry,
+        is_new: bool,
+    ) -> Result<Standing, StoreError> {
+        let claims = verified.claims();
+        if let Some(why) = self.people.revocations.refuses(claims) {
+            return refused(why.to_string());
+        }
+        let account = match UserName::parse(&claims.sub) {
+            Some(name) => self.account(&name, is_new).await?,
+            None => None,
+        };
+        let profile = match (verified.issuer().config().accounts, &account) {
+            (_, None) => verified.profile(),
+            (config::Accounts::Separate, Some(_)) => return refused("a local account has this name"),
+            (config::Accounts::Shared, Some(account)) if account.disabled => return refused("the account is disabled"),
+            (config::Accounts::Shared, Some(account)) => &account.profile,
+        };
+        let name = account.as_ref().map(|account| account.name.clone());
+        let make = || known_by_foreign_token(verified, profile, name);
+        Ok(Standing::Known(Known::clone(&entry.known(profile, make))))
+    }
+
+    /// Who someone is now whom only another issuer knows; `None`: nobody any more, since a local account has the name.
+    pub(super) async fn foreigner_now(&self, known: &Known) -> Result<Option<Identity>, StoreError> {
+        let account = match UserName::parse(&known.identity.profile.user) {
+            Some(name) => self.people.accounts.find(&name).await?,
+            None => None,
+        };
+        Ok(account.is_none().then(|| Identity::clone(&known.identity)))
+    }
+
+    /// The account `name`. A token that was never seen needs a word from the store: one that is down lets nobody in.
+    async fn account(&self, name: &UserName, is_new: bool) -> Result<Option<Arc<Account>>, StoreError> {
+        if is_new { self.people.accounts.read(name).await } else { self.people.accounts.find(name).await }
     }
 
     async fn by_api_key(&self, text: &str, now: Timestamp) -> Result<Standing, StoreError> {
@@ -211,7 +292,8 @@ impl Proof {
     /// The account alone.
     fn of(account: &Account) -> Self {
         Self {
-            account: account.name.clone(),
+            account: Some(account.name.clone()),
+            issuer: None,
             session: None,
             session_ends: None,
             claims: None,
@@ -264,6 +346,30 @@ fn known_by_token(account: &Account, claims: Arc<Claims>) -> Known {
     Known { identity: Arc::new(identity), proof: Arc::new(proof) }
 }
 
+fn known_by_foreign_token(verified: &foreign::Verified, profile: &Arc<Profile>, account: Option<UserName>) -> Known {
+    let claims = verified.claims();
+    let identity = Identity {
+        profile: Arc::clone(profile),
+        scopes: claims.scopes().map(str::to_owned).collect(),
+        claims: Arc::clone(&claims.all),
+        // What the issuer calls a password is none of ours; `claims` can ask for its `amr`.
+        methods: vec!["issuer".to_owned()],
+        signed_in_at: claims.auth_time.map(Timestamp::from_secs),
+        session: None,
+    };
+    let proof = Proof {
+        account,
+        issuer: Some(Arc::clone(verified.issuer())),
+        session: None,
+        session_ends: None,
+        claims: Some(Arc::clone(claims)),
+        api_key: None,
+        password_version: None,
+        is_sign_in: false,
+    };
+    Known { identity: Arc::new(identity), proof: Arc::new(proof) }
+}
+
 fn known_by_cookie(account: &Account, live: &Live) -> Known {
     let identity = Identity {
         profile: Arc::clone(&account.profile),
@@ -276,6 +382,25 @@ fn known_by_cookie(account: &Account, live: &Live) -> Known {
     let proof =
         Proof { session: Some(Arc::clone(&live.id)), session_ends: Some(live.expires_at), ..Proof::of(account) };
     Known { identity: Arc::new(identity), proof: Arc::new(proof) }
+}
+
+fn refused(why: impl Into<Cow<'static, str>>) -> Result<Standing, StoreError> {
+    Ok(Standing::Refused(Bad::Invalid(why.into())))
+}
+
+fn own_refusal(refusal: &Refusal) -> Standing {
+    match refusal {
+        Refusal::Expired => Standing::Refused(Bad::Expired),
+        other => Standing::Refused(Bad::Invalid(other.to_string().into())),
+    }
+}
+
+fn foreign_refusal(refusal: ForeignRefusal) -> Standing {
+    match refusal {
+        ForeignRefusal::Expired => Standing::Refused(Bad::Expired),
+        ForeignRefusal::Invalid(reason) => Standing::Refused(Bad::Invalid(reason.to_string().into())),
+        ForeignRefusal::Unavailable => Standing::Unavailable,
+    }
 }
 
 /// More cookies of our name than any browser sends by accident.

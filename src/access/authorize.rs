@@ -234,7 +234,7 @@ impl Access {
             route: Arc::clone(route),
             head: Arc::clone(head),
             identity: identity.cloned(),
-            signs_in: proof.map(|proof| proof.account.clone()),
+            signs_in: proof.and_then(|proof| proof.account.clone()),
             drops_authorization,
             clears_cookie,
             lease: Lease::new(current, head, known, Shown::of(credential)),
@@ -246,10 +246,30 @@ impl Access {
         route.allow.evaluate(&Facts { client: head.client.0, now: head.now, person: None }) == Verdict::Allow
     }
 
+    /// What a credential is worth on `route`, whoever else takes it: the route may want another issuer.
+    pub(super) fn on_route(&self, standing: Standing, route: &Route) -> Standing {
+        match standing {
+            Standing::Known(known) if !self.takes(&known, route) => {
+                Standing::Refused(Bad::Invalid("the route does not take tokens of this issuer".into()))
+            }
+            standing => standing,
+        }
+    }
+
+    /// Whether `route` takes the people of the issuer that `known` comes from.
+    fn takes(&self, known: &Known, route: &Route) -> bool {
+        match &known.proof.issuer {
+            None => route.issuers.take(None),
+            // One of a former configuration is none.
+            Some(issuer) => self.issuers.place(issuer).is_some_and(|place| route.issuers.take(Some(place))),
+        }
+    }
+
     /// Whether the rules would let `known` go on with a request that they let pass before: what a lease asks.
     pub(super) fn still_permits(&self, head: &Head, known: Option<&Known>, shown: Shown) -> bool {
         let Some(route) = self.router.find(head.host.name(), &head.method, head.path.canonical()) else { return false };
-        shown.is_accepted_by(route) && matches!(self.ruling(head, route, known, shown), Ruling::Yes)
+        let is_taken = known.is_none_or(|known| self.takes(known, route));
+        is_taken && shown.is_accepted_by(route) && matches!(self.ruling(head, route, known, shown), Ruling::Yes)
     }
 
     /// The rules as written and under each reading that could differ; the first no decides.
@@ -258,7 +278,7 @@ impl Access {
             client: head.client.0,
             now: head.now,
             person: known
-                .filter(|known| shown.is_accepted_by(route) && known.counts_on(route))
+                .filter(|known| shown.is_accepted_by(route) && known.counts_on(route) && self.takes(known, route))
                 .map(|known| known.identity.person()),
         };
         let refused = |route: &'a Arc<Route>, reading| match route.allow.evaluate(&facts(route)) {
@@ -307,7 +327,9 @@ impl Access {
             }
             Authorization::One { scheme, .. } if route.accept.basic && is_basic(scheme) => true,
             Authorization::One { .. } => {
-                value.is_some_and(|value| smuggles_api_key(value) || hides(value, |piece| self.keys.is_ours(piece)))
+                let is_ours =
+                    |piece: &str| self.keys.is_ours(piece) || route.accept.bearer && self.issuers.is_theirs(piece);
+                value.is_some_and(|value| smuggles_api_key(value) || hides(value, is_ours))
             }
         }
     }

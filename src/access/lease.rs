@@ -95,7 +95,8 @@ impl Lease {
     /// Who it is, as account and key are now; `None`: nobody any more.
     async fn identity_now(&self, access: &Access, known: &Known) -> Result<Option<Identity>, StoreError> {
         let (proof, people) = (&known.proof, &access.people);
-        let Some(account) = people.accounts.find(&proof.account).await?.filter(|account| !account.disabled) else {
+        let Some(name) = &proof.account else { return access.foreigner_now(known).await };
+        let Some(account) = people.accounts.find(name).await?.filter(|account| !account.disabled) else {
             return Ok(None);
         };
         if proof.password_version.is_some_and(|version| version != account.password_version) {

@@ -28,6 +28,7 @@ use crate::config::{Accept, Config};
 use crate::message::head::Head;
 use crate::route::Router;
 use crate::session::{Accounts, ApiKeys, Basic, Follower, Sessions};
+use crate::token::foreign::Issuers;
 use crate::token::{Keyring, Revocations};
 use seen::Seen;
 
@@ -36,6 +37,7 @@ use seen::Seen;
 pub struct Access {
     router: Router,
     keys: Arc<Keyring>,
+    issuers: Arc<Issuers>,
     people: People,
     seen: Seen,
     cookie: String,
@@ -79,10 +81,11 @@ impl Current {
 
 impl Access {
     /// The decisions of `config`.
-    pub fn new(config: &Config, keys: Arc<Keyring>, people: People) -> Self {
+    pub fn new(config: &Config, keys: Arc<Keyring>, issuers: Arc<Issuers>, people: People) -> Self {
         Self {
             router: Router::new(&config.routes),
             keys,
+            issuers,
             people,
             seen: Seen::new(),
             cookie: config.sessions.cookie.clone(),
@@ -107,7 +110,7 @@ impl Access {
         if credential == Credential::TwoApiKeys {
             return Decision::Malformed("two API keys");
         }
-        let standing = self.authenticate(&credential, head).await;
+        let standing = self.on_route(self.authenticate(&credential, head).await, route);
         self.authorize(Authorized { head, headers, route, seen, credential: &credential, standing, current })
     }
 

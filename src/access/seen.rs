@@ -2,7 +2,7 @@
 //!
 //! The key is the SHA-256 of the whole token: no token lies in memory, and no other text finds its entry. Only what
 //! verified is ever kept, so a flood of bad tokens evicts nothing. Whatever can change is judged after each hit:
-//! expiry and key by `KeySet::recheck`, revocation and account by the caller.
+//! expiry and key by `recheck`, revocation, account and the route's own demands by the caller.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -14,7 +14,7 @@ use super::Known;
 use crate::identity::Profile;
 use crate::session::sha256;
 use crate::store::Digest;
-use crate::token::Verified;
+use crate::token::{Verified, foreign};
 
 /// The tokens of one generation of the configuration, in bounded memory.
 #[derive(Debug)]
@@ -23,9 +23,16 @@ pub(super) struct Seen(Cache<Digest, Arc<Entry>>);
 /// A token that verified, and whom it came to.
 #[derive(Debug)]
 pub(super) struct Entry {
-    verified: Verified,
+    verified: AnyVerified,
     known: ArcSwapOption<Known>,
     noted: AtomicU64,
+}
+
+/// Proof that a token holds, ours or another's.
+#[derive(Debug)]
+pub(super) enum AnyVerified {
+    Own(Verified),
+    Foreign(foreign::Verified),
 }
 
 impl Seen {
@@ -50,11 +57,11 @@ impl Seen {
 }
 
 impl Entry {
-    pub(super) fn new(verified: Verified) -> Arc<Self> {
+    pub(super) fn new(verified: AnyVerified) -> Arc<Self> {
         Arc::new(Self { verified, known: ArcSwapOption::empty(), noted: AtomicU64::new(0) })
     }
 
-    pub(super) const fn verified(&self) -> &Verified {
+    pub(super) const fn verified(&self) -> &AnyVerified {
         &self.verified
     }
 

@@ -108,14 +108,14 @@ impl Bench {
             throttle: throttle.clone(),
             keys: own_keys.clone(),
         };
-        let memory = token::memory(&config.tokens);
+        let memory = token::memory(&config);
         let follower = Arc::new(Follower::new(store.clone(), clock, followed, memory));
         let hasher = Hasher::start(1).unwrap();
         let sign_in = Arc::new(SignIn::new(store.clone(), hasher, throttle, follower.clone()));
         let basic = Arc::new(Basic::new(sign_in, accounts.clone(), &Random::system()));
         let people = People { accounts, api_keys, basic, sessions, revocations, follower };
         let keys = Arc::clone(own_keys.ring());
-        let access = Arc::new(Access::new(&config, keys.clone(), people.clone()));
+        let access = Arc::new(Access::new(&config, keys.clone(), Arc::default(), people.clone()));
         let current = Arc::new(Current::new(access));
         let bench = Self { hand, store, keys, people, current, _directory: directory };
         for (name, groups) in [("alice", &["admin"][..]), ("bob", &[])] {

@@ -12,6 +12,7 @@ use crate::identity::UserName;
 use crate::identity::api_key::{ApiKeyText, generate};
 use crate::secret::Random;
 use crate::store::{ApiKeyRecord, Store};
+use crate::token;
 
 /// `portcullis apikey …`
 #[derive(Clone, Debug, Subcommand)]
@@ -86,7 +87,7 @@ pub fn run(
         return Err(Failure::new(message, "make the first one with `portcullis user add NAME`"));
     }
     let clock = Clock::system();
-    let store = Store::open(&config.store, clock.clone(), Random::system())?.remembering(user::memory(config));
+    let store = Store::open(&config.store, clock.clone(), Random::system())?.remembering(token::memory(config));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     runtime.block_on(async {
         match command {

@@ -13,7 +13,7 @@ use crate::config::{self, Config, KeySource, StoreKind};
 use crate::secret::Random;
 use crate::session::keys::{fresh, token_span};
 use crate::store::{KeyRecord, KeyUse, Store};
-use crate::token::{ASSERTION_ALGORITHM, ASSERTION_LIFETIME, KeyError, KeySet, algorithm_name};
+use crate::token::{self, ASSERTION_ALGORITHM, ASSERTION_LIFETIME, KeyError, KeySet, algorithm_name};
 
 /// `portcullis key …`
 #[derive(Clone, Debug, Subcommand)]
@@ -94,8 +94,7 @@ fn open(config: &Config, clock: &Clock) -> Result<Option<Store>, Failure> {
     if !path.exists() {
         return Ok(None);
     }
-    let memory = config.tokens.max_lifetime + config.tokens.leeway + Duration::from_secs(3600);
-    Ok(Some(Store::open(&config.store, clock.clone(), Random::system())?.remembering(memory)))
+    Ok(Some(Store::open(&config.store, clock.clone(), Random::system())?.remembering(token::memory(config))))
 }
 
 /// Where keys come from the configuration, a new one in the store would sign nothing.

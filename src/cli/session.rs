@@ -12,6 +12,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, StoreKind};
 use crate::secret::Random;
 use crate::store::{SessionRecord, Store};
+use crate::token;
 
 /// `portcullis session …`
 #[derive(Clone, Debug, Subcommand)]
@@ -77,9 +78,8 @@ pub(super) fn open(config: &Config, clock: &Clock) -> Result<Option<Store>, Fail
     if !path.exists() {
         return Ok(None);
     }
-    let memory = config.tokens.max_lifetime + config.tokens.leeway;
     let store = Store::open(&config.store, clock.clone(), Random::system())?;
-    Ok(Some(store.remembering(memory)))
+    Ok(Some(store.remembering(token::memory(config))))
 }
 
 /// A runtime for one command.

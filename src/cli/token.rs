@@ -17,7 +17,7 @@ use crate::identity::UserName;
 use crate::secret::Random;
 use crate::session::keys::token_keys;
 use crate::store::{EventKind, Store};
-use crate::token::{Claims, Event, KeySet, MAX_TOKEN_BYTES, NewClaims, Revocations};
+use crate::token::{self, Claims, Event, KeySet, MAX_TOKEN_BYTES, NewClaims, Revocations};
 
 /// `portcullis token …`
 #[derive(Clone, Debug, Subcommand)]
@@ -206,7 +206,7 @@ async fn judge(
 }
 
 async fn revoked(claims: &Claims, config: &Config, store: &Store, now: Timestamp) -> Result<Option<String>, Failure> {
-    let memory = config.tokens.max_lifetime + config.tokens.leeway;
+    let memory = token::memory(config);
     let (revocations, mut seq) = (Revocations::new(), 0);
     loop {
         let (events, _) = store.events_after(seq, BATCH).await?;

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -15,6 +14,7 @@ use crate::identity::password::{Workspace, htpasswd};
 use crate::identity::{UserName, is_group_name};
 use crate::secret::Random;
 use crate::store::{NewUser, Store, StoreError, UserRecord};
+use crate::token;
 
 /// `portcullis user …`
 #[derive(Clone, Debug, Subcommand)]
@@ -169,7 +169,7 @@ pub fn run(
         let message = format!("the store {} is not there, so there are no users", path.display());
         return Err(Failure::new(message, "make the first one with `portcullis user add NAME`"));
     }
-    let store = Store::open(&config.store, Clock::system(), Random::system())?.remembering(memory(config));
+    let store = Store::open(&config.store, Clock::system(), Random::system())?.remembering(token::memory(config));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let outcome = runtime.block_on(apply(command, &store, console));
     if let Ok(Outcome::Changed) = outcome {
@@ -178,11 +178,6 @@ pub fn run(
     // What was done is done; the next one to open the file takes it from its log.
     let _stays_in_the_log = runtime.block_on(store.close());
     outcome.map(drop)
-}
-
-/// How long what is revoked must be remembered.
-pub(super) fn memory(config: &Config) -> Duration {
-    config.tokens.max_lifetime + config.tokens.leeway + Duration::from_secs(3600)
 }
 
 /// Whether a command has changed anything.

@@ -67,7 +67,6 @@ const fn later(place: &'static str, name: &'static str, version: &'static str, h
 }
 
 const KEYS: &[Later] = &[
-    later("", "issuers", "0.2", Empty),
     later("", "tests", "0.3", Empty),
     later("", "include", "0.3", Empty),
     later("server", "tls", "0.4", Empty),
@@ -85,7 +84,6 @@ const KEYS: &[Later] = &[
     later("routes", "response_headers", "0.4", Nothing),
     later("routes", "rate_limit", "0.4", Nothing),
     later("routes", "retries", "0.4", Nothing),
-    later("routes", "issuers", "0.2", Words(&["self"])),
     later("routes", "cors", "0.4", Nothing),
     later("routes", "upgrade", "0.4", Words(&["websocket"])),
     later("routes", "observe", "0.3", False),

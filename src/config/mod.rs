@@ -5,6 +5,7 @@
 
 mod allow;
 mod identity;
+mod issuers;
 mod later;
 mod load;
 mod parse;
@@ -60,6 +61,8 @@ pub struct Config {
     pub identity: Arc<Identity>,
     /// Every name that only the gateway may send: of `[identity]`, of every route's override, and the fixed list.
     pub guarded: Arc<IdentityNames>,
+    /// `[[issuers]]`: whose tokens are accepted beside own ones.
+    pub issuers: Vec<Arc<Issuer>>,
     /// `[upstreams]`, in the order written; a route names one by its index.
     pub upstreams: Vec<Arc<Upstream>>,
     /// `[[routes]]`, in the order in which they are tried.
@@ -256,6 +259,90 @@ pub enum KeySource {
     Pem(Vec<Secret<Vec<u8>>>),
 }
 
+/// One of `[[issuers]]`: someone else whose tokens are accepted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Issuer {
+    /// Its name in the file.
+    pub name: Arc<str>,
+    /// What its tokens say in `iss`, to the letter.
+    pub issuer: String,
+    /// What they say in `aud`: one of these, at least one.
+    pub audience: Vec<String>,
+    /// Where its keys come from.
+    pub keys: IssuerKeys,
+    /// What they may be signed with: shared secrets only with `HS*`, public keys only with the others.
+    pub algorithms: Vec<Algorithm>,
+    /// The claim that names the person, as a dotted path.
+    pub user: String,
+    /// The claim with their groups, as a dotted path.
+    pub groups: String,
+    /// What a local account of the same name means.
+    pub accounts: Accounts,
+    /// Put before the person's name.
+    pub user_prefix: String,
+    /// Put before each group.
+    pub group_prefix: String,
+    /// Slack for `exp`.
+    pub leeway: Duration,
+    /// A token that claims to live longer is refused.
+    pub max_lifetime: Duration,
+}
+
+/// Where an issuer's keys come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum IssuerKeys {
+    /// A JWK Set (RFC 7517) at this URL.
+    Url {
+        /// `https`, or `http` to this machine.
+        url: String,
+        /// Certificates that its server is believed by, in place of the system's.
+        ca: Option<PathBuf>,
+    },
+    /// What its discovery document names (OpenID Connect Discovery 1.0 section 4).
+    Discovery {
+        /// As above.
+        ca: Option<PathBuf>,
+    },
+    /// A file with a JWK Set, read anew when it changes.
+    File(PathBuf),
+    /// Secrets that it shares with the gateway; all verify.
+    Shared(Vec<Secret<Vec<u8>>>),
+}
+
+/// What a local account means that has the name of someone whom another issuer knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accounts {
+    /// Another person: their token is refused.
+    Separate,
+    /// The same person: the account's state and groups count.
+    Shared,
+}
+
+/// Whose tokens a route takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Issuers {
+    /// This gateway's and those of every issuer.
+    All,
+    /// Only these.
+    These {
+        /// Whether this gateway is one of them.
+        own: bool,
+        /// Indices of `[[issuers]]`.
+        others: Vec<usize>,
+    },
+}
+
+impl Issuers {
+    /// Whether tokens of `issuer` are taken; `None` is this gateway.
+    pub fn take(&self, issuer: Option<usize>) -> bool {
+        match (self, issuer) {
+            (Self::All, _) => true,
+            (Self::These { own, .. }, None) => *own,
+            (Self::These { others, .. }, Some(index)) => others.contains(&index),
+        }
+    }
+}
+
 /// `[sessions]`
 #[derive(Clone, Debug)]
 pub struct Sessions {
@@ -372,6 +459,8 @@ pub struct Route {
     pub strip_prefix: Option<String>,
     /// Which credentials count.
     pub accept: Accept,
+    /// Whose tokens count.
+    pub issuers: Issuers,
     /// What someone without a credential gets.
     pub unauthenticated: Unauthenticated,
     /// Whether a Bearer goes on to the application.

@@ -1,7 +1,7 @@
 //! The file as written: every section with the places of its values, nothing resolved.
 
 use super::reader::{Context, Table};
-use super::{identity, routes, server, service, sign_in, tokens, upstreams};
+use super::{identity, issuers, routes, server, service, sign_in, tokens, upstreams};
 use crate::diag::{Diagnostic, Span};
 
 /// The whole file as written.
@@ -12,6 +12,7 @@ pub(super) struct Raw {
     pub(super) log: service::RawLog,
     pub(super) store: service::RawStore,
     pub(super) tokens: tokens::Raw,
+    pub(super) issuers: Vec<issuers::Raw>,
     pub(super) sessions: sign_in::RawSessions,
     pub(super) login: sign_in::RawLogin,
     pub(super) identity: identity::Raw,
@@ -28,6 +29,7 @@ impl Raw {
             log: file.table("log", "log").map(service::RawLog::read).unwrap_or_default(),
             store: file.table("store", "store").map(service::RawStore::read).unwrap_or_default(),
             tokens: file.table("tokens", "tokens").map(tokens::Raw::read).unwrap_or_default(),
+            issuers: issuers(&mut file),
             sessions: file.table("sessions", "sessions").map(sign_in::RawSessions::read).unwrap_or_default(),
             login: file.table("login", "login").map(sign_in::RawLogin::read).unwrap_or_default(),
             identity: file.table("identity", "identity").map(identity::Raw::read).unwrap_or_default(),
@@ -37,6 +39,15 @@ impl Raw {
         file.finish();
         raw
     }
+}
+
+fn issuers(file: &mut Table<'_>) -> Vec<issuers::Raw> {
+    let Some(item) = file.take("issuers") else { return Vec::new() };
+    if item.value.get_ref().is_table() {
+        return item.wrong_type("a list of tables", Some("write [[issuers]] with two brackets")).unwrap_or_default();
+    }
+    let Some(list) = item.list() else { return Vec::new() };
+    list.get_ref().iter().filter_map(|issuer| issuer.table("issuers")).map(issuers::Raw::read).collect()
 }
 
 fn routes(cx: &Context<'_>, file: &mut Table<'_>) -> Vec<routes::Raw> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::raw::Raw;
 use super::reader::Context;
-use super::routes::{Places, Upstreams};
+use super::routes::{Known, Places, Upstreams};
 use super::{Config, Route, Upstream, identity};
 use crate::diag::{Diagnostic, quoted};
 use crate::lint::{self, Entry, Finding, Overlaps};
@@ -25,7 +25,9 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, raw: Raw) -> Config {
         raw.upstreams.into_iter().map(|upstream| Arc::new(upstream.resolve(cx))).collect();
 
     let places: Vec<Places> = raw.routes.iter().map(super::routes::Raw::places).collect();
-    let known = Upstreams { names: &names, checked: &upstreams };
+    let tokens = raw.tokens.resolve(cx, &server.public_url);
+    let (issuers, issuer_places) = super::issuers::resolve(cx, raw.issuers, &tokens.issuer);
+    let known = Known { upstreams: Upstreams { names: &names, checked: &upstreams }, issuers: &issuers };
     let routes: Vec<Option<Route>> =
         raw.routes.into_iter().enumerate().map(|(index, route)| route.resolve(cx, index, &known, &base)).collect();
     let is_whole = routes.iter().all(Option::is_some);
@@ -33,6 +35,7 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, raw: Raw) -> Config {
     report_names(cx, &routes, &places);
     report_reserved(cx, &routes, &places, &login);
     if is_whole {
+        super::issuers::report_same_names(cx, &issuers, &issuer_places, &routes);
         // With a route left out, the others would be judged as a table that nobody wrote.
         report_lints(cx, &routes, &places);
     }
@@ -44,7 +47,8 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, raw: Raw) -> Config {
         file: file.to_owned(),
         admin: raw.admin.resolve(cx, &store),
         log: raw.log.resolve(cx),
-        tokens: raw.tokens.resolve(cx, &server.public_url),
+        tokens,
+        issuers,
         sessions: raw.sessions.resolve(cx, &server.public_url),
         server,
         store,

@@ -8,7 +8,9 @@ use toml::Spanned;
 use super::reader::{Context, Item, Table, Written};
 use super::upstreams::RawTimeouts;
 use super::values::Fault;
-use super::{Accept, Identity, Readings, Route, Unauthenticated, Upstream, allow, identity, sign_in, url};
+use super::{
+    Accept, Identity, Issuer, Issuers, Readings, Route, Unauthenticated, Upstream, allow, identity, sign_in, url,
+};
 use crate::diag::{Diagnostic, Span, nearest, quoted};
 use crate::pattern::{HostPattern, PathPattern, PatternError, Segment};
 use crate::policy::Policy;
@@ -24,6 +26,7 @@ pub(super) struct Raw {
     upstream: Option<Written<String>>,
     strip_prefix: Option<Written<String>>,
     accept: Option<Written<Accept>>,
+    issuers: Key<Vec<Written<String>>>,
     unauthenticated: Option<Written<Unauthenticated>>,
     forward_token: Option<Written<bool>>,
     identity: Option<identity::Raw>,
@@ -85,6 +88,7 @@ impl Raw {
             upstream: table.take("upstream").and_then(|item| item.text()),
             strip_prefix: table.take("strip_prefix").and_then(|item| item.parsed("bad-prefix", prefix)),
             accept: table.take("accept").and_then(|item| accept(&item)),
+            issuers: Key::read(table.take("issuers"), issuers),
             unauthenticated: table
                 .take("unauthenticated")
                 .and_then(|item| item.word("routes.unauthenticated", UNAUTHENTICATED)),
@@ -110,15 +114,20 @@ impl Raw {
         }
     }
 
-    /// The route, if nothing in it is unusable. `names` are the upstreams as written, in order.
+    /// The route, if nothing in it is unusable.
     pub(super) fn resolve(
         self,
         cx: &Context<'_>,
         index: usize,
-        upstreams: &Upstreams<'_>,
+        known: &Known<'_>,
         base: &Arc<Identity>,
     ) -> Option<Route> {
-        let accept = self.accept.map_or(Accept::DEFAULT, Spanned::into_inner);
+        let issuers = match &self.issuers {
+            Key::Absent => Some(Issuers::All),
+            Key::Unusable => None,
+            Key::Given(names) => whose(cx, names, known.issuers),
+        };
+        let accept = accepted(cx, self.accept.as_ref(), issuers.as_ref().unwrap_or(&Issuers::All));
         if let Some(way) =
             self.unauthenticated.as_ref().filter(|way| *way.get_ref() == Unauthenticated::Login && !accept.cookie)
         {
@@ -130,7 +139,7 @@ impl Raw {
             judge_prefix(cx, prefix, path.get_ref());
         }
         let identity = self.identity.map_or_else(|| Arc::clone(base), |identity| Arc::new(identity.resolve(cx, base)));
-        let upstream = self.upstream.and_then(|name| upstreams.find(cx, &name));
+        let upstream = self.upstream.and_then(|name| known.upstreams.find(cx, &name));
         let hosts = match self.hosts {
             Key::Absent => Vec::new(),
             Key::Unusable => return None,
@@ -141,8 +150,8 @@ impl Raw {
             Key::Unusable => return None,
             Key::Given(methods) => Some(methods.into_inner()),
         };
-        let (path, allow, upstream) = (self.path?, self.allow?, upstream?);
-        let timeouts = self.timeouts.resolve(cx, &upstreams.checked.get(upstream)?.timeouts);
+        let (path, allow, upstream, issuers) = (self.path?, self.allow?, upstream?, issuers?);
+        let timeouts = self.timeouts.resolve(cx, &known.upstreams.checked.get(upstream)?.timeouts);
         let prefix = self.strip_prefix.map(|prefix| prefix.get_ref().trim_end_matches('/').to_owned());
         Some(Route {
             name: self.name.map_or_else(|| format!("route-{}", index + 1).into(), |name| name.into_inner().into()),
@@ -154,6 +163,7 @@ impl Raw {
             upstream,
             strip_prefix: prefix.filter(|prefix| !prefix.is_empty()),
             accept,
+            issuers,
             unauthenticated: self.unauthenticated.map_or(Unauthenticated::Auto, Spanned::into_inner),
             forward_token: self.forward_token.is_some_and(Spanned::into_inner),
             identity,
@@ -164,6 +174,12 @@ impl Raw {
             strips_method_overrides: false,
         })
     }
+}
+
+/// What routes can name.
+pub(super) struct Known<'a> {
+    pub(super) upstreams: Upstreams<'a>,
+    pub(super) issuers: &'a [Arc<Issuer>],
 }
 
 /// The upstreams that routes can name.
@@ -293,6 +309,36 @@ fn accept(item: &Item<'_>) -> Option<Written<Accept>> {
         accept.api_key |= word.api_key;
     }
     Some(Spanned::new(list.span(), accept))
+}
+
+fn issuers(item: &Item<'_>) -> Option<Written<Vec<Written<String>>>> {
+    let names = item.strings()?;
+    if names.get_ref().is_empty() {
+        let finding = Diagnostic::error("empty-list", "`issuers` is empty: nobody's tokens would count");
+        item.cx.report(finding.at(item.span()).help("name \"self\" or one of [[issuers]], or leave it out for all"));
+        return None;
+    }
+    Some(names)
+}
+
+fn whose(cx: &Context<'_>, names: &Written<Vec<Written<String>>>, known: &[Arc<Issuer>]) -> Option<Issuers> {
+    let found: Vec<_> = names.get_ref().iter().map(|name| super::issuers::named(cx, name, known)).collect();
+    let found: Vec<Option<usize>> = found.into_iter().collect::<Option<_>>()?;
+    Some(Issuers::These { own: found.contains(&None), others: found.into_iter().flatten().collect() })
+}
+
+/// What a route accepts. Cookies, passwords and API keys are this gateway's own: where its people don't count, only tokens do.
+fn accepted(cx: &Context<'_>, written: Option<&Written<Accept>>, issuers: &Issuers) -> Accept {
+    if issuers.take(None) {
+        return written.map_or(Accept::DEFAULT, |accept| *accept.get_ref());
+    }
+    let only_tokens = Accept { bearer: true, ..Accept::NOTHING };
+    if let Some(accept) = written.filter(|accept| *accept.get_ref() != only_tokens) {
+        let message = "`accept` names more than \"bearer\", but `issuers` leaves out this gateway";
+        let finding = Diagnostic::error("accept-without-self", message).at(accept.span());
+        cx.report(finding.help("add \"self\" to `issuers`, or write accept = [\"bearer\"]"));
+    }
+    only_tokens
 }
 
 fn origins(item: &Item<'_>) -> Vec<String> {

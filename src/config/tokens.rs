@@ -46,19 +46,14 @@ impl Raw {
     pub(super) fn resolve(self, cx: &Context<'_>, public_url: &PublicUrl) -> Tokens {
         let algorithm = self.algorithm.map_or(Algorithm::ES256, Spanned::into_inner);
         let written = self.lifetime.as_ref().or(self.max_lifetime.as_ref()).map(Spanned::span);
-        let max_lifetime = positive(cx, "max_lifetime", self.max_lifetime, Duration::from_secs(86_400));
+        let max_lifetime = positive(cx, "max_lifetime", self.max_lifetime, MAX_LIFETIME);
         let lifetime = positive(cx, "lifetime", self.lifetime, Duration::from_secs(900).min(max_lifetime));
         if let Some(span) = written.filter(|_| lifetime > max_lifetime) {
             let finding =
                 Diagnostic::error("lifetime-too-long", "own tokens would live longer than `max_lifetime` lets them");
             cx.report(finding.at(span).help("make `lifetime` shorter or `max_lifetime` longer (it is 24h unless set)"));
         }
-        if let Some(leeway) = self.leeway.as_ref().filter(|leeway| *leeway.get_ref() > MOST_LEEWAY) {
-            let finding = Diagnostic::error("out-of-range", "`leeway` can't be longer than 5m").at(leeway.span());
-            cx.report(
-                finding.help("leeway evens out clocks; a token that shall live longer needs a longer `lifetime`"),
-            );
-        }
+        judge_leeway(cx, self.leeway.as_ref());
         Tokens {
             issuer: self.issuer.map_or_else(|| public_url.origin(), Spanned::into_inner),
             audience: self.audience.map_or_else(|| "portcullis".to_owned(), Spanned::into_inner),
@@ -107,8 +102,16 @@ fn keys(cx: &Context<'_>, algorithm: Algorithm, secret: Keys, key: Keys) -> KeyS
     }
 }
 
+/// More than a clock can be wrong by would be another lifetime.
+pub(super) fn judge_leeway(cx: &Context<'_>, leeway: Option<&Written<Duration>>) {
+    if let Some(leeway) = leeway.filter(|leeway| *leeway.get_ref() > MOST_LEEWAY) {
+        let finding = Diagnostic::error("out-of-range", "`leeway` can't be longer than 5m").at(leeway.span());
+        cx.report(finding.help("leeway evens out clocks; a token that shall live longer needs a longer `lifetime`"));
+    }
+}
+
 /// RFC 7518 section 3.2: a key of the size of the hash output or larger MUST be used.
-fn judge_secret(cx: &Context<'_>, secret: &Written<SecretBytes>, algorithm: Algorithm, length: usize) {
+pub(super) fn judge_secret(cx: &Context<'_>, secret: &Written<SecretBytes>, algorithm: Algorithm, length: usize) {
     let bytes = secret.get_ref().expose();
     let report = |finding: Diagnostic| {
         let help = format!("make one with `openssl rand -base64 {}`", length.max(32) * 3 / 2);
@@ -164,7 +167,8 @@ fn judge_key(cx: &Context<'_>, key: &Written<SecretBytes>) {
     }
 }
 
-const fn hash_length(algorithm: Algorithm) -> Option<usize> {
+/// Bytes of the hash of an algorithm that takes a shared secret.
+pub(super) const fn hash_length(algorithm: Algorithm) -> Option<usize> {
     match algorithm {
         Algorithm::HS256 => Some(32),
         Algorithm::HS384 => Some(48),
@@ -173,9 +177,12 @@ const fn hash_length(algorithm: Algorithm) -> Option<usize> {
     }
 }
 
+/// How long a token may claim to live, unless it is said.
+pub(super) const MAX_LIFETIME: Duration = Duration::from_secs(86_400);
+
 const MOST_LEEWAY: Duration = Duration::from_secs(300);
 
-const ALGORITHMS: &[(&str, Algorithm)] = &[
+pub(super) const ALGORITHMS: &[(&str, Algorithm)] = &[
     ("HS256", Algorithm::HS256),
     ("HS384", Algorithm::HS384),
     ("HS512", Algorithm::HS512),

@@ -127,10 +127,10 @@ impl Call<'_> {
     /// Whoever is signed in with a cookie. Tokens and keys are for programs, and open no page of ours.
     async fn me(&self) -> Result<Me, Refusal> {
         match self.state.access.who(self.head, self.request.headers()).await {
-            Standing::Known(known) => match (&known.proof.session, &known.proof.claims) {
-                (Some(session), None) => {
+            Standing::Known(known) => match (&known.proof.account, &known.proof.session, &known.proof.claims) {
+                (Some(name), Some(session), None) => {
                     self.note_return(Some(&known));
-                    Ok(Me { name: known.proof.account.clone(), session: session.to_string() })
+                    Ok(Me { name: name.clone(), session: session.to_string() })
                 }
                 _ => Err(Refusal::NotABrowser),
             },

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::oauth::Fault;
 use super::{Answered, Call, Problem};
-use crate::access::{Known, Standing};
+use crate::access::{Bad, Known, Standing};
 use crate::identity::UserName;
 use crate::observe::audit;
 use crate::session::refresh::Presented;
@@ -13,7 +13,11 @@ use crate::session::refresh::Presented;
 /// `POST`: the token's claims, or that it is not active.
 pub(super) async fn submit(mut call: Call<'_>) -> Answered {
     let caller = match call.state.access.who(call.head, call.request.headers()).await {
-        Standing::Known(known) => known,
+        // Only people of this gateway may ask.
+        Standing::Known(known) if known.proof.issuer.is_none() => known,
+        Standing::Known(_) => {
+            return call.unauthenticated(Standing::Refused(Bad::Invalid("a token of another issuer".into())));
+        }
         standing => return call.unauthenticated(standing),
     };
     let user = caller.identity.profile.user.clone();
@@ -35,9 +39,10 @@ pub(super) async fn submit(mut call: Call<'_>) -> Answered {
 }
 
 /// Whether `caller` may know of a token of `owner`: of one's own only, but with an API key that was made for it of all.
-fn may_know(caller: &Known, owner: &UserName) -> bool {
+fn may_know(caller: &Known, owner: Option<&UserName>) -> bool {
     let is_trusted = |scopes: &[String]| scopes.iter().any(|scope| scope == "introspect");
-    caller.proof.account == *owner || caller.proof.api_key.as_ref().is_some_and(|key| is_trusted(&key.scopes))
+    owner.is_some_and(|owner| caller.proof.account.as_ref() == Some(owner))
+        || caller.proof.api_key.as_ref().is_some_and(|key| is_trusted(&key.scopes))
 }
 
 impl Call<'_> {
@@ -48,7 +53,7 @@ impl Call<'_> {
             return self.of_refresh_token(caller, presented).await;
         }
         match self.state.access.whose(token, self.head.now).await {
-            Standing::Known(owner) if may_know(caller, &owner.proof.account) => Ok(of_access_token(&owner)),
+            Standing::Known(owner) if may_know(caller, owner.proof.account.as_ref()) => Ok(of_access_token(&owner)),
             Standing::Known(_) | Standing::Nobody | Standing::StaleCookie | Standing::Refused(_) => Ok(None),
             Standing::Throttled(_) | Standing::Unavailable => Err(Fault::Unavailable),
         }
@@ -62,7 +67,7 @@ impl Call<'_> {
     ) -> Result<Option<Map<String, Value>>, Fault> {
         let found = self.state.shared.store.session(&presented.session()).await;
         let session = found.map_err(|error| self.no_answer(&error))?.filter(|session| {
-            may_know(caller, &session.user)
+            may_know(caller, Some(&session.user))
                 && session.refresh_hash.is_some()
                 && session.refresh_generation == presented.generation()
                 && !session.is_over(self.head.now, self.state.config.sessions.idle)

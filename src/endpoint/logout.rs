@@ -47,9 +47,13 @@ pub(super) async fn submit(call: Call<'_>) -> Answered {
         // No password is looked at here, so that none can be wrong too often.
         Standing::Throttled(_) | Standing::Unavailable => return call.unavailable(),
     };
-    if let Err(error) = call.end(known.as_ref()).await {
-        tracing::warn!(%error, "a session can't be ended");
-        return call.unavailable();
+    match call.end(known.as_ref()).await {
+        Ok(Ended::Yes) => {}
+        Ok(Ended::Nameless) => return call.nameless(),
+        Err(error) => {
+            tracing::warn!(%error, "a session can't be ended");
+            return call.unavailable();
+        }
     }
     if let Some(known) = known {
         let user = &known.identity.profile.user;
@@ -59,31 +63,51 @@ pub(super) async fn submit(call: Call<'_>) -> Answered {
     call.gone()
 }
 
+/// What ending a credential came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It is over.
+    Yes,
+    /// It has no name that it could be ended by.
+    Nameless,
+}
+
 impl Call<'_> {
     /// Ends what is shown: the credential that counts, and the cookies that are cleared, which count as none when they are two.
-    async fn end(&self, known: Option<&Known>) -> Result<(), StoreError> {
-        if let Some(known) = known {
-            self.end_proof(&known.proof).await?;
-        }
+    async fn end(&self, known: Option<&Known>) -> Result<Ended, StoreError> {
+        let ended = match known {
+            Some(known) => self.end_proof(&known.proof).await?,
+            None => Ended::Yes,
+        };
         self.end_shown(known.and_then(|known| known.proof.session.as_deref())).await?;
-        self.state.shared.people.follower.catch_up().await
+        self.state.shared.people.follower.catch_up().await?;
+        Ok(ended)
     }
 
     /// Ends what a credential is believed for: its session, or the token itself.
-    pub(super) async fn end_proof(&self, proof: &Proof) -> Result<(), StoreError> {
+    pub(super) async fn end_proof(&self, proof: &Proof) -> Result<Ended, StoreError> {
         let store = &self.state.shared.store;
         match (&proof.session, &proof.claims) {
-            (Some(session), _) => store.end_session(session).await.map(drop),
-            (None, Some(claims)) => match &claims.jti {
-                Some(jti) => {
-                    let until = Timestamp::from_secs(claims.exp) + self.state.config.tokens.leeway + SLACK;
-                    store.revoke_jti(jti, until).await.map(drop)
+            (Some(session), _) => store.end_session(session).await.map(drop)?,
+            (None, Some(claims)) => match (&claims.jti, &proof.account) {
+                (Some(jti), _) => {
+                    let theirs = proof.issuer.as_ref().map(|issuer| issuer.config().leeway);
+                    let leeway = theirs.unwrap_or(self.state.config.tokens.leeway);
+                    store.revoke_jti(jti, Timestamp::from_secs(claims.exp) + leeway + SLACK).await.map(drop)?;
                 }
                 // Without a session and without a name of its own a token can only be ended with all others of its kind.
-                None => store.end_sessions_of(&proof.account).await.map(drop),
+                (None, Some(account)) if proof.issuer.is_none() => store.end_sessions_of(account).await.map(drop)?,
+                (None, _) => return Ok(Ended::Nameless),
             },
-            (None, None) => Ok(()),
+            (None, None) => {}
         }
+        Ok(Ended::Yes)
+    }
+
+    /// Another issuer's token without `jti` can't be told from the person's other ones: only their issuer can end it.
+    fn nameless(self) -> Answered {
+        let detail = "The token has no jti, and can only be ended by its issuer";
+        self.refuse(StatusCode::BAD_REQUEST, &Problem { detail, ..Problem::default() })
     }
 
     fn gone(self) -> Answered {

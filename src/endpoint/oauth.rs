@@ -53,6 +53,8 @@ pub(super) enum Fault {
     InvalidGrant(&'static str),
     /// Another kind of grant.
     UnsupportedGrantType,
+    /// A token that can't be ended here (RFC 7009 section 2.2.1).
+    UnsupportedTokenType,
     /// Another site made a browser send it.
     CrossSite,
     /// Too many attempts; seconds until the next one.
@@ -68,7 +70,10 @@ pub(super) enum Fault {
 impl Fault {
     const fn status(self) -> StatusCode {
         match self {
-            Self::InvalidRequest(_) | Self::InvalidGrant(_) | Self::UnsupportedGrantType => StatusCode::BAD_REQUEST,
+            Self::InvalidRequest(_)
+            | Self::InvalidGrant(_)
+            | Self::UnsupportedGrantType
+            | Self::UnsupportedTokenType => StatusCode::BAD_REQUEST,
             Self::CrossSite => StatusCode::FORBIDDEN,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -85,6 +90,7 @@ impl Fault {
             Self::InvalidRequest(_) | Self::CrossSite | Self::Body(_) => "invalid_request",
             Self::InvalidGrant(_) => "invalid_grant",
             Self::UnsupportedGrantType => "unsupported_grant_type",
+            Self::UnsupportedTokenType => "unsupported_token_type",
             Self::TooMany(_) | Self::Unavailable => "temporarily_unavailable",
             Self::Internal => "server_error",
         }
@@ -94,6 +100,7 @@ impl Fault {
         match self {
             Self::InvalidRequest(what) | Self::InvalidGrant(what) => what,
             Self::UnsupportedGrantType => "The grant types are password and refresh_token",
+            Self::UnsupportedTokenType => "The token has no jti, and can only be ended by its issuer",
             Self::CrossSite => "The request was sent by another site",
             Self::TooMany(_) => "Too many attempts",
             Self::Unavailable => "This is not possible now",
@@ -111,6 +118,7 @@ impl Fault {
             Self::InvalidRequest(_)
             | Self::InvalidGrant(_)
             | Self::UnsupportedGrantType
+            | Self::UnsupportedTokenType
             | Self::CrossSite
             | Self::Body(_)
             | Self::Internal => None,

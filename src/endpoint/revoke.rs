@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 
+use super::logout::Ended;
 use super::oauth::Fault;
 use super::{Answered, Call};
 use crate::access::Standing;
@@ -35,7 +36,10 @@ impl Call<'_> {
             }
             None => match self.state.access.whose(token, self.head.now).await {
                 Standing::Known(known) => {
-                    self.end_proof(&known.proof).await.map_err(|error| self.no_answer(&error))?;
+                    let ended = self.end_proof(&known.proof).await.map_err(|error| self.no_answer(&error))?;
+                    if ended == Ended::Nameless {
+                        return Err(Fault::UnsupportedTokenType);
+                    }
                     known.identity.profile.user.clone()
                 }
                 Standing::Unavailable | Standing::Throttled(_) => return Err(Fault::Unavailable),

@@ -172,6 +172,7 @@ impl Running {
             let follower = Arc::clone(&shared.people.follower);
             tokio::spawn(async move { control.serve(follower).await });
         }
+        state.issuers.keep_fresh();
         tokio::spawn(follow(Arc::clone(&shared), config.store.max_staleness));
         tokio::spawn(keep_house(Arc::clone(&shared)));
         Ok(Self { shared, readiness, limits: config.server.limits.clone(), stop, workers, control })

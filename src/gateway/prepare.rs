@@ -105,7 +105,7 @@ pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Res
     let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let admin = config.admin.listen.as_ref().map(Admin::bind).transpose().map_err(StartError::Admin)?;
     let access_log = AccessLog::open(&config.log.access, config.log.format).map_err(StartError::AccessLog)?;
-    let memory = token::memory(&config.tokens);
+    let memory = token::memory(&config);
     let store =
         Store::open(&config.store, clock.clone(), random.clone()).map_err(StartError::Store)?.remembering(memory);
     let own_keys = OwnKeys::open(&config, store.clone(), clock.clone(), random.clone()).await;
@@ -179,7 +179,7 @@ async fn people(
         throttle: throttle.clone(),
         keys: Arc::clone(keys),
     };
-    let memory = token::memory(&config.tokens);
+    let memory = token::memory(config);
     let follower = Arc::new(Follower::new(store.clone(), clock.clone(), followed, memory));
     follower.catch_up().await?;
     let sign_in = Arc::new(SignIn::new(store.clone(), hasher, throttle.clone(), Arc::clone(&follower)));

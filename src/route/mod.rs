@@ -66,7 +66,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{Accept, Identity, Readings, Timeouts, Unauthenticated};
+    use crate::config::{Accept, Identity, Issuers, Readings, Timeouts, Unauthenticated};
     use crate::pattern::HostPattern;
     use crate::policy::Policy;
 
@@ -81,6 +81,7 @@ mod tests {
             upstream: 0,
             strip_prefix: None,
             accept: Accept::DEFAULT,
+            issuers: Issuers::All,
             unauthenticated: Unauthenticated::Auto,
             forward_token: false,
             identity: Arc::new(Identity {

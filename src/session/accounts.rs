@@ -21,11 +21,12 @@ pub struct Account {
     pub profile: Arc<Profile>,
 }
 
-/// The accounts that were asked for lately. An event on a user makes it be read anew.
+/// The accounts that were asked for lately, and the names that have none: people whom another issuer knows. An event on a
+/// user makes it be read anew, as does a new one.
 #[derive(Debug)]
 pub struct Accounts {
     store: Store,
-    cache: Cache<UserName, Arc<Account>>,
+    cache: Cache<UserName, Option<Arc<Account>>>,
     forgotten: AtomicU64,
 }
 
@@ -41,7 +42,7 @@ impl Accounts {
     /// When it is not in memory and the store gives no answer.
     pub async fn find(&self, name: &UserName) -> Result<Option<Arc<Account>>, StoreError> {
         if let Some(account) = self.cache.get(name) {
-            return Ok(Some(account));
+            return Ok(account);
         }
         self.read(name).await
     }
@@ -52,14 +53,13 @@ impl Accounts {
     /// When the store gives no answer.
     pub async fn read(&self, name: &UserName) -> Result<Option<Arc<Account>>, StoreError> {
         let before = self.forgotten.load(Ordering::SeqCst);
-        let Some(account) = self.store.user(name).await?.and_then(account) else { return Ok(None) };
-        let account = Arc::new(account);
-        self.cache.insert(name.clone(), Arc::clone(&account));
+        let account = self.store.user(name).await?.and_then(account).map(Arc::new);
+        self.cache.insert(name.clone(), account.clone());
         // What was read may be older than an event that was applied meanwhile: then it must not stay.
         if self.forgotten.load(Ordering::SeqCst) != before {
             self.cache.remove(name);
         }
-        Ok(Some(account))
+        Ok(account)
     }
 
     /// Has `name` read anew the next time.

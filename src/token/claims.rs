@@ -45,14 +45,14 @@ impl Claims {
     }
 }
 
-/// Whether `audience` is meant by an `aud` claim: a string, or a list of nothing but strings (RFC 7519 section 4.1.3).
-pub(super) fn audience(payload: &Map<String, Value>, audience: &str) -> Result<Vec<String>, Reason> {
+/// Whom an `aud` claim names, one of `audience` among them: a string, or a list of nothing but strings (RFC 7519 section 4.1.3).
+pub(super) fn audience(payload: &Map<String, Value>, audience: &[String]) -> Result<Vec<String>, Reason> {
     let named = match payload.get("aud") {
         Some(Value::String(one)) => vec![one.clone()],
         Some(Value::Array(many)) => strings(many).ok_or(Reason::Claim("aud"))?,
         _ => return Err(Reason::Claim("aud")),
     };
-    if named.iter().any(|one| one == audience) { Ok(named) } else { Err(Reason::Audience) }
+    if named.iter().any(|one| audience.contains(one)) { Ok(named) } else { Err(Reason::Audience) }
 }
 
 /// A date that must be there.
@@ -109,7 +109,7 @@ pub(super) fn texts(payload: &Map<String, Value>, name: &'static str) -> Result<
 }
 
 /// Two spellings of one character would be two names that look alike, so only the composed form counts.
-fn is_speakable(name: &str) -> bool {
+pub(super) fn is_speakable(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= MAX_SUBJECT_BYTES
         && !name.contains(char::is_control)

@@ -5,6 +5,7 @@
 
 mod assertion;
 mod claims;
+pub mod foreign;
 mod issue;
 mod jose;
 mod key;

@@ -15,12 +15,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::claims::Claims;
 use super::verify::AHEAD;
 use crate::clock::Timestamp;
-use crate::config;
+use crate::config::Config;
 
 /// How long an event matters: until the last token that was issued before it has expired. A token may say that it was issued a
-/// moment ahead, and lives from then.
-pub fn memory(tokens: &config::Tokens) -> Duration {
-    tokens.max_lifetime + tokens.leeway + AHEAD
+/// moment ahead, and lives from then. Those of other issuers are revoked here too.
+pub fn memory(config: &Config) -> Duration {
+    let own = config.tokens.max_lifetime + config.tokens.leeway;
+    let others = config.issuers.iter().map(|issuer| issuer.max_lifetime + issuer.leeway);
+    others.fold(own, Duration::max) + AHEAD
 }
 
 /// Something that ends tokens. Each may be forgotten when the last token it could concern has expired (`until`).

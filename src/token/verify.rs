@@ -23,7 +23,7 @@ pub struct Verified {
 
 impl Verified {
     /// What it says.
-    pub fn claims(&self) -> &Arc<Claims> {
+    pub const fn claims(&self) -> &Arc<Claims> {
         &self.claims
     }
 
@@ -105,7 +105,7 @@ impl KeySet {
             Some(Value::String(issuer)) => return Err(Refusal::NotOurs { issuer: Some(issuer.clone()) }),
             _ => return Err(Refusal::NotOurs { issuer: None }),
         }
-        let aud = claims::audience(&payload, &terms.audience)?;
+        let aud = claims::audience(&payload, std::slice::from_ref(&terms.audience))?;
         let exp = claims::required_date(&payload, "exp")?;
         if self.is_expired(exp, now) {
             return Err(Refusal::Expired);
@@ -213,6 +213,10 @@ pub enum Reason {
     IssuedAhead,
     /// It claims to live longer than any token may.
     LivesTooLong,
+    /// The claim that names the person is missing, or holds what nobody may be called.
+    Person,
+    /// The person is named by an e-mail address that the issuer has not verified.
+    EmailNotVerified,
 }
 
 impl fmt::Display for Reason {
@@ -236,11 +240,13 @@ impl fmt::Display for Reason {
             Self::NotYetValid => "not valid yet",
             Self::IssuedAhead => "issued in the future",
             Self::LivesTooLong => "claims to live too long",
+            Self::Person => "the claim that names the person holds no name",
+            Self::EmailNotVerified => "the e-mail address is not verified",
         })
     }
 }
 
-fn read_payload(encoded: &str) -> Result<Map<String, Value>, Reason> {
+pub(super) fn read_payload(encoded: &str) -> Result<Map<String, Value>, Reason> {
     jose::object(&jose::decode(encoded)?).map_err(|flaw| match flaw {
         Flaw::Syntax => Reason::PayloadSyntax,
         Flaw::Duplicate => Reason::DuplicateMember,

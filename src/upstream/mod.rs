@@ -4,6 +4,7 @@
 
 mod backend;
 mod connect;
+pub mod fetch;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The commands as they are typed, over a store of their own.
 
+use std::time::Duration;
+
 use std::io;
 
 use clap::Parser as _;
