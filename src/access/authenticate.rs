@@ -153,11 +153,14 @@ impl Access {
         }
     }
 
-    /// Whether a token was verified on terms that still hold: an issuer of a former configuration may have had others.
+    /// Whether a token was verified on terms and with a key that still hold: an issuer of a former configuration may have had
+    /// other terms, and whether a key that is gone was withdrawn or has only become too old, its issuer has to say.
     fn is_in_force(&self, verified: &AnyVerified) -> bool {
         match verified {
             AnyVerified::Own(_) => true,
-            AnyVerified::Foreign(verified) => self.issuers.place(verified.issuer()).is_some(),
+            AnyVerified::Foreign(verified) => {
+                !verified.is_withdrawn() && self.issuers.place(verified.issuer()).is_some()
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! `portcullis token`: what a token says and what it is worth here, and tokens for tests.
 
 use std::io::Read as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -12,12 +13,13 @@ use super::prompt::{Console, Failure};
 use super::user::{self, Format, print_json};
 use super::{session, table};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{self, Config, KeySource, Tokens};
+use crate::config::{self, Accounts, Config, KeySource, Tokens};
 use crate::identity::UserName;
 use crate::secret::Random;
 use crate::session::keys::token_keys;
 use crate::store::{EventKind, Store};
-use crate::token::{self, Claims, Event, KeySet, MAX_TOKEN_BYTES, NewClaims, Revocations};
+use crate::token::foreign::{ForeignRefusal, Issuer, Issuers};
+use crate::token::{self, Claims, Event, KeySet, MAX_TOKEN_BYTES, NewClaims, Refusal, Revocations};
 
 /// `portcullis token …`
 #[derive(Clone, Debug, Subcommand)]
@@ -188,7 +190,12 @@ async fn judge(
 ) -> Result<Option<String>, Failure> {
     let verified = match keys.verify(token, now) {
         Ok(verified) => verified,
-        Err(refusal) => return Ok(Some(refusal.to_string())),
+        Err(refusal) => {
+            return match foreign(&refusal, config) {
+                Some(issuer) => judge_foreign(token, &issuer, config, store, now).await,
+                None => Ok(Some(refusal.to_string())),
+            };
+        }
     };
     let (claims, Some(store)) = (verified.claims(), store) else { return Ok(None) };
     if let Some(why) = revoked(claims, config, store, now).await? {
@@ -202,6 +209,45 @@ async fn judge(
         None => Some("no such account".to_owned()),
         Some(account) if account.disabled => Some("the account is disabled".to_owned()),
         Some(_) => None,
+    })
+}
+
+/// The issuer of the configuration that a token names which is none of ours.
+fn foreign(refusal: &Refusal, config: &Config) -> Option<Arc<Issuer>> {
+    let Refusal::NotOurs { issuer: Some(named) } = refusal else { return None };
+    Issuers::new(&config.issuers, &Issuers::default(), &Clock::system()).find(named).cloned()
+}
+
+/// The same for a token of another issuer, who is asked for its keys.
+async fn judge_foreign(
+    token: &str,
+    issuer: &Arc<Issuer>,
+    config: &Config,
+    store: Option<&Store>,
+    now: Timestamp,
+) -> Result<Option<String>, Failure> {
+    issuer.ask().await;
+    let verified = match issuer.verify(token, now).await {
+        Ok(verified) => verified,
+        Err(ForeignRefusal::Unavailable) => {
+            let error = issuer.status().error.unwrap_or_else(|| ForeignRefusal::Unavailable.to_string());
+            return Ok(Some(format!("the keys of {} can't be had: {error}", issuer.config().name)));
+        }
+        Err(refusal) => return Ok(Some(refusal.to_string())),
+    };
+    let (claims, Some(store)) = (verified.claims(), store) else { return Ok(None) };
+    if let Some(why) = revoked(claims, config, store, now).await? {
+        return Ok(Some(why));
+    }
+    let account = match UserName::parse(&claims.sub) {
+        None => None,
+        Some(name) => store.user(&name).await?,
+    };
+    Ok(match (account, issuer.config().accounts) {
+        (None, _) => None,
+        (Some(_), Accounts::Separate) => Some("a local account has this name".to_owned()),
+        (Some(account), Accounts::Shared) if account.disabled => Some("the account is disabled".to_owned()),
+        (Some(_), Accounts::Shared) => None,
     })
 }
 

@@ -1,5 +1,7 @@
 //! A gateway in this process, asked over a socket; its sessions are made in its store.
 
+mod issuers;
+
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

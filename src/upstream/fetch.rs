@@ -54,7 +54,11 @@ pub async fn get(url: &str, ca: Option<&Path>, limits: Limits) -> Result<Documen
 async fn fetch(url: &str, ca: Option<&Path>, most: usize) -> Result<Document, FetchError> {
     let uri: Uri = url.parse().map_err(|_| FetchError::NotAUrl)?;
     let host = uri.host().ok_or(FetchError::NotAUrl)?;
-    let is_https = uri.scheme_str() == Some("https");
+    let is_https = match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") => false,
+        _ => return Err(FetchError::NotAUrl),
+    };
     let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
     // Resolving tries one address after the other, and the whole has its deadline.
     let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await.map_err(FetchError::Connect)?;
@@ -236,24 +240,4 @@ const MOST_HEAD: usize = 32 << 10;
 const AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn says_how_long_a_document_is_good_for() {
-        let of = |lines: &[&'static str]| {
-            let mut headers = HeaderMap::new();
-            for line in lines {
-                headers.append(CACHE_CONTROL, line.parse().unwrap());
-            }
-            max_age(&headers).map(|age| age.as_secs())
-        };
-        assert_eq!(of(&[]), None);
-        assert_eq!(of(&["public, max-age=22222, must-revalidate"]), Some(22_222));
-        assert_eq!(of(&["Max-Age = \"60\""]), Some(60));
-        assert_eq!(of(&["max-age=60", "no-store"]), Some(0));
-        assert_eq!(of(&["max-age=60, max-age=1"]), Some(60));
-        assert_eq!(of(&["max-age=-1"]), None);
-        assert_eq!(of(&["s-maxage=9"]), None);
-    }
-}
+mod tests;

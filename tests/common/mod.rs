@@ -2,6 +2,7 @@
 //! bytes, and a client that reads answers strictly. Nothing here knows how the gateway works inside.
 
 pub(crate) mod gateway;
+pub(crate) mod issuer;
 pub(crate) mod lines;
 pub(crate) mod recorder;
 pub(crate) mod request;

@@ -21,6 +21,7 @@ mod framing_bodies;
 mod harness;
 mod headers;
 mod hosts;
+mod issuers;
 mod keys;
 mod lifecycle;
 mod login;

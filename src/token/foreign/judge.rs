@@ -40,6 +40,11 @@ impl Verified {
         &self.issuer
     }
 
+    /// Whether the key that signed it is none of its issuer's any more.
+    pub fn is_withdrawn(&self) -> bool {
+        self.key.is_withdrawn()
+    }
+
     /// Judges anew, as of `now`, what can have changed since: its expiry, and whether its issuer has withdrawn the key.
     ///
     /// # Errors
@@ -61,7 +66,7 @@ pub(super) enum Judged {
 }
 
 pub(super) fn judge(issuer: &Arc<Issuer>, token: &str, now: Timestamp) -> Judged {
-    try_judge(issuer, token, now).unwrap_or_else(|refusal| Judged::Refused(refusal))
+    try_judge(issuer, token, now).unwrap_or_else(Judged::Refused)
 }
 
 fn try_judge(issuer: &Arc<Issuer>, token: &str, now: Timestamp) -> Result<Judged, ForeignRefusal> {
@@ -75,8 +80,11 @@ fn try_judge(issuer: &Arc<Issuer>, token: &str, now: Timestamp) -> Result<Judged
     let key = match find_key(keys.as_ref().map_or(&[], |keys| keys), &header, &parts) {
         Ok(key) => Arc::clone(key),
         Err(Reason::UnknownKey) => {
-            // What could not pass with any key is no reason to ask the issuer for more of them.
-            judge_claims(issuer, &payload, &header, now).map_err(|_| Reason::UnknownKey)?;
+            // What could not pass with any key is no reason to ask the issuer for more of them. Without any key nothing can be
+            // said yet.
+            if keys.is_some() {
+                judge_claims(issuer, &payload, &header, now).map_err(|_| Reason::UnknownKey)?;
+            }
             return Ok(Judged::UnknownKey(header.key_id.unwrap_or_default()));
         }
         Err(reason) => return Err(reason.into()),
