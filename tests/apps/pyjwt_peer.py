@@ -1,8 +1,10 @@
 """Another implementation of JSON Web Tokens beside the gateway's. "key ALGORITHM FILE" writes a private key as PEM;
 "exchange ALGORITHM FILE ISSUER TOKEN" verifies the gateway's token with the key in FILE (a secret for HS*), and
 prints one of its own for the same subject; "jwks URL ALGORITHM ISSUER AUDIENCE TYP TOKEN..." verifies tokens with the
-keys published at URL alone, and prints the name of each one's key."""
+keys published at URL alone, and prints the name of each one's key; "issue FILE ISSUER AUDIENCE ALGORITHM..." makes a
+key of each algorithm, writes their JWK Set to FILE, and prints a token of each."""
 
+import json
 import sys
 import time
 
@@ -28,6 +30,20 @@ def write_key(algorithm, file):
     )
     with open(file, "wb") as out:
         out.write(pem)
+
+
+def issue(file, issuer, audience, *algorithms):
+    keys, tokens, now = [], [], int(time.time())
+    for number, algorithm in enumerate(algorithms):
+        key = private_key(algorithm)
+        implementation = jwt.get_algorithm_by_name(algorithm)
+        jwk = json.loads(implementation.to_jwk(key.public_key()))
+        keys.append({**jwk, "kid": f"key-{number}", "use": "sig"})
+        claims = {"iss": issuer, "sub": "bob", "aud": [audience, "others"], "iat": now, "exp": now + 60, "groups": [algorithm]}
+        tokens.append(jwt.encode(claims, key, algorithm=algorithm, headers={"kid": f"key-{number}"}))
+    with open(file, "w", encoding="utf-8") as out:
+        json.dump({"keys": keys}, out)
+    print("\n".join(tokens))
 
 
 def exchange(algorithm, file, issuer, token):
@@ -65,6 +81,8 @@ def by_published_keys(url, algorithm, issuer, audience, typ, *tokens):
 
 if sys.argv[1] == "jwks":
     by_published_keys(*sys.argv[2:])
+elif sys.argv[1] == "issue":
+    issue(*sys.argv[2:])
 elif sys.argv[1] == "key":
     write_key(*sys.argv[2:])
 else:

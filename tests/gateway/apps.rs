@@ -136,6 +136,34 @@ fn another_implementation_verifies_our_tokens_and_we_verify_its() {
     }
 }
 
+#[test]
+#[ignore = "needs PyJWT, which scripts/test installs"]
+fn tokens_that_another_implementation_issues_come_to_their_person_by_its_key_set() {
+    let algorithms = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
+    let keys = tempfile::tempdir().unwrap();
+    let file = keys.path().join("jwks.json");
+    let path = file.to_str().unwrap();
+    let mut args = vec!["issue", path, "https://id.example", "apps"];
+    args.extend(algorithms);
+    let tokens = run("pyjwt_peer.py", &args);
+    let app = Recorder::start();
+    let issuer = format!(
+        "[[issuers]]\nname = \"corp\"\nissuer = \"https://id.example\"\naudience = [\"apps\"]\n\
+         jwks = {{ file = \"{path}\" }}\nuser_prefix = \"corp:\"\n"
+    );
+    let route = "[[routes]]\npath = \"/**\"\nallow = \"signed-in\"\nupstream = \"app\"\n";
+    let gateway = Setup::new(app.address()).routes(&format!("{issuer}{route}")).start();
+    let mut count = 0;
+    for (token, algorithm) in tokens.lines().zip(algorithms) {
+        gateway.send(&get("/x").bearer(token)).assert_status(200, algorithm);
+        let seen = app.only(algorithm);
+        assert_eq!(seen.header("x-forwarded-user").as_deref(), Some("corp:bob"));
+        assert_eq!(seen.header("x-forwarded-groups").as_deref(), Some(algorithm));
+        count += 1;
+    }
+    assert_eq!(count, algorithms.len());
+}
+
 /// Runs jose (npm) as `run` does PyJWT.
 fn jose(args: &[&str]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/jose_peer.mjs");
