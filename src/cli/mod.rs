@@ -4,6 +4,7 @@
 
 pub mod apikey;
 pub mod check;
+pub mod completions;
 mod demo;
 pub mod demo_app;
 pub mod key;
@@ -18,7 +19,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{self, Config};
 use crate::gateway::control;
@@ -58,6 +59,10 @@ enum Command {
     /// Keys that tokens are signed with
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Write a script that completes commands and options in a shell
+    Completions(completions::Completions),
+    /// Write the manual for `man`
+    Man(completions::Man),
 }
 
 /// Runs the command that the process was started with.
@@ -84,7 +89,18 @@ pub fn main() -> ExitCode {
         Command::ApiKey(command) => {
             run_with(cli.config.as_deref(), |config, console| apikey::run(command, config, console, &mut tell_gateway))
         }
+        Command::Completions(args) => write_out(|out| completions::complete(args, command_line(), out)),
+        Command::Man(args) => write_out(|out| completions::manual(&args, command_line(), out)),
     };
+    ended(result)
+}
+
+/// The command line as it can be typed.
+fn command_line() -> clap::Command {
+    Cli::command()
+}
+
+fn ended(result: Result<(), String>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
@@ -121,6 +137,10 @@ fn run_key(file: Option<&Path>, command: key::KeyCommand) -> Result<(), String> 
     let config = load(file)?;
     let mut out = io::stdout().lock();
     key::run(command, &config, &mut out, &mut tell_gateway).map_err(|failure| failure.to_string())
+}
+
+fn write_out(write: impl FnOnce(&mut dyn Write) -> Result<(), Failure>) -> Result<(), String> {
+    write(&mut io::stdout().lock()).map_err(|failure| failure.to_string())
 }
 
 /// Has a running gateway take in what has just changed; it would by itself, within a second.
