@@ -20,6 +20,8 @@ pub mod secret;
 
 pub mod diag;
 
+pub mod metrics;
+
 pub mod message;
 pub mod pattern;
 pub mod policy;

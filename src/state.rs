@@ -12,6 +12,7 @@ use crate::identity::Identity;
 use crate::message::cookie::{InvalidCookie, OurCookie};
 use crate::message::forwarded::Trust;
 use crate::message::head::Head;
+use crate::metrics::{self, Metrics};
 use crate::observe::RequestIds;
 use crate::observe::access::AccessLog;
 use crate::secret::Random;
@@ -38,6 +39,8 @@ pub struct State {
     pub trust: Trust,
     /// Names of the upstreams, for the log.
     pub upstream_names: Vec<Arc<str>>,
+    /// What is counted by route, in the order of the configuration.
+    pub route_counts: Vec<Arc<metrics::Route>>,
     /// Our cookie.
     pub cookie: OurCookie,
     /// What outlives a configuration.
@@ -58,6 +61,7 @@ pub struct Shared {
     pub returning: Returning,
     pub access_log: AccessLog,
     pub request_ids: RequestIds,
+    pub metrics: Arc<Metrics>,
 }
 
 impl State {
@@ -70,11 +74,13 @@ impl State {
         let cookie = OurCookie::new(&sessions.cookie, secure, sessions.domain.as_deref())?;
         let issuers = Arc::new(Issuers::new(&config.issuers, &Issuers::default(), &shared.clock));
         let people = shared.people.clone();
-        let access = Arc::new(Access::new(&config, Arc::clone(&keys), Arc::clone(&issuers), people));
+        let access = Access::new(&config, Arc::clone(&keys), Arc::clone(&issuers), people);
+        let access = Arc::new(access.counting(&shared.metrics.tokens));
         let current = Arc::new(Current::new(Arc::clone(&access)));
         let trust = trust(&config.server);
         let upstream_names = config.upstreams.iter().map(|upstream| upstream.name.as_str().into()).collect();
-        Ok(Self { config, keys, issuers, access, current, trust, upstream_names, cookie, shared })
+        let route_counts = config.routes.iter().map(|route| shared.metrics.routes.find(&route.name)).collect();
+        Ok(Self { config, keys, issuers, access, current, trust, upstream_names, route_counts, cookie, shared })
     }
 }
 

@@ -26,6 +26,7 @@ pub use lease::Lease;
 use crate::clock::Timestamp;
 use crate::config::{Accept, Config};
 use crate::message::head::Head;
+use crate::metrics::Lookups;
 use crate::route::Router;
 use crate::session::{Accounts, ApiKeys, Basic, Follower, Sessions};
 use crate::token::foreign::Issuers;
@@ -93,6 +94,18 @@ impl Access {
             max_staleness: config.store.max_staleness,
             max_lifetime: config.tokens.max_lifetime,
         }
+    }
+
+    /// The same, with the tokens that it looks for counted in `lookups`, which outlives it.
+    #[must_use]
+    pub fn counting(mut self, lookups: &Arc<Lookups>) -> Self {
+        self.seen.count_in(lookups);
+        self
+    }
+
+    /// How many tokens that verified lately are remembered.
+    pub fn tokens_remembered(&self) -> usize {
+        self.seen.len()
     }
 
     /// Decides about a request. `current` is where the lease of what is permitted finds the rules of later.

@@ -12,13 +12,17 @@ use quick_cache::sync::Cache;
 
 use super::Known;
 use crate::identity::Profile;
+use crate::metrics::Lookups;
 use crate::session::sha256;
 use crate::store::Digest;
 use crate::token::{Verified, foreign};
 
 /// The tokens of one generation of the configuration, in bounded memory.
 #[derive(Debug)]
-pub(super) struct Seen(Cache<Digest, Arc<Entry>>);
+pub(super) struct Seen {
+    tokens: Cache<Digest, Arc<Entry>>,
+    lookups: Arc<Lookups>,
+}
 
 /// A token that verified, and whom it came to.
 #[derive(Debug)]
@@ -37,22 +41,33 @@ pub(super) enum AnyVerified {
 
 impl Seen {
     pub(super) fn new() -> Self {
-        Self(Cache::new(MOST))
+        Self { tokens: Cache::new(MOST), lookups: Arc::default() }
+    }
+
+    /// Counts what is looked for in `lookups` from now on.
+    pub(super) fn count_in(&mut self, lookups: &Arc<Lookups>) {
+        self.lookups = Arc::clone(lookups);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.tokens.len()
     }
 
     /// The entry of `token`, and the digest that it is kept under.
     pub(super) fn find(&self, token: &str) -> (Digest, Option<Arc<Entry>>) {
         let digest = sha256(token.as_bytes());
-        let entry = self.0.get(&digest);
+        let entry = self.tokens.get(&digest);
+        let counter = if entry.is_some() { &self.lookups.hits } else { &self.lookups.misses };
+        counter.count();
         (digest, entry)
     }
 
     pub(super) fn keep(&self, digest: Digest, entry: Arc<Entry>) {
-        self.0.insert(digest, entry);
+        self.tokens.insert(digest, entry);
     }
 
     pub(super) fn drop(&self, digest: &Digest) {
-        self.0.remove(digest);
+        self.tokens.remove(digest);
     }
 }
 

@@ -1,13 +1,12 @@
-//! The admin listener: `/livez` and `/readyz`, nothing else, and never on a public address by accident.
+//! The admin listener: `/livez`, `/readyz` and `/metrics`, nothing else, and never on a public address by accident.
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{io, net};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, VARY};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -17,34 +16,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 
+use super::readiness::Readiness;
+use super::scrape::Scrape;
 use crate::config::AdminListen;
-use crate::session::Follower;
-
-/// What `/readyz` says, and what it is judged by.
-#[derive(Debug)]
-pub(super) struct Readiness {
-    follower: Arc<Follower>,
-    max_staleness: Duration,
-    is_draining: AtomicBool,
-}
-
-impl Readiness {
-    pub(super) fn new(follower: Arc<Follower>, max_staleness: Duration) -> Self {
-        Self { follower, max_staleness, is_draining: AtomicBool::new(false) }
-    }
-
-    /// From now on traffic should go elsewhere.
-    pub(super) fn drain(&self) {
-        self.is_draining.store(true, Ordering::SeqCst);
-    }
-
-    fn problem(&self) -> Option<&'static str> {
-        if self.is_draining.load(Ordering::SeqCst) {
-            return Some("draining");
-        }
-        (!self.follower.is_fresh(self.max_staleness)).then_some("the store does not answer")
-    }
-}
+use crate::metrics::Format;
 
 /// The admin listener, bound.
 #[derive(Debug)]
@@ -78,11 +53,11 @@ impl Admin {
     }
 
     /// Answers until the task ends.
-    pub(super) async fn serve(self, readiness: Arc<Readiness>) {
+    pub(super) async fn serve(self, desk: Arc<Desk>) {
         loop {
             let accepted = match &self {
-                Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| spawn(stream, &readiness)),
-                Self::Unix(listener) => listener.accept().await.map(|(stream, _)| spawn(stream, &readiness)),
+                Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| spawn(stream, &desk)),
+                Self::Unix(listener) => listener.accept().await.map(|(stream, _)| spawn(stream, &desk)),
             };
             if let Err(error) = accepted {
                 tracing::warn!(%error, "admin listener can't accept");
@@ -92,12 +67,21 @@ impl Admin {
     }
 }
 
-fn spawn(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, readiness: &Arc<Readiness>) {
-    let readiness = Arc::clone(readiness);
+/// What the answers are made of.
+#[derive(Debug)]
+pub(super) struct Desk {
+    /// For `/readyz`.
+    pub(super) readiness: Arc<Readiness>,
+    /// For `/metrics`.
+    pub(super) scrape: Scrape,
+}
+
+fn spawn(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, desk: &Arc<Desk>) {
+    let desk = Arc::clone(desk);
     tokio::spawn(async move {
         let service = service_fn(|request| {
-            let answer = answer(&request, &readiness);
-            async { Ok::<_, Infallible>(answer) }
+            let desk = Arc::clone(&desk);
+            async move { Ok::<_, Infallible>(answer(&request, &desk).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -107,26 +91,56 @@ fn spawn(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, readiness
     });
 }
 
-fn answer(request: &Request<Incoming>, readiness: &Readiness) -> Response<Full<Bytes>> {
-    let (status, text) = match request.uri().path() {
-        "/livez" | "/readyz" if !matches!(*request.method(), Method::GET | Method::HEAD) => {
-            (StatusCode::METHOD_NOT_ALLOWED, "method not allowed".to_owned())
+async fn answer(request: &Request<Incoming>, desk: &Desk) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
+    if matches!(path, "/livez" | "/readyz" | "/metrics") && !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n".to_owned());
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    match path {
+        "/livez" => text(StatusCode::OK, "ok\n".to_owned()),
+        "/readyz" => {
+            let problem = desk.readiness.problem();
+            let status = if problem.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            let last = problem.map_or_else(|| "ok\n".to_owned(), |problem| format!("not ready: {problem}\n"));
+            let wants_all = request
+                .uri()
+                .query()
+                .is_some_and(|query| query.split('&').any(|part| part.split('=').next() == Some("verbose")));
+            text(status, if wants_all { desk.readiness.list() + &last } else { last })
         }
-        "/livez" => (StatusCode::OK, "ok".to_owned()),
-        "/readyz" => match readiness.problem() {
-            None => (StatusCode::OK, "ok".to_owned()),
-            Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {problem}")),
-        },
-        _ => (StatusCode::NOT_FOUND, "not found".to_owned()),
-    };
-    let mut response = Response::new(Full::from(text + "\n"));
+        "/metrics" => metrics(request, desk).await,
+        _ => text(StatusCode::NOT_FOUND, "not found\n".to_owned()),
+    }
+}
+
+/// The page of metrics, written beside the control thread, which has revocations to follow.
+async fn metrics(request: &Request<Incoming>, desk: &Desk) -> Response<Full<Bytes>> {
+    let accept: Vec<&str> = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let format = Format::wanted(&accept.join(","));
+    let scrape = desk.scrape.clone();
+    match tokio::task::spawn_blocking(move || scrape.page(format)).await {
+        Ok(page) => {
+            let mut response = text(StatusCode::OK, page);
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
+            headers.insert(VARY, HeaderValue::from_static("Accept"));
+            response
+        }
+        Err(error) => {
+            tracing::error!(%error, "the page of metrics could not be written");
+            text(StatusCode::INTERNAL_SERVER_ERROR, "metrics can't be read\n".to_owned())
+        }
+    }
+}
+
+fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-    }
     response
 }
 

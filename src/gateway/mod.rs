@@ -6,6 +6,8 @@
 mod admin;
 pub mod control;
 mod prepare;
+mod readiness;
+mod scrape;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -28,9 +30,11 @@ use crate::observe::access::AccessLog;
 use crate::secret::Random;
 use crate::state::Shared;
 use crate::store::StoreError;
-use admin::{Admin, Readiness};
+use admin::{Admin, Desk};
 use control::Control;
 use prepare::Prepared;
+use readiness::Readiness;
+use scrape::Scrape;
 
 /// A running gateway. Dropping it ends it at once.
 #[derive(Debug)]
@@ -157,7 +161,7 @@ impl Running {
         let config = Arc::clone(&state.config);
         let (stop, stopping) = watch::channel(Stop::Run);
         let workers = worker::start_all(&state, backends, &listeners, &stopping)?;
-        let readiness = Arc::new(Readiness::new(Arc::clone(&shared.people.follower), config.store.max_staleness));
+        let readiness = Arc::new(Readiness::new(&state));
         for address in addresses {
             info!(%address, public_url = config.server.public_url.origin(), "listening");
         }
@@ -165,7 +169,8 @@ impl Running {
             if let Some(address) = admin.address() {
                 info!(%address, "admin listening");
             }
-            tokio::spawn(admin.serve(Arc::clone(&readiness)));
+            let desk = Desk { readiness: Arc::clone(&readiness), scrape: Scrape::of(&state) };
+            tokio::spawn(admin.serve(Arc::new(desk)));
         }
         let control = control.map(Arc::new);
         if let Some(control) = control.clone() {
@@ -230,7 +235,9 @@ async fn follow(shared: Arc<Shared>, max_staleness: Duration) {
     let (mut is_down, mut is_stale) = (false, false);
     loop {
         tick.tick().await;
-        match shared.people.follower.catch_up().await {
+        let taken_in = shared.people.follower.catch_up().await;
+        shared.metrics.store_up.set(i64::from(taken_in.is_ok()));
+        match taken_in {
             Ok(()) if is_down => {
                 info!("the store answers again");
                 is_down = false;

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::identity::password::Hasher;
 use crate::listen::socket;
 use crate::message::cookie::InvalidCookie;
+use crate::metrics::Metrics;
 use crate::observe::RequestIds;
 use crate::observe::access::AccessLog;
 use crate::secret::Random;
@@ -121,6 +122,7 @@ pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Res
     let keys = Arc::clone(own_keys.ring());
     let request_ids = RequestIds::new(&random);
     let returning = Returning::default();
+    let metrics = Arc::new(Metrics::new(clock.now().as_secs()));
     let shared = Arc::new(Shared {
         clock,
         random,
@@ -132,9 +134,10 @@ pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Res
         returning,
         access_log,
         request_ids,
+        metrics,
     });
     let control = bind_control(&config)?;
-    let backends = super::worker::backends(&config)?;
+    let backends = super::worker::backends(&config, &shared.metrics)?;
     let state = State::new(Arc::new(config), keys, Arc::clone(&shared)).map_err(StartError::Cookie)?;
     Ok(Prepared { state: Arc::new(state), shared, backends, listeners, addresses, admin, control })
 }

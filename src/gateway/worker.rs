@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::listen::conn;
 use crate::listen::socket::{self, Census};
 use crate::message::connection::{ConnInfo, Stop};
+use crate::metrics::{self, Held, Listener, Metrics};
 use crate::pipeline::{self, Worker};
 use crate::proxy::Forwarder;
 use crate::proxy::upgrade::Tunnels;
@@ -26,15 +27,17 @@ struct Common {
     state: Arc<State>,
     backends: Vec<Arc<Backend>>,
     census: Arc<Census>,
+    /// What is counted of each listener.
+    counts: Vec<Arc<Listener>>,
     stop: watch::Receiver<Stop>,
 }
 
 /// One [`Backend`] per upstream, for all workers.
-pub(super) fn backends(config: &Config) -> Result<Vec<Arc<Backend>>, StartError> {
+pub(super) fn backends(config: &Config, metrics: &Metrics) -> Result<Vec<Arc<Backend>>, StartError> {
     let backend = |upstream: &Arc<crate::config::Upstream>| {
         let invalid = || StartError::Upstream { name: upstream.name.clone() };
         let server = upstream.servers.first().cloned().ok_or_else(invalid)?;
-        Backend::new(upstream, server).map_err(|_| invalid())
+        Backend::new(upstream, server, metrics.upstreams.find(&upstream.name)).map_err(|_| invalid())
     };
     config.upstreams.iter().map(backend).collect()
 }
@@ -48,13 +51,20 @@ pub(super) fn start_all(
 ) -> Result<mpsc::Receiver<()>, StartError> {
     let server = &state.config.server;
     let census = Census::new(server.limits.connections, server.workers);
-    let common = Common { state: Arc::clone(state), backends, census, stop: stop.clone() };
+    let named = |listener: &TcpListener| {
+        let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+        state.shared.metrics.listeners.find(&address)
+    };
+    let counts = listeners.iter().map(named).collect();
+    let common = Common { state: Arc::clone(state), backends, census, counts, stop: stop.clone() };
     let (alive, all_gone) = mpsc::channel(1);
     for number in 0..server.workers {
         let clones: Result<Vec<_>, _> = listeners.iter().map(TcpListener::try_clone).collect();
         let (listeners, common, alive) = (clones.map_err(StartError::Runtime)?, common.clone(), alive.clone());
         let runtime = prepare::runtime()?;
+        let workers = server.workers;
         let run = move || {
+            metrics::enter_stripe(number, workers);
             runtime.block_on(run(number, common, listeners));
             drop(runtime);
             drop(alive);
@@ -66,7 +76,7 @@ pub(super) fn start_all(
 
 /// One worker, until it is told to stop and what it began is over.
 async fn run(number: usize, common: Common, listeners: Vec<TcpListener>) {
-    let Common { state, backends, census, mut stop } = common;
+    let Common { state, backends, census, counts, mut stop } = common;
     let limits = Arc::new(state.config.server.limits.clone());
     let upstreams = backends.into_iter().map(|backend| Arc::new(Upstream::new(backend, state.config.server.workers)));
     let tunnels = Tunnels::new();
@@ -76,13 +86,17 @@ async fn run(number: usize, common: Common, listeners: Vec<TcpListener>) {
     let (open, mut all_closed) = mpsc::channel::<()>(1);
     let accepting: Vec<_> = listeners
         .into_iter()
-        .map(|listener| {
+        .zip(counts)
+        .map(|(listener, counts)| {
             let (worker, limits, stopping, open) =
                 (Arc::clone(&worker), Arc::clone(&limits), stop.clone(), open.clone());
             let connection = move |stream: TcpStream, info: Arc<ConnInfo>| {
                 let (worker, limits, stopping, open) =
                     (Arc::clone(&worker), Arc::clone(&limits), stopping.clone(), open.clone());
+                counts.accepted.count();
+                let held = Held::new(&counts);
                 async move {
+                    let _held = held;
                     serve(stream, info, worker, &limits, stopping).await;
                     drop(open);
                 }

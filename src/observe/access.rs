@@ -24,7 +24,10 @@ pub struct AccessLog(Option<Arc<Open>>);
 struct Open {
     format: LogFormat,
     lines: SyncSender<Job>,
+    /// Lines that were dropped and not told of in the log yet.
     dropped: Arc<AtomicU64>,
+    /// All that were dropped.
+    lost: AtomicU64,
 }
 
 enum Job {
@@ -54,7 +57,7 @@ impl AccessLog {
         let (lines, queue) = sync_channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
         spawn_writer(sink, queue, Arc::clone(&dropped))?;
-        Ok(Self(Some(Arc::new(Open { format, lines, dropped }))))
+        Ok(Self(Some(Arc::new(Open { format, lines, dropped, lost: AtomicU64::new(0) }))))
     }
 
     /// Whether lines are written at all.
@@ -71,7 +74,13 @@ impl AccessLog {
         };
         if open.lines.try_send(Job::Line(line)).is_err() {
             open.dropped.fetch_add(1, Ordering::Relaxed);
+            open.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// How many lines were dropped so far.
+    pub fn lost(&self) -> u64 {
+        self.0.as_ref().map_or(0, |open| open.lost.load(Ordering::Relaxed))
     }
 
     /// Opens the file anew, after it was moved away.
@@ -269,7 +278,9 @@ mod tests {
             status: StatusCode::OK,
             user: Some("alice".to_owned()),
             route: Some("rest".into()),
+            route_index: Some(2),
             decision: "permit",
+            fault: None,
             reason: "signed-in".to_owned(),
             bytes_in: 0,
             bytes_out: 12,

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 use http::{Method, StatusCode};
 
 use crate::clock::Timestamp;
+use crate::config::Route;
+use crate::message::rejection::Blame;
+use crate::metrics::Outcome;
 use crate::secret::Random;
 
 /// Everything that an access line says.
@@ -34,8 +37,12 @@ pub struct Record {
     pub user: Option<String>,
     /// The route that decided.
     pub route: Option<Arc<str>>,
+    /// Its place in the configuration.
+    pub route_index: Option<usize>,
     /// `permit`, `challenge`, `deny`, `not-found`, `bad-request`, `own`, `error`.
     pub decision: &'static str,
+    /// Whose fault it is that a request that was let through got no answer.
+    pub fault: Option<Blame>,
     /// Why, in the words of the rules.
     pub reason: String,
     /// Body bytes from the client.
@@ -48,6 +55,29 @@ pub struct Record {
     pub upstream_time: Option<Duration>,
     /// The upstream's name.
     pub upstream: Option<Arc<str>>,
+}
+
+impl Record {
+    /// `route` has decided.
+    pub fn decided_by(&mut self, route: &Route) {
+        self.route = Some(Arc::clone(&route.name));
+        self.route_index = Some(route.index);
+    }
+
+    /// What came of the request, for metrics and spans.
+    pub fn outcome(&self) -> Outcome {
+        match (self.fault, self.decision) {
+            (None, "permit") => Outcome::Permit,
+            (Some(Blame::Upstream), _) => Outcome::UpstreamError,
+            (Some(Blame::Client), _) | (_, "bad-request") => Outcome::BadRequest,
+            (Some(Blame::Gateway), _) => Outcome::Error,
+            (None, "challenge") => Outcome::Challenge,
+            (None, "deny") => Outcome::Deny,
+            (None, "not-found") => Outcome::NotFound,
+            (None, "own") => Outcome::Own,
+            (None, _) => Outcome::Error,
+        }
+    }
 }
 
 /// Makes request ids: unique, in no order that tells how many requests there are.

@@ -13,6 +13,7 @@ use crate::endpoint::Answered;
 use crate::message::body::{Body, End, Watcher};
 use crate::message::connection::ConnInfo;
 use crate::message::loan::drain_after;
+use crate::metrics::Outcome;
 use crate::observe::access::AccessLog;
 use crate::observe::{Record, audit};
 use crate::proxy::{Observed, expects_continue};
@@ -43,12 +44,21 @@ pub(super) fn finish(state: &State, answered: Answered, mut record: Record, obse
         }
     }
     record.status = response.status();
+    count(state, &record, &observed);
     let log = &state.shared.access_log;
     if !log.is_on() {
         return response;
     }
     let line = Arc::new(Line { log: log.clone(), record, observed });
     response.map(|body| body.watched(line))
+}
+
+/// Counts a request when the head of its answer is there.
+fn count(state: &State, record: &Record, observed: &Observed) {
+    let counts = record.route_index.and_then(|index| state.route_counts.get(index));
+    let counts = counts.unwrap_or(&state.shared.metrics.no_route);
+    let own = record.started.elapsed().saturating_sub(observed.away());
+    counts.count(record.outcome(), record.status.as_u16(), own, observed.upstream_time());
 }
 
 /// Tells the auditor of a password that was verified for this very request: one by Basic that was not remembered.
@@ -61,11 +71,12 @@ pub(super) fn note_sign_in(permit: &Permit) {
 /// Writes the access line of a head that the parser refused, and answered itself.
 pub fn unreadable(worker: &Worker, info: &ConnInfo, error: &hyper::Error) {
     let shared = &worker.state.shared;
+    let status =
+        if error.is_parse_too_large() { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST };
+    shared.metrics.no_route.count(Outcome::BadRequest, status.as_u16(), Duration::ZERO, None);
     if !shared.access_log.is_on() {
         return;
     }
-    let status =
-        if error.is_parse_too_large() { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST };
     let mut record = blank(shared.request_ids.next(), info, (shared.clock.now(), Instant::now()));
     record.decision = "bad-request";
     record.reason = error.to_string();
@@ -85,7 +96,9 @@ fn blank(request_id: Arc<str>, info: &ConnInfo, (time, started): (Timestamp, Ins
         status: StatusCode::OK,
         user: None,
         route: None,
+        route_index: None,
         decision: "error",
+        fault: None,
         reason: String::new(),
         bytes_in: 0,
         bytes_out: 0,

@@ -85,7 +85,7 @@ async fn judge(
     let response = match decision {
         Decision::Permit(permit) => {
             record.decision = "permit";
-            record.route = Some(Arc::clone(&permit.route().name));
+            record.decided_by(permit.route());
             record.reason = if permit.identity().is_some() { "signed in" } else { "public" }.to_owned();
             record.upstream = state.upstream_names.get(permit.route().upstream).cloned();
             finish::note_sign_in(&permit);
@@ -107,11 +107,11 @@ async fn judge(
             return Answered { response, unread: None };
         }
         Decision::Challenge(challenge) => {
-            record.route = Some(Arc::clone(&challenge.route.name));
+            record.decided_by(&challenge.route);
             refuse::challenge(&asker, record, &challenge)
         }
         Decision::Deny(denial) => {
-            record.route = Some(Arc::clone(&denial.route.name));
+            record.decided_by(&denial.route);
             refuse::denial(&asker, record, &denial)
         }
         Decision::NotFound { reading } => {
@@ -123,11 +123,11 @@ async fn judge(
         }
         Decision::Malformed(why) => refuse::twofold(&asker, record, why),
         Decision::Throttled(route, wait) => {
-            record.route = Some(Arc::clone(&route.name));
+            record.decided_by(&route);
             refuse::throttled(&asker, record, wait)
         }
         Decision::Unavailable(route) => {
-            record.route = Some(Arc::clone(&route.name));
+            record.decided_by(&route);
             refuse::unavailable(&asker, record)
         }
     };

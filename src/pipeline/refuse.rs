@@ -150,6 +150,7 @@ pub(super) fn denial(asker: &Asker<'_>, record: &mut Record, denial: &Denial) ->
 /// 502, 503, 504 and what a client's own body came to.
 pub(super) fn rejection(asker: &Asker<'_>, record: &mut Record, rejection: &Rejection) -> Response<Body> {
     record.reason = rejection.reason.name().to_owned();
+    record.fault = Some(rejection.blame);
     let source = rejection.source.as_deref().map(ToString::to_string);
     let (request_id, upstream) = (&*record.request_id, record.upstream.as_deref());
     match rejection.blame {

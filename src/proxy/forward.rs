@@ -24,7 +24,7 @@ use crate::config::Timeouts;
 use crate::message::body::{Body, Tether};
 use crate::message::connection::Stop;
 use crate::message::loan::{Loan, drain_after};
-use crate::message::rejection::{Reason, Rejection};
+use crate::message::rejection::{Blame, Reason, Rejection};
 use crate::upstream::{Admission, Upstream};
 
 /// What goes on, where to, and for how long.
@@ -57,6 +57,8 @@ pub struct Forwarder {
 #[derive(Debug, Default)]
 pub struct Observed {
     head_micros: AtomicU64,
+    away_micros: AtomicU64,
+    left: OnceLock<Instant>,
     loan: OnceLock<Arc<Loan>>,
 }
 
@@ -67,14 +69,31 @@ impl Observed {
         (micros > 0).then(|| Duration::from_micros(micros))
     }
 
+    /// When the request was ready to leave; `None`: it never was.
+    pub fn left(&self) -> Option<std::time::Instant> {
+        self.left.get().map(|left| left.into_std())
+    }
+
+    /// How long the gateway waited for the upstream, answered or not: for the turn of the request, then for the head.
+    pub fn away(&self) -> Duration {
+        Duration::from_micros(self.away_micros.load(Relaxed))
+    }
+
     /// Bytes of the request's body that came.
     pub fn bytes_in(&self) -> u64 {
         self.loan.get().map_or(0, |loan| loan.received())
     }
 
+    fn leaves(&self) -> Instant {
+        *self.left.get_or_init(Instant::now)
+    }
+
+    fn comes_back(&self, away: Duration) {
+        self.away_micros.store(micros(away), Relaxed);
+    }
+
     fn answered(&self, after: Duration) {
-        let micros = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
-        self.head_micros.store(micros.max(1), Relaxed);
+        self.head_micros.store(micros(after).max(1), Relaxed);
     }
 }
 
@@ -101,11 +120,26 @@ impl Forwarder {
     pub(super) async fn send_on(
         &self,
         onward: Onward<'_>,
+        request: Request<Incoming>,
+        observed: &Observed,
+    ) -> Result<Response<Body>, Rejection> {
+        let upstream = self.upstreams.get(onward.upstream).ok_or_else(internal)?;
+        let answer = self.exchange(upstream, onward, request, observed).await;
+        if let Err(rejection) = &answer
+            && rejection.blame == Blame::Upstream
+        {
+            upstream.backend().counts().errors.count(rejection.reason.name());
+        }
+        answer
+    }
+
+    async fn exchange(
+        &self,
+        upstream: &Upstream,
+        onward: Onward<'_>,
         mut request: Request<Incoming>,
         observed: &Observed,
     ) -> Result<Response<Body>, Rejection> {
-        let internal = || Rejection::new(Reason::Internal);
-        let upstream = self.upstreams.get(onward.upstream).ok_or_else(internal)?;
         let uri = upstream.uri(onward.target).map_err(|error| internal().because(error))?;
         let bodiless = request.body().is_end_stream();
         let switch = (bodiless && upgrade::is_wanted(&request)).then(|| hyper::upgrade::on(&mut request));
@@ -129,13 +163,20 @@ impl Forwarder {
         }
         let attempts =
             Attempts { timeouts: onward.timeouts, upstream, method: head.method, uri, headers, loan, expects_continue };
+        let left = observed.leaves();
         let admission = match upstream.backend().admit().await {
             Ok(admission) => admission,
-            Err(_) => return Err(attempts.give_up(Rejection::new(Reason::TooManyPending))),
+            Err(_) => {
+                observed.comes_back(left.elapsed());
+                return Err(attempts.give_up(Rejection::new(Reason::TooManyPending)));
+            }
         };
         let started = Instant::now();
-        let answer = attempts.run(switch.is_some()).await?;
-        observed.answered(started.elapsed());
+        let answer = attempts.run(switch.is_some()).await;
+        let back = Instant::now();
+        observed.comes_back(back - left);
+        let answer = answer?;
+        observed.answered(back - started);
         self.pass_back(
             answer,
             switch,
@@ -278,5 +319,39 @@ pub fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
+fn internal() -> Rejection {
+    Rejection::new(Reason::Internal)
+}
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// How old a body is before it counts as a stream.
 const STREAM_AFTER: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_of_an_upstream_has_a_counter() {
+        let all = [
+            Reason::Connect,
+            Reason::ConnectTimeout,
+            Reason::TooManyPending,
+            Reason::Reset,
+            Reason::BadAnswer,
+            Reason::ResponseTimeout,
+            Reason::BodyTooLarge,
+            Reason::BodyStalled,
+            Reason::BodyBroken,
+            Reason::Internal,
+        ];
+        let theirs = all.map(Rejection::new).into_iter().filter(|rejection| rejection.blame == Blame::Upstream);
+        let theirs: Vec<_> = theirs.map(|rejection| rejection.reason.name()).collect();
+        let counts = crate::metrics::Upstream::default();
+        let counted: Vec<_> = counts.errors.values().map(|(reason, _)| reason).collect();
+        assert_eq!(theirs, counted);
+    }
+}

@@ -82,10 +82,13 @@ impl Follower {
 
     /// Whether events were taken in within the last `max_staleness`.
     pub fn is_fresh(&self, max_staleness: Duration) -> bool {
-        match self.fresh_at.load(Ordering::SeqCst) {
-            0 => false,
-            at => self.clock.monotonic().saturating_sub(Duration::from_millis(at - 1)) <= max_staleness,
-        }
+        self.staleness().is_some_and(|age| age <= max_staleness)
+    }
+
+    /// How long ago everything up to then was taken in; `None`: never yet.
+    pub fn staleness(&self) -> Option<Duration> {
+        let at = self.fresh_at.load(Ordering::SeqCst).checked_sub(1)?;
+        Some(self.clock.monotonic().saturating_sub(Duration::from_millis(at)))
     }
 
     /// Rises whenever something changed that may end what was permitted.

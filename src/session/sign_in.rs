@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::Follower;
 use crate::identity::UserName;
 use crate::identity::password::{self, Hasher, Verification};
+use crate::metrics::Words;
 use crate::secret::Secret;
 use crate::store::{Digest, Store, StoreError, UserRecord};
 use crate::throttle::{RetryAfter, Throttle};
@@ -20,6 +21,7 @@ pub struct SignIn {
     hasher: Hasher,
     throttle: Throttle,
     follower: Arc<Follower>,
+    logins: Words,
 }
 
 /// What someone typed, and where.
@@ -60,7 +62,18 @@ pub enum Failure {
 impl SignIn {
     /// A judge over these.
     pub fn new(store: Store, hasher: Hasher, throttle: Throttle, follower: Arc<Follower>) -> Self {
-        Self { store, hasher, throttle, follower }
+        let logins = Words::new(&["success", "failure", "throttled", "invalid", "busy", "error"]);
+        Self { store, hasher, throttle, follower, logins }
+    }
+
+    /// What came of the names and passwords so far.
+    pub const fn logins(&self) -> &Words {
+        &self.logins
+    }
+
+    /// What was counted of passwords.
+    pub fn passwords(&self) -> &password::Counts {
+        self.hasher.counts()
     }
 
     /// The account behind a name and its password.
@@ -68,6 +81,19 @@ impl SignIn {
     /// # Errors
     /// As [`Failure`] says. Only [`Failure::Wrong`] is counted.
     pub async fn verify(&self, asked: Asked<'_>) -> Result<UserRecord, Failure> {
+        let judged = self.judge(asked).await;
+        self.logins.count(match &judged {
+            Ok(_) => "success",
+            Err(Failure::Wrong { .. }) => "failure",
+            Err(Failure::TooMany(_)) => "throttled",
+            Err(Failure::PasswordTooLong) => "invalid",
+            Err(Failure::Busy) => "busy",
+            Err(Failure::Store(_)) => "error",
+        });
+        judged
+    }
+
+    async fn judge(&self, asked: Asked<'_>) -> Result<UserRecord, Failure> {
         if asked.password.expose().len() > password::MAX_BYTES {
             return Err(Failure::PasswordTooLong);
         }

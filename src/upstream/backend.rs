@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use super::{LONGEST_WAIT, authority};
 use crate::config::{ServerAddr, Timeouts, Upstream as Settings};
+use crate::metrics::{Gauge, Upstream as Counts};
 
 /// One server of an upstream.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ pub struct Backend {
     pending: AtomicUsize,
     pending_limit: usize,
     open: AtomicUsize,
+    counts: Arc<Counts>,
 }
 
 /// Leave to have one request in progress at a backend, until it is dropped.
@@ -34,11 +36,11 @@ pub struct Admission {
 pub struct Refused;
 
 impl Backend {
-    /// The server `address` of the upstream `settings`.
+    /// The server `address` of the upstream `settings`, whose `counts` all its servers share.
     ///
     /// # Errors
     /// When `address` can't stand in a URI.
-    pub fn new(settings: &Settings, address: ServerAddr) -> Result<Arc<Self>, InvalidUri> {
+    pub fn new(settings: &Settings, address: ServerAddr, counts: Arc<Counts>) -> Result<Arc<Self>, InvalidUri> {
         let limits = &settings.limits;
         Ok(Arc::new(Self {
             name: settings.name.clone(),
@@ -50,6 +52,7 @@ impl Backend {
             pending: AtomicUsize::new(0),
             pending_limit: limits.pending,
             open: AtomicUsize::new(0),
+            counts,
         }))
     }
 
@@ -77,6 +80,11 @@ impl Backend {
         self.idle
     }
 
+    /// What is counted of its upstream.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
     /// Open connections to it, those that wait for a request included.
     pub fn open(&self) -> usize {
         self.open.load(Relaxed)
@@ -84,10 +92,12 @@ impl Backend {
 
     pub(super) fn count_open(&self) {
         self.open.fetch_add(1, Relaxed);
+        self.counts.connections.rise();
     }
 
     pub(super) fn count_closed(&self) {
         self.open.fetch_sub(1, Relaxed);
+        self.counts.connections.fall();
     }
 
     /// Waits until one more request may be in progress here. HTTP/1.1 has one request to a connection, so
@@ -101,7 +111,7 @@ impl Backend {
             Err(TryAcquireError::Closed) => return Err(Refused),
             Err(TryAcquireError::NoPermits) => {}
         }
-        let _waiting = Waiting::begin(&self.pending, self.pending_limit).ok_or(Refused)?;
+        let _waiting = Waiting::begin(&self.pending, &self.counts.waiting, self.pending_limit).ok_or(Refused)?;
         let wait = self.timeouts.response.min(LONGEST_WAIT);
         match tokio::time::timeout(wait, self.turns.clone().acquire_owned()).await {
             Ok(Ok(turn)) => Ok(Admission { _turn: turn }),
@@ -111,18 +121,23 @@ impl Backend {
 }
 
 /// One who waits, counted also when it gives up.
-struct Waiting<'a>(&'a AtomicUsize);
+struct Waiting<'a> {
+    count: &'a AtomicUsize,
+    shown: &'a Gauge,
+}
 
 impl<'a> Waiting<'a> {
-    fn begin(count: &'a AtomicUsize, limit: usize) -> Option<Self> {
-        let waiting = Self(count);
+    fn begin(count: &'a AtomicUsize, shown: &'a Gauge, limit: usize) -> Option<Self> {
+        shown.rise();
+        let waiting = Self { count, shown };
         (count.fetch_add(1, Relaxed) < limit).then_some(waiting)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.count.fetch_sub(1, Relaxed);
+        self.shown.fall();
     }
 }
 
@@ -145,7 +160,7 @@ mod tests {
             },
             limits: UpstreamLimits { connections, idle: 32, pending },
         };
-        Backend::new(&settings, ServerAddr { host: "::1".into(), port: 80 }).unwrap()
+        Backend::new(&settings, ServerAddr { host: "::1".into(), port: 80 }, Arc::default()).unwrap()
     }
 
     #[tokio::test]
@@ -161,9 +176,10 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(backend.admit().await.unwrap_err(), Refused);
+        assert_eq!(backend.counts().waiting.value(), 1);
         drop(first);
         assert_eq!(waiting.await.unwrap(), Ok(()));
-        assert_eq!(backend.pending.load(Relaxed), 0);
+        assert_eq!((backend.pending.load(Relaxed), backend.counts().waiting.value()), (0, 0));
     }
 
     #[tokio::test]

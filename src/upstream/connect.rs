@@ -43,6 +43,17 @@ pub enum ConnectError {
     TimedOut,
 }
 
+impl ConnectError {
+    /// A word for metrics.
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Resolve { .. } | Self::NoAddress => "unresolved",
+            Self::Refused { .. } => "refused",
+            Self::TimedOut => "timeout",
+        }
+    }
+}
+
 /// A connection that had served before closed without a byte of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stale;
@@ -65,8 +76,12 @@ impl Service<Uri> for Connector {
     fn call(&mut self, _: Uri) -> Self::Future {
         let backend = self.backend.clone();
         Box::pin(async move {
-            let stream = connect(&backend).await?;
-            Ok(TokioIo::new(Wire::new(stream, backend)))
+            let connected = connect(&backend).await;
+            backend.counts().connects.count(match &connected {
+                Ok(_) => "success",
+                Err(error) => error.name(),
+            });
+            Ok(TokioIo::new(Wire::new(connected?, backend)))
         })
     }
 }

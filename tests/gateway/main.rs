@@ -28,6 +28,7 @@ mod login;
 mod login_refusals;
 mod machines;
 mod methods;
+mod metrics;
 mod paths;
 mod paths_generated;
 mod paths_readings;

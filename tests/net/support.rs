@@ -178,7 +178,7 @@ pub(crate) async fn gateway_with(upstream: SocketAddr, limits: Limits, settings:
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(Stop::Run);
     let server = ServerAddr { host: upstream.ip().to_string(), port: upstream.port() };
-    let backend = Backend::new(&settings, server).unwrap();
+    let backend = Backend::new(&settings, server, Arc::default()).unwrap();
     let tunnels = Tunnels::new();
     let pool = vec![Arc::new(Upstream::new(backend.clone(), 1))];
     let forwarder = Forwarder::new(pool, limits.body_timeout, tunnels.clone(), stopped.clone());

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 pub use hash::{HashProblem, Workspace};
 
+use crate::metrics::{Counter, Gauge};
 use crate::secret::Secret;
 
 /// The longest password, in bytes.
@@ -76,7 +77,19 @@ impl std::error::Error for Busy {}
 
 /// Threads that hash passwords, each with memory of its own, at a low priority. Cheap to clone; they end with the last clone.
 #[derive(Clone, Debug)]
-pub struct Hasher(SyncSender<Job>);
+pub struct Hasher {
+    jobs: SyncSender<Job>,
+    counts: Arc<Counts>,
+}
+
+/// What is counted of passwords.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Those that wait for a thread.
+    pub waiting: Gauge,
+    /// Those that were not looked at because too many waited.
+    pub rejected: Counter,
+}
 
 impl Hasher {
     /// Starts `threads` threads, at least one. Memory is bounded by 19 MiB each, taken when the first password comes.
@@ -86,11 +99,17 @@ impl Hasher {
     pub fn start(threads: usize) -> io::Result<Self> {
         let (sender, receiver) = sync_channel(QUEUE);
         let jobs = Arc::new(Mutex::new(receiver));
+        let counts = Arc::new(Counts::default());
         for number in 0..threads.max(1) {
-            let jobs = jobs.clone();
-            thread::Builder::new().name(format!("password-{number}")).spawn(move || serve(&jobs))?;
+            let (jobs, counts) = (jobs.clone(), counts.clone());
+            thread::Builder::new().name(format!("password-{number}")).spawn(move || serve(&jobs, &counts))?;
         }
-        Ok(Self(sender))
+        Ok(Self { jobs: sender, counts })
+    }
+
+    /// What was counted so far.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Whether `password` is the one behind `hash`. Without a hash (no such user, or a disabled one) the work is the same
@@ -101,7 +120,7 @@ impl Hasher {
         }
         let (reply, answer) = oneshot::channel();
         let job = Job::Verify { password, hash, reply };
-        if self.0.try_send(job).is_err() {
+        if self.submit(job).is_err() {
             return Verification::Busy;
         }
         answer.await.unwrap_or(Verification::Busy)
@@ -113,8 +132,18 @@ impl Hasher {
     /// When too many passwords are waiting.
     pub async fn hash(&self, password: Secret<String>) -> Result<Secret<String>, Busy> {
         let (reply, answer) = oneshot::channel();
-        self.0.try_send(Job::Hash { password, reply }).map_err(|_| Busy)?;
+        self.submit(Job::Hash { password, reply })?;
         answer.await.map_err(|_| Busy)
+    }
+
+    fn submit(&self, job: Job) -> Result<(), Busy> {
+        // Before a thread can take it, so that the number never falls below zero.
+        self.counts.waiting.rise();
+        self.jobs.try_send(job).map_err(|_| {
+            self.counts.waiting.fall();
+            self.counts.rejected.count();
+            Busy
+        })
     }
 }
 
@@ -123,7 +152,7 @@ enum Job {
     Hash { password: Secret<String>, reply: oneshot::Sender<Secret<String>> },
 }
 
-fn serve(jobs: &Mutex<Receiver<Job>>) {
+fn serve(jobs: &Mutex<Receiver<Job>>, counts: &Counts) {
     // Linux gives a priority to each thread: `None` is this one, not the process. Without the right to change it the
     // thread works on at the ordinary one.
     if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
@@ -133,6 +162,7 @@ fn serve(jobs: &Mutex<Receiver<Job>>) {
     loop {
         let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = next else { return };
+        counts.waiting.fall();
         if catch_unwind(AssertUnwindSafe(|| work(&mut workspace, job))).is_err() {
             workspace = Workspace::default();
             tracing::error!("hashing a password panicked");
@@ -305,7 +335,7 @@ mod tests {
     #[tokio::test]
     async fn one_too_many_is_told_so_at_once() {
         let (sender, _nobody_works) = sync_channel(1);
-        let hasher = Hasher(sender);
+        let hasher = Hasher { jobs: sender, counts: Arc::default() };
         let waiting = tokio::spawn({
             let hasher = hasher.clone();
             async move { hasher.verify(secret("first"), None).await }
@@ -313,6 +343,7 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(matches!(hasher.verify(secret("second"), None).await, Verification::Busy));
         assert_eq!(hasher.hash(secret("third")).await.unwrap_err(), Busy);
+        assert_eq!((hasher.counts().waiting.value(), hasher.counts().rejected.value()), (1, 2));
         waiting.abort();
     }
 

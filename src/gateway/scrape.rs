@@ -1,0 +1,86 @@
+//! What `/metrics` says: reads every counter of the process and writes the page.
+//!
+//! A new metric gets its line here; `metrics` says what else it needs.
+
+use std::sync::Arc;
+
+use crate::access::Current;
+use crate::metrics::{Format, Page, family, write_process};
+use crate::state::{Shared, State};
+
+/// Where the numbers are.
+#[derive(Clone, Debug)]
+pub(super) struct Scrape {
+    shared: Arc<Shared>,
+    current: Arc<Current>,
+}
+
+impl Scrape {
+    pub(super) fn of(state: &State) -> Self {
+        Self { shared: Arc::clone(&state.shared), current: Arc::clone(&state.current) }
+    }
+
+    /// The page. Reads `/proc` and may be long: not for a thread that others wait for.
+    pub(super) fn page(&self, format: Format) -> String {
+        let mut page = Page::new(format);
+        page.routes(&self.shared.metrics.routes);
+        self.credentials(&mut page);
+        self.store(&mut page);
+        self.reloads(&mut page);
+        self.upstreams(&mut page);
+        self.listeners(&mut page);
+        page.family(&family::LINES_DROPPED).value(&[], self.shared.access_log.lost());
+        page.family(&family::SPANS_EXPORTED).value(&[], self.shared.metrics.spans_exported.value());
+        page.family(&family::SPANS_DROPPED).words(&[], &self.shared.metrics.spans_dropped);
+        page.family(&family::BUILD).value(&[env!("CARGO_PKG_VERSION")], 1);
+        write_process(&mut page, self.shared.metrics.started);
+        page.finish()
+    }
+
+    fn credentials(&self, page: &mut Page) {
+        let (metrics, sign_in) = (&self.shared.metrics, &self.shared.sign_in);
+        page.family(&family::LOGINS).words(&[], sign_in.logins());
+        page.family(&family::PASSWORDS_WAITING).value(&[], sign_in.passwords().waiting.value());
+        page.family(&family::PASSWORDS_REJECTED).value(&[], sign_in.passwords().rejected.value());
+        let mut lookups = page.family(&family::TOKEN_CACHE_LOOKUPS);
+        lookups.value(&["hit"], metrics.tokens.hits.value());
+        lookups.value(&["miss"], metrics.tokens.misses.value());
+        page.family(&family::TOKEN_CACHE_ENTRIES).value(&[], self.current.load().tokens_remembered());
+        page.family(&family::REVOCATIONS).value(&[], self.shared.people.revocations.len());
+    }
+
+    fn store(&self, page: &mut Page) {
+        page.family(&family::STORE_UP).value(&[], self.shared.metrics.store_up.value());
+        let mut staleness = page.family(&family::STORE_STALENESS);
+        if let Some(age) = self.shared.people.follower.staleness() {
+            staleness.value(&[], age.as_secs_f64());
+        }
+    }
+
+    fn reloads(&self, page: &mut Page) {
+        let reloads = &self.shared.metrics.reloads;
+        page.family(&family::RELOADS).words(&[], reloads.counts());
+        page.family(&family::RELOAD_SUCCESSFUL).value(&[], reloads.successful());
+        page.family(&family::RELOAD_TIMESTAMP).value(&[], reloads.since());
+    }
+
+    fn upstreams(&self, page: &mut Page) {
+        let all = self.shared.metrics.upstreams.all();
+        let mut samples = page.family(&family::UPSTREAM_CONNECTS);
+        all.iter().for_each(|(name, counts)| samples.words(&[name], &counts.connects));
+        let mut samples = page.family(&family::UPSTREAM_ERRORS);
+        all.iter().for_each(|(name, counts)| samples.words(&[name], &counts.errors));
+        let mut samples = page.family(&family::UPSTREAM_CONNECTIONS);
+        all.iter().for_each(|(name, counts)| samples.value(&[name], counts.connections.value()));
+        let mut samples = page.family(&family::UPSTREAM_WAITING);
+        all.iter().for_each(|(name, counts)| samples.value(&[name], counts.waiting.value()));
+    }
+
+    fn listeners(&self, page: &mut Page) {
+        let all = self.shared.metrics.listeners.all();
+        let mut samples = page.family(&family::CONNECTIONS);
+        all.iter().for_each(|(address, counts)| samples.value(&[address], counts.open.value()));
+        let mut samples = page.family(&family::CONNECTIONS_ACCEPTED);
+        all.iter().for_each(|(address, counts)| samples.value(&[address], counts.accepted.value()));
+    }
+}
