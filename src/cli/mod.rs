@@ -8,6 +8,7 @@ pub mod completions;
 mod demo;
 pub mod demo_app;
 pub mod key;
+mod log_level;
 pub mod prompt;
 mod serve;
 pub mod session;
@@ -56,6 +57,8 @@ enum Command {
     /// Access tokens: looked at, or made for a test
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// What a running gateway logs
+    LogLevel(log_level::Args),
     /// Keys that tokens are signed with
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -84,6 +87,9 @@ pub fn main() -> ExitCode {
                 Ok(token::Answer::Yes) => Ok(()),
                 Err(message) => Err(message),
             }
+        }
+        Command::LogLevel(args) => {
+            run_with(cli.config.as_deref(), |config, console| log_level::run(&args, config, console))
         }
         Command::Key(command) => run_key(cli.config.as_deref(), command),
         Command::ApiKey(command) => {

@@ -85,6 +85,12 @@ impl RawLog {
     }
 }
 
+/// What is wrong with `text` as `log.level`, and a way out, if anything is.
+pub fn filter_fault(text: &str) -> Option<String> {
+    let fault = filter(text).err()?;
+    Some(format!("{}; {}", fault.message, fault.help))
+}
+
 /// A `tracing` filter. A word alone is a level: as a module's name it would silence everything else.
 fn filter(text: &str) -> Result<String, Fault> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];

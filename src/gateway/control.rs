@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
+use crate::observe::log;
 use crate::session::Follower;
 
 /// A control socket that is bound; its file goes with it.
@@ -98,9 +99,27 @@ async fn answer(stream: UnixStream, follower: &Follower) -> io::Result<()> {
             Ok(()) => "ok\n".to_owned(),
             Err(error) => format!("error {error}\n"),
         },
-        _ => "error unknown command\n".to_owned(),
+        asked => match asked.strip_prefix("log-level") {
+            Some(filter) if filter.is_empty() || filter.starts_with(' ') => log_level(filter.trim()),
+            _ => "error unknown command\n".to_owned(),
+        },
     };
     reader.into_inner().write_all(reply.as_bytes()).await
+}
+
+/// Filters the log by `filter`, where there is one, and says by what it is filtered.
+fn log_level(filter: &str) -> String {
+    let changed = if filter.is_empty() { Ok(()) } else { log::set_filter(filter) };
+    match (changed, log::filter()) {
+        (Err(error), _) => format!("error {error}\n"),
+        (Ok(()), None) => format!("error {}\n", log::FilterError::NotOurs),
+        (Ok(()), Some(in_force)) => {
+            if !filter.is_empty() {
+                tracing::warn!(filter = in_force, "the log is filtered anew, until the next start or reload");
+            }
+            format!("ok {in_force}\n")
+        }
+    }
 }
 
 /// Has the gateway that runs with this control socket take in what was just written to the store.
@@ -109,21 +128,32 @@ async fn answer(stream: UnixStream, follower: &Follower) -> io::Result<()> {
 /// # Errors
 /// When there is one and it does not answer, or can't read the store. It takes changes in by itself within a second.
 pub fn catch_up(path: &Path) -> io::Result<bool> {
-    let mut stream = match StdStream::connect(path) {
-        Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            return Ok(false);
-        }
-        Err(error) => return Err(error),
-    };
+    match ask(path, "catch-up") {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Asks the gateway that runs with this control socket, in one line; gives what stands behind its `ok`.
+///
+/// # Errors
+/// When there is none, it does not answer, or says `error`: then the rest of its line is the message.
+pub fn ask(path: &Path, line: &str) -> io::Result<String> {
+    if line.contains('\n') {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a question is one line"));
+    }
+    let mut stream = StdStream::connect(path)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    stream.write_all(b"catch-up\n")?;
+    stream.write_all(format!("{line}\n").as_bytes())?;
     let mut reply = String::new();
     StdReader::new(io::Read::take(stream, MOST_BYTES)).read_line(&mut reply)?;
-    match reply.trim() {
-        "ok" => Ok(true),
-        other => Err(io::Error::other(other.to_owned())),
+    let reply = reply.trim();
+    match reply.split_once(' ').unwrap_or((reply, "")) {
+        ("ok", rest) => Ok(rest.to_owned()),
+        ("error", why) => Err(io::Error::other(why.to_owned())),
+        _ => Err(io::Error::other(format!("the gateway says {reply:?}"))),
     }
 }
 

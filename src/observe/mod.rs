@@ -4,7 +4,7 @@
 
 pub mod access;
 pub mod audit;
-mod log;
+pub mod log;
 mod record;
 
 pub use log::init as init_log;

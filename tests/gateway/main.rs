@@ -24,6 +24,7 @@ mod hosts;
 mod issuers;
 mod keys;
 mod lifecycle;
+mod log_level;
 mod login;
 mod login_refusals;
 mod machines;
