@@ -15,6 +15,7 @@ use crate::message::head::Head;
 use crate::metrics::{self, Metrics};
 use crate::observe::RequestIds;
 use crate::observe::access::AccessLog;
+use crate::observe::trace::Tracer;
 use crate::secret::Random;
 use crate::session::{OwnKeys, Returning, SignIn};
 use crate::store::Store;
@@ -62,6 +63,7 @@ pub struct Shared {
     pub access_log: AccessLog,
     pub request_ids: RequestIds,
     pub metrics: Arc<Metrics>,
+    pub tracer: Option<Tracer>,
 }
 
 impl State {

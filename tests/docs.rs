@@ -63,6 +63,7 @@ fn every_key_has_a_row() {
         "server",
         "admin",
         "log",
+        "trace",
         "store",
         "tokens",
         "issuers",

@@ -120,6 +120,7 @@ const HOMES: &[(&str, &[&str])] = &[
         ],
     ),
     ("log", &["level", "format", "access"]),
+    ("trace", &["otlp", "sample"]),
     ("store", &["url", "max_staleness"]),
     ("tokens", &["algorithm", "audience", "leeway", "max_lifetime", "secret", "key"]),
     ("sessions", &["cookie", "domain", "remember", "idle"]),

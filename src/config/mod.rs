@@ -18,6 +18,7 @@ mod server;
 mod service;
 mod sign_in;
 mod tokens;
+mod trace;
 mod upstreams;
 mod url;
 mod values;
@@ -50,6 +51,8 @@ pub struct Config {
     pub admin: Admin,
     /// `[log]`
     pub log: Log,
+    /// `[trace]`; `None`: no spans.
+    pub trace: Option<Trace>,
     /// `[store]`
     pub store: Store,
     /// `[tokens]`
@@ -148,7 +151,7 @@ pub struct Limits {
 /// `[admin]`
 #[derive(Clone, Debug)]
 pub struct Admin {
-    /// Where `/livez` and `/readyz` are served.
+    /// Where `/livez`, `/readyz` and `/metrics` are served.
     pub listen: Option<AdminListen>,
     /// The control socket's path.
     pub control: PathBuf,
@@ -172,6 +175,17 @@ pub struct Log {
     pub format: LogFormat,
     /// Where access lines go.
     pub access: AccessLog,
+}
+
+/// `[trace]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trace {
+    /// Who takes spans as OTLP over HTTP.
+    pub collector: ServerAddr,
+    /// Which share of the traces that begin here is recorded, from 0 to 1.
+    pub sample: f64,
+    /// The name that spans carry.
+    pub service: String,
 }
 
 /// How lines are written.

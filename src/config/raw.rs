@@ -1,7 +1,7 @@
 //! The file as written: every section with the places of its values, nothing resolved.
 
 use super::reader::{Context, Table};
-use super::{identity, issuers, routes, server, service, sign_in, tokens, upstreams};
+use super::{identity, issuers, routes, server, service, sign_in, tokens, trace, upstreams};
 use crate::diag::{Diagnostic, Span};
 
 /// The whole file as written.
@@ -10,6 +10,7 @@ pub(super) struct Raw {
     pub(super) server: server::Raw,
     pub(super) admin: service::RawAdmin,
     pub(super) log: service::RawLog,
+    pub(super) trace: Option<trace::Raw>,
     pub(super) store: service::RawStore,
     pub(super) tokens: tokens::Raw,
     pub(super) issuers: Vec<issuers::Raw>,
@@ -27,6 +28,7 @@ impl Raw {
             server: file.table("server", "server").map(server::Raw::read).unwrap_or_default(),
             admin: file.table("admin", "admin").map(service::RawAdmin::read).unwrap_or_default(),
             log: file.table("log", "log").map(service::RawLog::read).unwrap_or_default(),
+            trace: file.table("trace", "trace").map(trace::Raw::read),
             store: file.table("store", "store").map(service::RawStore::read).unwrap_or_default(),
             tokens: file.table("tokens", "tokens").map(tokens::Raw::read).unwrap_or_default(),
             issuers: issuers(&mut file),

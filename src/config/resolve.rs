@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::raw::Raw;
 use super::reader::Context;
 use super::routes::{Known, Places, Upstreams};
-use super::{Config, Route, Upstream, identity};
+use super::{Config, Route, Upstream, identity, trace};
 use crate::diag::{Diagnostic, quoted};
 use crate::lint::{self, Entry, Finding, Overlaps};
 use crate::message::headers::IdentityNames;
@@ -47,6 +47,7 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, raw: Raw) -> Config {
         file: file.to_owned(),
         admin: raw.admin.resolve(cx, &store),
         log: raw.log.resolve(cx),
+        trace: raw.trace.and_then(trace::Raw::resolve),
         tokens,
         issuers,
         sessions: raw.sessions.resolve(cx, &server.public_url),

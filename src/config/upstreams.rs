@@ -162,7 +162,7 @@ fn server(item: &Item<'_>) -> Option<Written<ServerAddr>> {
     item.parsed("bad-upstream", server_address)
 }
 
-fn server_address(text: &str) -> Result<ServerAddr, Fault> {
+pub(super) fn server_address(text: &str) -> Result<ServerAddr, Fault> {
     let origin = url::origin(text)?;
     if origin.scheme != "http" {
         let message = format!("{} is not a scheme that requests can be forwarded by", quoted(&origin.scheme));

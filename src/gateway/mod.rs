@@ -220,6 +220,9 @@ impl Running {
         if let Err(error) = self.shared.throttle.save().await {
             warn!(%error, "counters of failed sign-ins were not saved");
         }
+        if let Some(tracer) = &self.shared.tracer {
+            tracer.flush(TRACE_PATIENCE).await;
+        }
         if let Err(error) = self.shared.store.close().await {
             warn!(%error, "the store was not closed");
         }
@@ -319,6 +322,9 @@ const CLEAN_BATCH: usize = 500;
 
 /// How long workers may take to drop what they have.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the last spans may take.
+const TRACE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the last access lines may take.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);

@@ -17,8 +17,8 @@ use crate::identity::password::Hasher;
 use crate::listen::socket;
 use crate::message::cookie::InvalidCookie;
 use crate::metrics::Metrics;
-use crate::observe::RequestIds;
 use crate::observe::access::AccessLog;
+use crate::observe::{RequestIds, otlp};
 use crate::secret::Random;
 use crate::session::keys::KeysError;
 use crate::session::refresh::RefreshKey;
@@ -123,6 +123,7 @@ pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Res
     let request_ids = RequestIds::new(&random);
     let returning = Returning::default();
     let metrics = Arc::new(Metrics::new(clock.now().as_secs()));
+    let tracer = config.trace.as_ref().map(|trace| otlp::start(trace, &metrics));
     let shared = Arc::new(Shared {
         clock,
         random,
@@ -135,6 +136,7 @@ pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Res
         access_log,
         request_ids,
         metrics,
+        tracer,
     });
     let control = bind_control(&config)?;
     let backends = super::worker::backends(&config, &shared.metrics)?;

@@ -189,6 +189,7 @@ struct Line<'a> {
     duration_ms: f64,
     upstream_ms: Option<f64>,
     upstream: Option<&'a str>,
+    trace_id: Option<String>,
 }
 
 fn json_line(record: &Record) -> Vec<u8> {
@@ -209,6 +210,7 @@ fn json_line(record: &Record) -> Vec<u8> {
         duration_ms: millis(record.duration),
         upstream_ms: record.upstream_time.map(millis),
         upstream: record.upstream.as_deref(),
+        trace_id: record.trace.map(|trace| trace.to_string()),
     };
     let mut bytes = serde_json::to_vec(&line).unwrap_or_default();
     bytes.push(b'\n');
@@ -218,9 +220,10 @@ fn json_line(record: &Record) -> Vec<u8> {
 fn text_line(record: &Record) -> Vec<u8> {
     let mut line = Vec::with_capacity(256);
     let upstream = record.upstream_time.map(|time| format!(" upstream_ms={:.3}", millis(time))).unwrap_or_default();
+    let trace = record.trace.map(|trace| format!(" trace={trace}")).unwrap_or_default();
     let _infallible = writeln!(
         line,
-        "{time} {client} {user} \"{method} {host}{path}\" {status} route={route} {decision} ({reason}) in={bytes_in} out={bytes_out} ms={ms:.3}{upstream} id={id}",
+        "{time} {client} {user} \"{method} {host}{path}\" {status} route={route} {decision} ({reason}) in={bytes_in} out={bytes_out} ms={ms:.3}{upstream} id={id}{trace}",
         time = record.time,
         client = record.client,
         user = record.user.as_deref().map_or_else(|| "-".into(), escaped),
@@ -259,35 +262,10 @@ const QUEUE: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
-    use http::{Method, StatusCode};
-
     use super::*;
-    use crate::clock::Timestamp;
 
     fn record() -> Record {
-        Record {
-            request_id: "0123".into(),
-            time: Timestamp::from_millis(1_700_000_000_123),
-            started: Instant::now(),
-            client: [127, 0, 0, 1].into(),
-            method: Method::GET,
-            host: "apps.example.com".to_owned(),
-            path: "/a\u{1b}[2J\"\n".to_owned(),
-            status: StatusCode::OK,
-            user: Some("alice".to_owned()),
-            route: Some("rest".into()),
-            route_index: Some(2),
-            decision: "permit",
-            fault: None,
-            reason: "signed-in".to_owned(),
-            bytes_in: 0,
-            bytes_out: 12,
-            duration: Duration::from_micros(1500),
-            upstream_time: Some(Duration::from_micros(1200)),
-            upstream: Some("app".into()),
-        }
+        Record { path: "/a\u{1b}[2J\"\n".to_owned(), ..crate::observe::record::blank_for_tests() }
     }
 
     #[test]

@@ -5,7 +5,9 @@
 pub mod access;
 pub mod audit;
 pub mod log;
+pub mod otlp;
 mod record;
+pub mod trace;
 
 pub use log::init as init_log;
 pub use record::{Record, RequestIds};

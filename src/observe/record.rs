@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 
+use super::trace::{Recording, TraceId};
 use crate::clock::Timestamp;
 use crate::config::Route;
 use crate::message::rejection::Blame;
@@ -55,6 +56,10 @@ pub struct Record {
     pub upstream_time: Option<Duration>,
     /// The upstream's name.
     pub upstream: Option<Arc<str>>,
+    /// The trace that it is part of.
+    pub trace: Option<TraceId>,
+    /// Its spans, where it is recorded.
+    pub recording: Option<Box<Recording>>,
 }
 
 impl Record {
@@ -100,6 +105,34 @@ impl RequestIds {
         let mut id = String::with_capacity(32);
         let _infallible = write!(id, "{:016x}{:016x}", self.start, step ^ self.start.rotate_left(29));
         id.into()
+    }
+}
+
+/// A record for tests.
+#[cfg(test)]
+pub(super) fn blank_for_tests() -> Record {
+    Record {
+        request_id: "0123".into(),
+        time: Timestamp::from_millis(1_700_000_000_123),
+        started: Instant::now(),
+        client: [127, 0, 0, 1].into(),
+        method: Method::GET,
+        host: "apps.example.com".to_owned(),
+        path: "/a".to_owned(),
+        status: StatusCode::OK,
+        user: Some("alice".to_owned()),
+        route: Some("rest".into()),
+        route_index: Some(2),
+        decision: "permit",
+        fault: None,
+        reason: "signed-in".to_owned(),
+        bytes_in: 0,
+        bytes_out: 12,
+        duration: Duration::from_micros(1500),
+        upstream_time: Some(Duration::from_micros(1200)),
+        upstream: Some("app".into()),
+        trace: None,
+        recording: None,
     }
 }
 

@@ -15,6 +15,7 @@ use crate::message::connection::ConnInfo;
 use crate::message::loan::drain_after;
 use crate::metrics::Outcome;
 use crate::observe::access::AccessLog;
+use crate::observe::trace::{Finished, Parent, Tracer};
 use crate::observe::{Record, audit};
 use crate::proxy::{Observed, expects_continue};
 use crate::state::State;
@@ -31,6 +32,13 @@ pub(super) fn begin(
     let mut record = blank(state.shared.request_ids.next(), info, (time, started));
     record.method = request.method().clone();
     record.path = request.uri().path().to_owned();
+    let (log, tracer) = (&state.shared.access_log, state.shared.tracer.as_ref());
+    if log.is_on() || tracer.is_some() {
+        let parent = Parent::read(request.headers());
+        record.recording = tracer.and_then(|tracer| tracer.begin(parent, &state.shared.random)).map(Box::new);
+        let own = record.recording.as_ref().map(|recording| recording.trace());
+        record.trace = own.or(parent.map(|parent| parent.trace));
+    }
     record
 }
 
@@ -46,10 +54,11 @@ pub(super) fn finish(state: &State, answered: Answered, mut record: Record, obse
     record.status = response.status();
     count(state, &record, &observed);
     let log = &state.shared.access_log;
-    if !log.is_on() {
+    let tracer = record.recording.as_ref().and_then(|_| state.shared.tracer.clone());
+    if !log.is_on() && tracer.is_none() {
         return response;
     }
-    let line = Arc::new(Line { log: log.clone(), record, observed });
+    let line = Arc::new(Line { log: log.clone(), tracer, record, observed });
     response.map(|body| body.watched(line))
 }
 
@@ -105,12 +114,15 @@ fn blank(request_id: Arc<str>, info: &ConnInfo, (time, started): (Timestamp, Ins
         duration: Duration::ZERO,
         upstream_time: None,
         upstream: None,
+        trace: None,
+        recording: None,
     }
 }
 
 /// An access line that waits for the end of its answer.
 struct Line {
     log: AccessLog,
+    tracer: Option<Tracer>,
     record: Record,
     observed: Arc<Observed>,
 }
@@ -123,9 +135,15 @@ impl Watcher for Line {
         record.duration = record.started.elapsed();
         record.upstream_time = self.observed.upstream_time();
         // Nobody asks for the body of an answer to HEAD.
-        if end == End::Cut && record.method != Method::HEAD {
+        let is_cut = end == End::Cut && record.method != Method::HEAD;
+        if is_cut {
             record.reason.push_str(", cut");
         }
         self.log.write(&record);
+        if let Some(tracer) = &self.tracer {
+            let left = self.observed.left().map(|left| left.saturating_duration_since(record.started));
+            let away = left.map(|left| (left, self.observed.away()));
+            tracer.export(Finished { record, away, is_cut });
+        }
     }
 }

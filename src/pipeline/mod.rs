@@ -89,6 +89,7 @@ async fn judge(
             record.reason = if permit.identity().is_some() { "signed in" } else { "public" }.to_owned();
             record.upstream = state.upstream_names.get(permit.route().upstream).cloned();
             finish::note_sign_in(&permit);
+            let recording = record.recording.clone();
             let surroundings = Surroundings {
                 guarded: &state.config.guarded,
                 our_cookies: &[state.cookie.name()],
@@ -97,6 +98,7 @@ async fn judge(
                 body_bytes: state.config.server.limits.body_bytes,
                 assertions: state.keys.assertions(),
                 upstream_names: &state.upstream_names,
+                recording: recording.as_deref(),
             };
             let clears_cookie = permit.clears_cookie();
             let forwarded = worker.forwarder.forward(permit, &surroundings, request, observed).await;

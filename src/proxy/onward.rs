@@ -16,6 +16,7 @@ use crate::message::forwarded::{Origin, Scheme, Trust};
 use crate::message::head::Head;
 use crate::message::headers::IdentityNames;
 use crate::message::rejection::{Reason, Rejection};
+use crate::observe::trace::Recording;
 use crate::token::Assertions;
 
 /// What is the same for every request of a connection's configuration, and how this one came.
@@ -35,6 +36,8 @@ pub struct Surroundings<'a> {
     pub assertions: Option<&'a Assertions>,
     /// Names of the upstreams, in the order of the configuration.
     pub upstream_names: &'a [Arc<str>],
+    /// The spans that the upstream is told of, where the request is recorded.
+    pub recording: Option<&'a Recording>,
 }
 
 impl Forwarder {
@@ -67,6 +70,7 @@ impl Forwarder {
                 host: &host,
             }),
             host: None,
+            recording: surroundings.recording,
             prefix,
             private: !permit.is_public(),
         };

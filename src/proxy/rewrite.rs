@@ -12,6 +12,7 @@ use crate::identity::api_key;
 use crate::message::cookie;
 use crate::message::forwarded::{Origin, Scheme, Trust};
 use crate::message::headers::{IdentityNames, remove_hop_by_hop, strip_guarded, strip_method_overrides, strip_values};
+use crate::observe::trace::Recording;
 
 /// What decides how a request's head is rewritten.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +31,8 @@ pub struct RewriteFacts<'a> {
     pub way: Option<Way<'a>>,
     /// What `Host` becomes where the target has another; `None`: as it came.
     pub host: Option<&'a HeaderValue>,
+    /// The spans that the upstream is told of; `None`: what the client says of a trace goes on as it came.
+    pub recording: Option<&'a Recording>,
     /// What was cut from the path.
     pub prefix: Option<&'a str>,
     /// Whether the answer was given to a name, or on a protected route.
@@ -76,6 +79,9 @@ pub fn request(headers: &mut HeaderMap, facts: &RewriteFacts<'_>, length: Option
     }
     if let Some(prefix) = facts.prefix.and_then(|prefix| HeaderValue::from_str(prefix).ok()) {
         headers.insert(FORWARDED_PREFIX, prefix);
+    }
+    if let Some(recording) = facts.recording {
+        recording.announce(headers);
     }
     for (name, value) in facts.set {
         headers.insert(name, value.clone());
@@ -203,6 +209,7 @@ mod tests {
             set: &set,
             way: None,
             host: None,
+            recording: None,
             prefix: Some("/app"),
             private: true,
         })

@@ -40,4 +40,5 @@ mod session;
 mod store_faults;
 mod tokens;
 mod tokens_hostile;
+mod trace;
 mod websocket;

@@ -256,6 +256,7 @@ impl Handler {
             body_bytes: self.limits.body_bytes,
             assertions: None,
             upstream_names: &[],
+            recording: None,
         };
         let forwarded = self.forwarder.forward(permit, &surroundings, request, &Observed::default()).await;
         forwarded.unwrap_or_else(|rejection| respond::rejected(&rejection))
