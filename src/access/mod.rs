@@ -103,6 +103,11 @@ impl Access {
         self
     }
 
+    /// The issuers whose tokens are accepted beside our own.
+    pub const fn issuers(&self) -> &Arc<Issuers> {
+        &self.issuers
+    }
+
     /// How many tokens that verified lately are remembered.
     pub fn tokens_remembered(&self) -> usize {
         self.seen.len()

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::access::Current;
 use crate::state::{Shared, State};
 use crate::token::Keyring;
+use crate::token::foreign::Issuer;
 
 /// What `/readyz` is judged by.
 pub(super) struct Readiness {
@@ -37,7 +39,7 @@ impl Finding {
 }
 
 impl Readiness {
-    /// The checks of what every gateway has: the store, its keys, its upstreams.
+    /// The checks of what a gateway has: the store, its keys, its upstreams, other issuers.
     pub(super) fn new(state: &State) -> Self {
         let mut readiness = Self { checks: Vec::new(), is_draining: AtomicBool::new(false) };
         let (shared, max_staleness) = (Arc::clone(&state.shared), state.config.store.max_staleness);
@@ -46,6 +48,8 @@ impl Readiness {
         readiness.add("keys", move || Finding::about_all(signs(&keys, &clock)));
         let shared = Arc::clone(&state.shared);
         readiness.add("upstream", move || upstreams(&shared));
+        let current = Arc::clone(&state.current);
+        readiness.add("issuer", move || issuers(&current));
         readiness
     }
 
@@ -113,6 +117,23 @@ fn signs(keys: &Keyring, clock: &crate::clock::Clock) -> Result<String, String> 
         1 => Ok(format!("signs with {}", keys.signing_key_id(clock.now()))),
         count => Ok(format!("signs with {}, one of {count}", keys.signing_key_id(clock.now()))),
     }
+}
+
+/// An issuer without keys is one whose people get 503. Once they have come they stay good for a day, so that one that is
+/// down makes nobody go.
+fn issuers(current: &Current) -> Vec<Finding> {
+    let access = current.load();
+    let stands = |issuer: &Arc<Issuer>| {
+        let status = issuer.status();
+        let verdict = match (status.keys, status.error) {
+            (0, Some(error)) => Err(format!("has no keys: {error}")),
+            (0, None) => Err("its keys have not come yet".to_owned()),
+            (keys, Some(error)) => Ok(format!("{keys} keys, though it was asked in vain: {error}")),
+            (keys, None) => Ok(format!("{keys} keys")),
+        };
+        Finding { subject: Some(issuer.config().name.to_string()), verdict }
+    };
+    access.issuers().iter().map(stands).collect()
 }
 
 /// Without health checks an upstream counts as up, whatever was seen of it: see the module.

@@ -25,6 +25,7 @@ impl Scrape {
         let mut page = Page::new(format);
         page.routes(&self.shared.metrics.routes);
         self.credentials(&mut page);
+        self.issuers(&mut page);
         self.store(&mut page);
         self.reloads(&mut page);
         self.upstreams(&mut page);
@@ -47,6 +48,26 @@ impl Scrape {
         lookups.value(&["miss"], metrics.tokens.misses.value());
         page.family(&family::TOKEN_CACHE_ENTRIES).value(&[], self.current.load().tokens_remembered());
         page.family(&family::REVOCATIONS).value(&[], self.shared.people.revocations.len());
+    }
+
+    fn issuers(&self, page: &mut Page) {
+        let access = self.current.load();
+        let all: Vec<_> = access.issuers().iter().map(|issuer| (&issuer.config().name, issuer.status())).collect();
+        let mut samples = page.family(&family::ISSUER_KEYS);
+        all.iter().for_each(|(name, status)| samples.value(&[name], status.keys));
+        let mut samples = page.family(&family::ISSUER_KEYS_AGE);
+        for (name, status) in &all {
+            if let Some(age) = status.age {
+                samples.value(&[name], age.as_secs_f64());
+            }
+        }
+        let mut samples = page.family(&family::ISSUER_FETCHES);
+        for (name, status) in &all {
+            samples.value(&[name, "success"], status.succeeded);
+            samples.value(&[name, "failure"], status.failed);
+        }
+        let mut samples = page.family(&family::ISSUER_FETCH_SUCCESSFUL);
+        all.iter().for_each(|(name, status)| samples.value(&[name], u8::from(status.error.is_none())));
     }
 
     fn store(&self, page: &mut Page) {

@@ -134,7 +134,7 @@ impl Words {
     }
 }
 
-/// How long things took, in [`BOUNDS`]. Its owner keeps it in a stripe.
+/// How long things took, in buckets from a tenth of a millisecond to a minute. Its owner keeps it in a stripe.
 #[derive(Debug, Default)]
 pub struct Histogram {
     buckets: [AtomicU64; BOUNDS.len() + 1],

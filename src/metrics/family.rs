@@ -71,6 +71,14 @@ families! {
         "Access tokens that verified lately and are remembered.";
     REVOCATIONS = Gauge "portcullis_revocations" []
         "Ended sessions, revoked tokens and signed-out users that are remembered until their last token has expired.";
+    ISSUER_KEYS = Gauge "portcullis_issuer_keys" ["issuer"]
+        "Keys of another issuer that are in use.";
+    ISSUER_KEYS_AGE = Gauge "portcullis_issuer_keys_age_seconds" ["issuer"]
+        "Time since another issuer's keys last came; missing until they do.";
+    ISSUER_FETCHES = Counter "portcullis_issuer_fetches_total" ["issuer", "result"]
+        "Attempts to get another issuer's keys.";
+    ISSUER_FETCH_SUCCESSFUL = Gauge "portcullis_issuer_last_fetch_successful" ["issuer"]
+        "Whether the last attempt to get another issuer's keys succeeded.";
     STORE_UP = Gauge "portcullis_store_up" []
         "Whether the store answered when its events were last asked for.";
     STORE_STALENESS = Gauge "portcullis_store_staleness_seconds" []

@@ -13,7 +13,7 @@ use super::count::{Counter, Gauge, Histogram, Reading, Words, stripe, stripes_in
 /// Everything that outlives a configuration and has no other owner.
 #[derive(Debug)]
 pub struct Metrics {
-    /// By route; [`NO_ROUTE`] for requests that none decided.
+    /// By route; `-` for requests that none decided.
     pub routes: Named<Route>,
     /// By upstream.
     pub upstreams: Named<Upstream>,

@@ -8,7 +8,7 @@
 //! around each histogram and writes OpenMetrics only, where `promtool` and older servers want the older text too.
 //!
 //! **A new metric** needs three things: a row in [`family`], in [`family::ALL`] as well; a line in `gateway::scrape` that
-//! writes its samples (`page.family(&ISSUER_KEYS_AGE).value(&[issuer.name()], age)` for a gauge with a label); and a row in
+//! writes its samples (`page.family(&ISSUER_KEYS_AGE).value(&[issuer_name], age)` for a gauge with a label); and a row in
 //! `docs/metrics.md`, without which a test fails. A label's values come from the configuration or from a fixed list, never
 //! from a client.
 

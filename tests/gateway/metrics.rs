@@ -238,6 +238,42 @@ fn open_connections_are_counted_by_listener() {
 }
 
 #[test]
+fn other_issuers_say_how_their_keys_are() {
+    // The key of RFC 7517, appendix A.1.
+    let keys = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"1","alg":"ES256",
+        "x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
+    let app = Recorder::answering(move |_| Answer::Keep(reply("200 OK", "Content-Type: application/json\r\n", keys)));
+    let issuer = |name: &str, url: &str| {
+        format!(
+            "[[issuers]]\nname = \"{name}\"\nissuer = \"https://{name}.example\"\naudience = [\"apps\"]\n\
+             jwks = \"{url}/jwks.json\"\nuser_prefix = \"{name}:\"\n"
+        )
+    };
+    let well = issuer("corp", &format!("http://{}", app.address()));
+    let routes = "[[routes]]\npath = \"/x\"\nallow = \"signed-in\"\nupstream = \"app\"\n";
+    let gateway = setup(&app).routes(&(well.clone() + routes)).start();
+    let page = until("the keys", || {
+        let page = Page::of(&gateway);
+        (page.value("portcullis_issuer_keys{issuer=\"corp\"}") == 1.0).then_some(page)
+    });
+    assert_eq!(page.value("portcullis_issuer_last_fetch_successful{issuer=\"corp\"}"), 1.0);
+    assert_eq!(page.value("portcullis_issuer_fetches_total{issuer=\"corp\",result=\"success\"}"), 1.0);
+    assert!(page.value("portcullis_issuer_keys_age_seconds{issuer=\"corp\"}") < 30.0);
+    Client::of(gateway.admin()).send(&get("/readyz")).assert_status(200, "with its keys");
+
+    let gateway = setup(&app).routes(&(well + &issuer("away", "http://127.0.0.1:1") + routes)).start();
+    let failed = "portcullis_issuer_fetches_total{issuer=\"away\",result=\"failure\"}";
+    let known = "portcullis_issuer_keys{issuer=\"corp\"}";
+    let is_over = |page: &Page| page.value(failed) >= 1.0 && page.value(known) == 1.0;
+    let page = until("an attempt at each", || Some(Page::of(&gateway)).filter(is_over));
+    assert_eq!(page.value("portcullis_issuer_keys{issuer=\"away\"}"), 0.0);
+    assert_eq!(page.value("portcullis_issuer_last_fetch_successful{issuer=\"away\"}"), 0.0);
+    let answer = Client::of(gateway.admin()).send(&get("/readyz"));
+    answer.assert_status(503, "without its keys");
+    assert!(answer.text().starts_with("not ready: issuer away: has no keys: "), "{}", answer.text());
+}
+
+#[test]
 fn a_linter_finds_nothing() {
     let app = Recorder::start();
     let gateway = setup(&app).start();

@@ -32,14 +32,21 @@ DEADLINE = 60
 FILLED_IN = {"$__rate_interval": "10s", "$instance": ".*", "$route": ".*"}
 
 
+# The key of RFC 7517, appendix A.1.
+KEYS = {"keys": [{
+    "kty": "EC", "crv": "P-256", "kid": "1", "use": "sig", "alg": "ES256",
+    "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
+}]}
+
+
 class Application(BaseHTTPRequestHandler):
-    """An application, and the collector of spans."""
+    """An application, the collector of spans, and an issuer's keys."""
 
     protocol_version = "HTTP/1.1"
 
     def answer(self):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        body = b"{}"
+        body = json.dumps(KEYS if self.path == "/jwks.json" else {}).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -167,6 +174,12 @@ sample = 1.0
 [upstreams]
 app = "http://{application}"
 broken = "http://127.0.0.1:1"
+[[issuers]]
+name = "corp"
+issuer = "https://id.example"
+audience = ["apps"]
+jwks = "http://{application}/jwks.json"
+user_prefix = "corp:"
 [[routes]]
 name = "app"
 path = "/app/**"
@@ -265,7 +278,7 @@ def the_linter_finds_nothing(bench):
 
 def the_examples_are_valid(_):
     promtool("check", "config", str(EXAMPLES / "prometheus.yml"))
-    assert "SUCCESS: 13 rules" in promtool("check", "rules", str(EXAMPLES / "alerts.yml"))
+    assert "SUCCESS: 14 rules" in promtool("check", "rules", str(EXAMPLES / "alerts.yml"))
 
 
 def alerts_fire_when_they_should(_):
@@ -313,7 +326,7 @@ def every_alert_can_fire(bench):
         assert not any(rule.get("lastError") for rule in rules), rules
         return all(rule["health"] == "ok" for rule in rules) and rules
     rules = until("the rules to be evaluated", evaluated)
-    assert len(rules) == 13, len(rules)
+    assert len(rules) == 14, len(rules)
     for rule in rules:
         assert rule["duration"] > 0 and rule["annotations"]["summary"] and rule["annotations"]["description"], rule
         assert rule["labels"]["severity"] in ("page", "ticket"), rule
