@@ -240,6 +240,12 @@ fn rsa(candidates: &[Algorithm], n: Vec<u8>, e: Vec<u8>) -> Result<Verifiers, Un
     if !(2048..=8192).contains(&bits) {
         return Err(Unusable::Size);
     }
+    // With an exponent of 1 anyone could sign, an even one belongs to no key, and a long one costs as much as signing. The
+    // library below takes them.
+    let is_even = e.last().is_none_or(|last| last % 2 == 0);
+    if is_even || e[..] == [1] || e.len() > LONGEST_EXPONENT {
+        return Err(Unusable::Member("e"));
+    }
     let components = RsaPublicKeyComponents { n: &n, e: &e };
     let mut verifiers = Vec::new();
     for algorithm in candidates {
@@ -308,6 +314,9 @@ fn one(
 
 /// SEC 1 section 2.3.3.
 const UNCOMPRESSED: u8 = 4;
+
+/// Bytes of an RSA key's exponent, which is 65537 nearly everywhere.
+const LONGEST_EXPONENT: usize = 4;
 
 /// Keys of one set: the largest issuers publish about a dozen.
 const MOST_KEYS: usize = 100;

@@ -285,6 +285,11 @@ fn a_bad_key_discards_no_other() {
     assert_eq!(refused(r#"{"keys":[]}"#), JwksError::NoUsable { first: None });
     assert_eq!(refused(r#"{"keys":[1]}"#), JwksError::NoUsable { first: Some(Unusable::NotAnObject) });
     assert_eq!(refused(&json!({ "keys": vec![1; 101] }).to_string()), JwksError::TooMany { count: 101 });
+    for exponent in ["AQ", "Ag", "BA", "AAAA", "AQAA", "", "AQAAAAAAAAAB"] {
+        let set = json!({ "keys": [with(&rsa, "e", json!(exponent)), good] });
+        let read = Jwks::read(set.to_string().as_bytes(), &algorithms).unwrap();
+        assert_eq!((read.keys.len(), read.skipped.len()), (1, 1), "exponent {exponent:?}");
+    }
     // Written less strictly than the RFC has it, and still one key.
     let padded = with(&rsa, "e", json!("AAEAAQ=="));
     assert_eq!(Jwks::read(json!({ "keys": [padded] }).to_string().as_bytes(), &algorithms).unwrap().keys.len(), 1);
