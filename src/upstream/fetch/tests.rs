@@ -35,6 +35,16 @@ async fn a_document_comes_whole_or_not_at_all() {
     assert_eq!((&good.body[..], good.max_age), (&b"hi"[..], Some(Duration::from_secs(60))));
     let chunked = of(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n").await.unwrap();
     assert_eq!(&chunked.body[..], b"hi");
+    let trailers =
+        of(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nhi\r\n0\r\nX: y\r\n\r\n").await.unwrap();
+    assert_eq!(&trailers.body[..], b"hi");
+    let hinted =
+        of(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await.unwrap();
+    assert_eq!(&hinted.body[..], b"hi");
+    let upgraded = of(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n").await;
+    assert!(upgraded.is_err(), "{upgraded:?}");
+    let two = of(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nhi").await;
+    assert!(matches!(two, Err(FetchError::Http(_))), "{two:?}");
     let cut = of(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi").await;
     assert!(matches!(cut, Err(FetchError::Http(_))), "{cut:?}");
     let large = of(&[b"HTTP/1.1 200 OK\r\n\r\n".as_slice(), &[b'x'; 1001]].concat().leak()[..]).await;
