@@ -290,6 +290,11 @@ fn key_set(cx: &Context<'_>, file: &Written<String>) -> Place {
     Place::Unusable
 }
 
+/// Whether keys are believed that come from `url`, whoever names it.
+pub fn is_key_url(url: &str) -> bool {
+    document_url(url).is_ok()
+}
+
 /// The URL of a document that keys are believed from: `https`, or `http` to this machine itself.
 fn document_url(text: &str) -> Result<String, Fault> {
     let fault = |message: String, label, help: &str| Err(Fault::new(message, label, help));

@@ -36,6 +36,7 @@ use crate::pattern::{HostPattern, PathPattern};
 use crate::policy::Policy;
 use crate::secret::Secret;
 
+pub use issuers::is_key_url;
 pub use load::{Loaded, find_config_file, load, load_text};
 pub use service::filter_fault as log_filter_fault;
 pub use values::parse_duration;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::jwks::{Jwks, JwksError};
-use crate::config::{Issuer, IssuerKeys};
+use crate::config::{self, Issuer, IssuerKeys};
 use crate::upstream::fetch::{self, Document, FetchError, Limits};
 
 /// Keys, and how long until they are asked for again.
@@ -47,21 +47,23 @@ async fn discover(issuer: &str, ca: Option<&Path>) -> Result<String, SourceError
     let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
     let found = fetch::get(&url, ca, LIMITS).await;
     let document = found.map_err(|source| SourceError::Fetch { url: url.clone(), source: Box::new(source) })?;
-    let malformed = |reason: String| SourceError::Discovery { url: url.clone(), reason };
-    let document: Value = serde_json::from_slice(&document.body).map_err(|_| malformed("is not JSON".to_owned()))?;
+    keys_of(&document.body, issuer).map_err(|reason| SourceError::Discovery { url, reason })
+}
+
+/// Where a discovery document says that the keys of `issuer` are, or why it is not believed.
+fn keys_of(document: &[u8], issuer: &str) -> Result<String, String> {
+    let document: Value = serde_json::from_slice(document).map_err(|_| "is not JSON".to_owned())?;
     match document.get("issuer").and_then(Value::as_str) {
         Some(says) if says == issuer => {}
-        Some(says) => return Err(malformed(format!("is of the issuer {says:?}"))),
-        None => return Err(malformed("names no issuer".to_owned())),
+        Some(says) => return Err(format!("is of the issuer {says:?}")),
+        None => return Err("names no issuer".to_owned()),
     }
     let Some(jwks) = document.get("jwks_uri").and_then(Value::as_str) else {
-        return Err(malformed("has no `jwks_uri`".to_owned()));
+        return Err("has no `jwks_uri`".to_owned());
     };
-    // Keys over http:// are believed only where the configuration itself names that machine.
-    if !jwks.starts_with("https://") && !issuer.starts_with("http://") {
-        return Err(malformed(format!("names keys that do not come by https: {jwks:?}")));
-    }
-    Ok(jwks.to_owned())
+    // What the configuration may not say, its issuer may not either; and only one on this machine may name this machine.
+    let is_secure = config::is_key_url(jwks) && (jwks.starts_with("https://") || issuer.starts_with("http://"));
+    if is_secure { Ok(jwks.to_owned()) } else { Err(format!("names keys that do not come by https: {jwks:?}")) }
 }
 
 async fn by_file(path: PathBuf) -> Result<Bytes, SourceError> {
@@ -128,3 +130,49 @@ const MOST: Duration = Duration::from_secs(86_400);
 
 /// How often a file is looked at.
 const FILE_EVERY: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_discovery_document_leads_nowhere_that_the_configuration_could_not() {
+        let keys = |issuer: &str, jwks: &str| {
+            keys_of(json!({ "issuer": issuer, "jwks_uri": jwks }).to_string().as_bytes(), issuer)
+        };
+        let (far, near) = ("https://id.example/realm", "http://127.0.0.1:8081");
+        for (issuer, good) in [
+            (far, "https://id.example/jwks"),
+            (far, "https://keys.example:8443/v1/jwks?x=y"),
+            (near, "http://127.0.0.1:8081/jwks"),
+            (near, "http://localhost/jwks"),
+            (near, "https://id.example/jwks"),
+        ] {
+            assert_eq!(keys(issuer, good).as_deref(), Ok(good));
+        }
+        for (issuer, bad) in [
+            (far, "http://id.example/jwks"),
+            (far, "http://127.0.0.1/jwks"),
+            (near, "http://id.example/jwks"),
+            (near, "http://127.0.0.1.evil.example/jwks"),
+            (far, "https://user:password@id.example/jwks"),
+            (near, "http://127.0.0.1:8081@evil.example/jwks"),
+            (far, "file:///etc/passwd"),
+            (near, "file:///etc/passwd"),
+            (far, "/jwks"),
+            (far, "https://"),
+            (far, "https://id.example/a b"),
+            (far, ""),
+        ] {
+            let refused = keys(issuer, bad).unwrap_err();
+            assert!(refused.starts_with("names keys that do not come by https"), "{bad}: {refused}");
+        }
+        let of = |document: &str| keys_of(document.as_bytes(), far).unwrap_err();
+        assert_eq!(of("<html>"), "is not JSON");
+        assert_eq!(of("[]"), "names no issuer");
+        assert_eq!(of(r#"{"issuer":"https://id.example/realm/"}"#), r#"is of the issuer "https://id.example/realm/""#);
+        assert_eq!(of(r#"{"issuer":"https://id.example/realm","jwks_uri":1}"#), "has no `jwks_uri`");
+    }
+}
