@@ -98,6 +98,8 @@ impl Raw {
             accounts: self.accounts.map_or(Accounts::Separate, Spanned::into_inner),
             user_prefix: text(self.user_prefix, ""),
             group_prefix: text(self.group_prefix, ""),
+            others_users: Vec::new(),
+            others_groups: Vec::new(),
             leeway: self.leeway.map_or(Duration::ZERO, Spanned::into_inner),
             max_lifetime,
         })
@@ -169,7 +171,7 @@ impl Raw {
 
 /// All issuers with the places of their names, and what holds between them. `own` is the `iss` of own tokens.
 pub(super) fn resolve(cx: &Context<'_>, raws: Vec<Raw>, own: &str) -> (Vec<Arc<Issuer>>, Vec<Span>) {
-    let (mut issuers, mut places): (Vec<Arc<Issuer>>, Vec<Span>) = Default::default();
+    let (mut issuers, mut places): (Vec<Issuer>, Vec<Span>) = Default::default();
     let mut names: Vec<String> = Vec::new();
     for raw in raws {
         let place = raw.place();
@@ -189,11 +191,25 @@ pub(super) fn resolve(cx: &Context<'_>, raws: Vec<Raw>, own: &str) -> (Vec<Arc<I
             cx.report(finding.help("keep one entry; `audience` may list several"));
         }
         if let Some(issuer) = raw.resolve(cx) {
-            issuers.push(Arc::new(issuer));
+            issuers.push(issuer);
             places.push(place);
         }
     }
-    (issuers, places)
+    let of = |prefix: fn(&Issuer) -> &str| issuers.iter().map(|issuer| prefix(issuer).to_owned()).collect();
+    let (users, groups): (Vec<String>, Vec<String>) =
+        (of(|issuer| &issuer.user_prefix), of(|issuer| &issuer.group_prefix));
+    let apart = |mut issuer: Issuer| {
+        issuer.others_users = longer(&issuer.user_prefix, &users);
+        issuer.others_groups = longer(&issuer.group_prefix, &groups);
+        Arc::new(issuer)
+    };
+    (issuers.into_iter().map(apart).collect(), places)
+}
+
+/// Those of `prefixes` that a name behind `own` could begin with: otherwise someone of one issuer could call themselves what
+/// someone of another is called.
+fn longer(own: &str, prefixes: &[String]) -> Vec<String> {
+    prefixes.iter().filter(|prefix| prefix.len() > own.len() && prefix.starts_with(own)).cloned().collect()
 }
 
 /// Warns where two people of different issuers could come to one route under one name.
@@ -403,6 +419,14 @@ const ASYMMETRIC: &[Algorithm] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_can_begin_only_with_a_longer_prefix_of_another() {
+        let prefixes = ["", "corp:", "corp:eu:", "dex:"].map(str::to_owned);
+        assert_eq!(longer("", &prefixes), ["corp:", "corp:eu:", "dex:"]);
+        assert_eq!(longer("corp:", &prefixes), ["corp:eu:"]);
+        assert_eq!(longer("dex:", &prefixes), [""; 0]);
+    }
 
     #[test]
     fn keys_come_by_https_or_from_this_machine() {

@@ -298,6 +298,10 @@ pub struct Issuer {
     pub user_prefix: String,
     /// Put before each group.
     pub group_prefix: String,
+    /// How names of other issuers' people begin that begin as these do: nobody of this one has such a name.
+    pub others_users: Vec<String>,
+    /// The same of groups.
+    pub others_groups: Vec<String>,
     /// Slack for `exp`.
     pub leeway: Duration,
     /// A token that claims to live longer is refused.

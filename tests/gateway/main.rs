@@ -22,6 +22,7 @@ mod harness;
 mod headers;
 mod hosts;
 mod issuers;
+mod issuers_hostile;
 mod keys;
 mod lifecycle;
 mod log_level;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::jwks::PublicKey;
 use super::{ForeignRefusal, Issuer};
 use crate::clock::Timestamp;
-use crate::identity::Profile;
+use crate::identity::{Profile, is_group_name};
 use crate::policy;
 use crate::token::claims::{self, Claims};
 use crate::token::jose::{self, Header, Parts};
@@ -141,7 +141,8 @@ fn judge_claims(
         return Err(Reason::LivesTooLong.into());
     }
     // No two tokens of different issuers have one name, nor does one of theirs have the name of one of ours.
-    let jti = claims::text(payload, "jti")?.map(|jti| format!("{}\n{jti}", config.issuer));
+    let jti =
+        claims::text(payload, "jti")?.filter(|jti| !jti.is_empty()).map(|jti| format!("{}\n{jti}", config.issuer));
     Ok(Claims {
         iss: config.issuer.clone(),
         sub: name(issuer, payload)?,
@@ -172,13 +173,14 @@ fn name(issuer: &Issuer, payload: &Map<String, Value>) -> Result<String, Reason>
     match policy::claim(payload, &config.user) {
         Some(Value::String(name)) if claims::is_speakable(name) => {
             let name = format!("{}{name}", config.user_prefix);
-            if claims::is_speakable(&name) { Ok(name) } else { Err(Reason::Person) }
+            let is_own = !config.others_users.iter().any(|other| name.starts_with(other));
+            if is_own && claims::is_speakable(&name) { Ok(name) } else { Err(Reason::Person) }
         }
         _ => Err(Reason::Person),
     }
 }
 
-/// What is not text is no group.
+/// What is not text is no group, nor is what no group can be called, or what only another issuer's can be.
 fn groups(issuer: &Issuer, payload: &Map<String, Value>) -> Vec<String> {
     let config = &issuer.config;
     let named = match policy::claim(payload, &config.groups) {
@@ -186,7 +188,16 @@ fn groups(issuer: &Issuer, payload: &Map<String, Value>) -> Vec<String> {
         Some(Value::Array(many)) => many.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
     };
-    named.into_iter().map(|group| format!("{}{group}", config.group_prefix)).collect()
+    let count = named.len();
+    let own =
+        named.into_iter().filter(|group| is_group_name(group)).map(|group| format!("{}{group}", config.group_prefix));
+    let own: Vec<String> =
+        own.filter(|group| !config.others_groups.iter().any(|other| group.starts_with(other))).collect();
+    if own.len() < count {
+        let left_out = count - own.len();
+        tracing::debug!(issuer = &*config.name, left_out, "groups of a token are left out: no group is called so");
+    }
+    own
 }
 
 /// `scope` (RFC 9068 section 2.2.3), or `scp` as some issuers call it: words in one text, or a list of words.

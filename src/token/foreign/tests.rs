@@ -28,6 +28,8 @@ fn terms() -> config::Issuer {
         accounts: Accounts::Separate,
         user_prefix: String::new(),
         group_prefix: String::new(),
+        others_users: Vec::new(),
+        others_groups: Vec::new(),
         leeway: Duration::ZERO,
         max_lifetime: Duration::from_secs(86_400),
     }
@@ -223,6 +225,27 @@ fn names_groups_and_scopes_come_from_where_the_terms_say() {
 }
 
 #[test]
+fn nobody_of_one_issuer_is_called_what_someone_of_another_is() {
+    let mint = Mint::new(Algorithm::ES256);
+    let (issuer, _) = issuer(config::Issuer {
+        user_prefix: "c".to_owned(),
+        group_prefix: "/".to_owned(),
+        others_users: vec!["corp:".to_owned()],
+        others_groups: vec!["/corp/".to_owned(), "//".to_owned()],
+        ..terms()
+    });
+    feed(&issuer, &[&mint]);
+    let named_so = |name: &str| judged(&issuer, &named(&mint, &payload().with("sub", format!("{name:?}"))));
+    assert_eq!(named_so("orp:bob").unwrap_err(), Reason::Person.into());
+    assert_eq!(named_so("orp:").unwrap_err(), Reason::Person.into());
+    for good in ["orp", "orpbob", "corp:bob", "Orp:bob"] {
+        assert_eq!(named_so(good).unwrap().claims().sub, format!("c{good}"));
+    }
+    let groups = payload().with("groups", r#"["corp/ops","corp","/x","ops"," ops",""]"#);
+    assert_eq!(judged(&issuer, &named(&mint, &groups)).unwrap().profile().groups, ["/corp", "/ops"]);
+}
+
+#[test]
 fn ids_and_sessions_of_theirs_are_none_of_ours() {
     let mint = Mint::new(Algorithm::ES256);
     let (issuer, _) = issuer(terms());
@@ -232,6 +255,8 @@ fn ids_and_sessions_of_theirs_are_none_of_ours() {
     let claims = verified.claims();
     assert_eq!((claims.sid.as_deref(), claims.jti.as_deref()), (None, Some("https://id.example\none")));
     assert!(claims.amr.is_empty());
+    let nameless = judged(&issuer, &named(&mint, &payload().with("jti", "\"\""))).unwrap();
+    assert_eq!(nameless.claims().jti, None, "an empty id would be that of every such token");
 }
 
 #[test]
