@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, CACHE_CONTROL, HOST, USER_AGENT};
+use http::header::{ACCEPT, AGE, CACHE_CONTROL, HOST, USER_AGENT};
 use http::{HeaderMap, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1;
@@ -141,7 +141,8 @@ async fn trusted(ca: Option<PathBuf>) -> Result<RootCertStore, FetchError> {
     tokio::task::spawn_blocking(read).await.map_err(panicked)?
 }
 
-/// RFC 9111 section 4.2: how long it is fresh; nothing at all where it may not be kept.
+/// RFC 9111 section 4.2: how long it is fresh, less the time that a cache on the way had it; nothing at all where it may not
+/// be kept.
 fn max_age(headers: &HeaderMap) -> Option<Duration> {
     let lines = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
     let mut found = None;
@@ -156,7 +157,8 @@ fn max_age(headers: &HeaderMap) -> Option<Duration> {
             found.get_or_insert(Duration::from_secs(seconds));
         }
     }
-    found
+    let age = headers.get(AGE).and_then(|age| age.to_str().ok()?.trim().parse().ok()).map(Duration::from_secs);
+    found.map(|fresh| fresh.saturating_sub(age.unwrap_or_default()))
 }
 
 /// The connection ends with whoever asked, also when that is given up half-way.

@@ -149,4 +149,9 @@ fn says_how_long_a_document_is_good_for() {
     assert_eq!(of(&["max-age=60, max-age=1"]), Some(60));
     assert_eq!(of(&["max-age=-1"]), None);
     assert_eq!(of(&["s-maxage=9"]), None);
+    let aged = |age: &'static str| {
+        let fields = [(CACHE_CONTROL, "max-age=600".parse().unwrap()), (AGE, age.parse().unwrap())];
+        max_age(&fields.into_iter().collect()).map(|age| age.as_secs())
+    };
+    assert_eq!((aged("500"), aged("601"), aged("-1"), aged("x")), (Some(100), Some(0), Some(600), Some(600)));
 }
