@@ -59,7 +59,7 @@ pub(super) fn throttled(asker: &Asker<'_>, record: &mut Record, wait: RetryAfter
 /// 503: the credential can't be judged.
 pub(super) fn unavailable(asker: &Asker<'_>, record: &mut Record) -> Response<Body> {
     record.decision = "error";
-    record.reason = "the store does not answer".to_owned();
+    record.reason = "the store, or the token's issuer, does not answer".to_owned();
     let problem =
         Problem { detail: "Credentials can't be judged now", retry_after: Some(RETRY_SECONDS), ..Problem::default() };
     asker.problem(StatusCode::SERVICE_UNAVAILABLE, &problem)
