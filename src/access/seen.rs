@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwapOption;
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use serde_json::{Map, Value};
 
 use super::Known;
 use crate::identity::Profile;
@@ -20,7 +22,7 @@ use crate::token::{Verified, foreign};
 /// The tokens of one generation of the configuration, in bounded memory.
 #[derive(Debug)]
 pub(super) struct Seen {
-    tokens: Cache<Digest, Arc<Entry>>,
+    tokens: Cache<Digest, Arc<Entry>, ByWeight>,
     lookups: Arc<Lookups>,
 }
 
@@ -30,6 +32,16 @@ pub(super) struct Entry {
     verified: AnyVerified,
     known: ArcSwapOption<Known>,
     noted: AtomicU64,
+    weight: u64,
+}
+
+#[derive(Clone, Debug)]
+struct ByWeight;
+
+impl Weighter<Digest, Arc<Entry>> for ByWeight {
+    fn weight(&self, _: &Digest, entry: &Arc<Entry>) -> u64 {
+        entry.weight
+    }
 }
 
 /// Proof that a token holds, ours or another's.
@@ -41,7 +53,7 @@ pub(super) enum AnyVerified {
 
 impl Seen {
     pub(super) fn new() -> Self {
-        Self { tokens: Cache::new(MOST), lookups: Arc::default() }
+        Self { tokens: Cache::with_weighter(MOST, MOST_BYTES, ByWeight), lookups: Arc::default() }
     }
 
     /// Counts what is looked for in `lookups` from now on.
@@ -71,9 +83,38 @@ impl Seen {
     }
 }
 
+impl AnyVerified {
+    /// About how many bytes it keeps, with whom it comes to: a token of 8 KiB can come to a hundred times that of a small one.
+    fn weight(&self) -> u64 {
+        let (claims, groups): (_, &[String]) = match self {
+            Self::Own(verified) => (verified.claims(), &verified.claims().groups),
+            Self::Foreign(verified) => (verified.claims(), &verified.profile().groups),
+        };
+        let lists = claims.aud.iter().chain(groups).map(String::as_str).chain(claims.scopes());
+        // Once as text and once, at worst, as the value of a header.
+        let lists: usize = lists.map(|text| TEXT + 2 * text.len()).sum();
+        (BASE + members(&claims.all) + lists) as u64
+    }
+}
+
+fn members(map: &Map<String, Value>) -> usize {
+    map.iter().map(|(name, value)| TEXT + name.len() + size(value)).sum()
+}
+
+fn size(value: &Value) -> usize {
+    VALUE
+        + match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+            Value::String(text) => HEAP + text.len(),
+            Value::Array(list) => HEAP + list.iter().map(size).sum::<usize>(),
+            Value::Object(map) => HEAP + members(map),
+        }
+}
+
 impl Entry {
     pub(super) fn new(verified: AnyVerified) -> Arc<Self> {
-        Arc::new(Self { verified, known: ArcSwapOption::empty(), noted: AtomicU64::new(0) })
+        let weight = verified.weight();
+        Arc::new(Self { verified, known: ArcSwapOption::empty(), noted: AtomicU64::new(0), weight })
     }
 
     pub(super) const fn verified(&self) -> &AnyVerified {
@@ -98,5 +139,76 @@ impl Entry {
     }
 }
 
-/// Tokens kept: some thirty megabytes at most.
+/// Tokens kept, about.
 const MOST: usize = 16 * 1024;
+
+/// Bytes kept, about: small tokens come to less than two kilobytes.
+const MOST_BYTES: u64 = 32 << 20;
+
+/// What every entry takes.
+const BASE: usize = 512;
+
+/// A JSON value, a block on the heap, and a piece of text, but for what they hold.
+const VALUE: usize = size_of::<Value>();
+const HEAP: usize = 16;
+const TEXT: usize = size_of::<String>() + HEAP;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::config::{Algorithm, KeySource, Tokens};
+    use crate::secret::{Random, Secret};
+    use crate::token::{KeySet, NewClaims};
+
+    /// A token of someone in `groups` that verified.
+    fn entry(groups: usize) -> Arc<Entry> {
+        let tokens = Tokens {
+            issuer: "i".to_owned(),
+            audience: "a".to_owned(),
+            algorithm: Algorithm::HS256,
+            lifetime: std::time::Duration::from_secs(900),
+            leeway: std::time::Duration::ZERO,
+            max_lifetime: std::time::Duration::from_secs(900),
+            keys: KeySource::Shared(vec![Secret::new(vec![7; 32])]),
+        };
+        let keys = KeySet::new(&tokens, &[], Random::system()).unwrap();
+        let (now, groups): (_, Vec<String>) =
+            (Timestamp::from_secs(1_800_000_000), (0..groups).map(|number| format!("{number}")).collect());
+        let claims = NewClaims {
+            subject: "alice",
+            now,
+            session: Some("0123456789abcdefghijkl"),
+            signed_in_at: Some(now),
+            methods: &["password".to_owned()],
+            groups: &groups,
+            scope: "",
+            not_after: None,
+        };
+        let verified = keys.verify(&keys.sign(&claims).unwrap(), now).unwrap();
+        assert_eq!(verified.claims().groups.len(), groups.len());
+        Entry::new(AnyVerified::Own(verified))
+    }
+
+    #[test]
+    fn large_tokens_leave_room_for_fewer() {
+        for (groups, kept) in [(0, 10_000..16_001), (600, 50..1000)] {
+            let (seen, entry) = (Seen::new(), entry(groups));
+            for number in 0..16_000 {
+                seen.keep(sha256(format!("{number}").as_bytes()), Arc::clone(&entry));
+            }
+            assert!(seen.tokens.weight() <= MOST_BYTES, "{} bytes", seen.tokens.weight());
+            assert!(kept.contains(&seen.len()), "{} of {} bytes each", seen.len(), entry.weight);
+        }
+    }
+
+    #[test]
+    fn counts_what_a_value_keeps() {
+        assert_eq!(size(&json!(1)), VALUE);
+        assert_eq!(size(&json!("four")), VALUE + HEAP + 4);
+        assert_eq!(size(&json!(["a", null])), 3 * VALUE + 2 * HEAP + 1);
+        assert_eq!(size(&json!({ "name": { "x": true } })), 3 * VALUE + 2 * HEAP + 2 * TEXT + 5);
+    }
+}

@@ -154,7 +154,8 @@ fn judge_claims(
         sid: None,
         auth_time: claims::date(payload, "auth_time")?,
         amr: Vec::new(),
-        groups: groups(issuer, payload),
+        // They stand in the profile.
+        groups: Vec::new(),
         scope: scope(payload),
         all: Arc::default(),
     })
