@@ -108,13 +108,14 @@ impl Issuer {
         if matches!(self.config.keys, config::IssuerKeys::Shared(_)) {
             return Err(Reason::Signature.into());
         }
-        let is_new = match self.fetching.want(&key_id, self.clock.monotonic()) {
+        let is_new = match self.fetching.want(&key_id, self.clock.monotonic(), &attempts) {
             Wanted::NotNow => return Err(self.unknown_key()),
-            Wanted::Soon { is_new } => is_new,
+            Wanted::Ended => false,
+            Wanted::Soon { is_new } => match timeout(PATIENCE, attempts.changed()).await {
+                Ok(_) => is_new,
+                Err(_) => return Err(ForeignRefusal::Unavailable),
+            },
         };
-        if timeout(PATIENCE, attempts.changed()).await.is_err() {
-            return Err(ForeignRefusal::Unavailable);
-        }
         match judge::judge(self, token, now) {
             Judged::Holds(verified) => Ok(*verified),
             Judged::Refused(refusal) => Err(refusal),

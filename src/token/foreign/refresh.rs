@@ -69,6 +69,8 @@ pub struct Status {
 pub(super) enum Wanted {
     /// An attempt is coming or under way: worth waiting for. `is_new`: it begins after this question.
     Soon { is_new: bool },
+    /// One has ended since the token was judged, and may have brought its key.
+    Ended,
     /// The issuer was asked a moment ago, or for this very key not long ago.
     NotNow,
 }
@@ -87,10 +89,14 @@ impl Fetching {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the issuer asked because of a token that names the key `key_id`, unless that was done a moment ago.
-    pub(super) fn want(&self, key_id: &str, now: Duration) -> Wanted {
+    /// Has the issuer asked because of a token that names the key `key_id`, unless that was done a moment ago. `since` tells
+    /// of attempts that have ended since the token was judged.
+    pub(super) fn want(&self, key_id: &str, now: Duration, since: &watch::Receiver<u64>) -> Wanted {
         let mut state = self.state();
         state.unknown.forget(now);
+        if since.has_changed().unwrap_or(false) {
+            return Wanted::Ended;
+        }
         if state.is_under_way || state.is_wanted {
             return Wanted::Soon { is_new: !state.is_under_way };
         }
@@ -154,7 +160,7 @@ impl Fetching {
                 (state.failures, state.error) = (state.failures.saturating_add(1), Some(error));
             }
         }
-        drop(state);
+        // With the state still held, so that no one sees the one without the other.
         self.attempts.send_modify(|attempts| *attempts += 1);
     }
 }

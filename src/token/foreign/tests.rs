@@ -364,19 +364,23 @@ fn an_issuer_is_asked_seldom_and_not_twice_for_one_name() {
     let fetching = Fetching::new();
     let at = Duration::from_secs;
     assert!(fetching.begin(at(0)), "at once when it starts");
-    assert_eq!(fetching.want("a", at(0)), Wanted::Soon { is_new: false }, "under way");
+    assert_eq!(fetching.want("a", at(0), &fetching.subscribe()), Wanted::Soon { is_new: false }, "under way");
     assert!(!fetching.is_well());
     fetching.end(at(1), Ok(at(3600)));
     assert!(fetching.is_well());
-    assert_eq!(fetching.want("a", at(4)), Wanted::NotNow, "it was asked a moment ago");
+    assert_eq!(fetching.want("a", at(4), &fetching.subscribe()), Wanted::NotNow, "it was asked a moment ago");
     assert!(!fetching.begin(at(4)));
-    assert_eq!(fetching.want("a", at(5)), Wanted::Soon { is_new: true });
-    assert_eq!(fetching.want("b", at(5)), Wanted::Soon { is_new: true }, "the same attempt serves both");
+    assert_eq!(fetching.want("a", at(5), &fetching.subscribe()), Wanted::Soon { is_new: true });
+    assert_eq!(
+        fetching.want("b", at(5), &fetching.subscribe()),
+        Wanted::Soon { is_new: true },
+        "the same attempt serves both"
+    );
     assert!(fetching.begin(at(5)) && !fetching.begin(at(5)));
     fetching.end(at(5), Ok(at(3600)));
     fetching.not_found("a", at(5));
-    assert_eq!(fetching.want("a", at(60)), Wanted::NotNow, "there was none of that name lately");
-    assert_eq!(fetching.want("a", at(65)), Wanted::Soon { is_new: true });
+    assert_eq!(fetching.want("a", at(60), &fetching.subscribe()), Wanted::NotNow, "there was none of that name lately");
+    assert_eq!(fetching.want("a", at(65), &fetching.subscribe()), Wanted::Soon { is_new: true });
     assert!(fetching.begin(at(65)));
     fetching.end(at(65), Ok(at(1000)));
     // Asked again before what it said is out of date.
@@ -385,6 +389,17 @@ fn an_issuer_is_asked_seldom_and_not_twice_for_one_name() {
         fetching.not_found(&number.to_string(), at(866));
     }
     assert_eq!(fetching.unknown_names(), 256);
+}
+
+/// Between the first look at the keys and the question an attempt may end: what it brought counts.
+#[test]
+fn an_attempt_that_ends_meanwhile_is_not_missed() {
+    let (fetching, at) = (Fetching::new(), Duration::from_secs(1));
+    assert!(fetching.begin(at));
+    let before = fetching.subscribe();
+    fetching.end(at, Ok(at));
+    assert_eq!(fetching.want("a", at, &before), Wanted::Ended);
+    assert_eq!(fetching.want("a", at, &fetching.subscribe()), Wanted::NotNow);
 }
 
 #[test]
