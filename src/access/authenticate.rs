@@ -50,6 +50,8 @@ pub struct Proof {
     pub account: Option<UserName>,
     /// The issuer of the token, where it is another one than this gateway.
     pub issuer: Option<Arc<Issuer>>,
+    /// That token, which ends with the key that signed it.
+    pub token: Option<foreign::Verified>,
     /// The session behind it.
     pub session: Option<Arc<str>>,
     /// When that session ends, used or not.
@@ -297,6 +299,7 @@ impl Proof {
         Self {
             account: Some(account.name.clone()),
             issuer: None,
+            token: None,
             session: None,
             session_ends: None,
             claims: None,
@@ -363,6 +366,7 @@ fn known_by_foreign_token(verified: &foreign::Verified, profile: &Arc<Profile>, 
     let proof = Proof {
         account,
         issuer: Some(Arc::clone(verified.issuer())),
+        token: Some(verified.clone()),
         session: None,
         session_ends: None,
         claims: Some(Arc::clone(claims)),

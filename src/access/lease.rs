@@ -27,23 +27,33 @@ impl Lease {
     }
 
     /// Resolves when what was permitted would not be any more: the session has ended, the API key was revoked or the password
-    /// changed that was shown, the account is disabled, the groups or
-    /// the rules have changed so that they refuse it, or revocations are not known to be fresh.
+    /// changed that was shown, the account is disabled, the groups or the rules have changed so that they refuse it, the
+    /// issuer of a token has withdrawn its key, or revocations are not known to be fresh.
     ///
     /// The idle time of a session does not count, nor does the expiry of an access token. Without a session it resolves
-    /// `max_lifetime` after the request at the latest.
+    /// `max_lifetime` after the request at the latest, which another issuer has its own of.
     pub async fn ended(&self) {
         let mut generation = self.current.load().people.follower.subscribe();
         let last = sleep_until(self.last_moment().await);
-        tokio::pin!(last);
+        let withdrawn = self.key_withdrawn();
+        tokio::pin!(last, withdrawn);
         loop {
             if !self.holds().await {
                 return;
             }
             tokio::select! {
                 () = &mut last => return,
+                () = &mut withdrawn => return,
                 changed = generation.changed() => if changed.is_err() { return },
             }
+        }
+    }
+
+    /// Resolves when the issuer of a token withdraws the key that signed it.
+    async fn key_withdrawn(&self) {
+        match self.known.as_ref().and_then(|known| known.proof.token.as_ref()) {
+            Some(token) => token.withdrawn().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -59,8 +69,10 @@ impl Lease {
                 None
             }),
         };
+        let issuer = self.known.as_ref().and_then(|known| known.proof.issuer.as_ref());
+        let max_lifetime = issuer.map_or(access.max_lifetime, |issuer| issuer.config().max_lifetime);
         let key_ends = self.known.as_ref().and_then(|known| known.proof.api_key.as_ref()?.expires_at);
-        let longest = key_ends.map_or(access.max_lifetime, |end| end.since(self.head.now).min(access.max_lifetime));
+        let longest = key_ends.map_or(max_lifetime, |end| end.since(self.head.now).min(max_lifetime));
         let from_now = ends.map_or(longest, |end| end.since(self.head.now));
         let opened = Instant::from_std(self.head.started);
         opened.checked_add(from_now.min(FAR)).unwrap_or(opened + FAR)

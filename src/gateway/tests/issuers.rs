@@ -65,11 +65,16 @@ impl Bench {
         let issuer = format!("http://{}", listener.local_addr().unwrap());
         let (published, fetches) = (Published::default(), Arc::new(Mutex::new(0)));
         tokio::spawn(publish(listener, Arc::clone(&published), Arc::clone(&fetches)));
+        let streaming = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let application = streaming.local_addr().unwrap();
+        tokio::spawn(stream(streaming));
         let directory = tempfile::tempdir().unwrap();
         let text = format!(
             "[server]\nlisten = [\"127.0.0.1:0\"]\nworkers = 1\n[log]\naccess = \"off\"\n[store]\nmax_staleness = \"30d\"\n\
              [[issuers]]\nname = \"corp\"\nissuer = \"{issuer}\"\naudience = [\"apps\"]\njwks = \"{issuer}/k\"\n\
              max_lifetime = \"8d\"\n[upstreams]\napp = \"http://127.0.0.1:1\"\n\
+             streaming = \"http://{application}\"\n\
+             [[routes]]\npath = \"/stream\"\nallow = \"signed-in\"\nupstream = \"streaming\"\n\
              [[routes]]\npath = \"/**\"\nallow = \"signed-in\"\nupstream = \"app\"\n"
         );
         let loaded = config::load_text(&directory.path().join("gateway.toml"), text, &|_| None);
@@ -111,6 +116,19 @@ impl Bench {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+}
+
+/// An application whose answers begin and never end.
+async fn stream(listener: TcpListener) {
+    let mut held = Vec::new();
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n").await.unwrap();
+        held.push(stream);
     }
 }
 
@@ -183,4 +201,27 @@ async fn an_outage_of_the_issuer_is_a_503_for_the_unknown_and_nothing_for_the_kn
     bench.publishes(&[&known]);
     bench.hand.advance(Duration::from_secs(300));
     bench.settles(&never_seen, LET_IN).await;
+}
+
+/// Whoever could sign with a stolen key is out with the key, also where a stream is open.
+#[tokio::test]
+async fn a_stream_ends_with_the_key_behind_it() {
+    let bench = Bench::new().await;
+    let (old, new) = (key_set(&bench.issuer), key_set(&bench.issuer));
+    bench.publishes(&[&old, &new]);
+    bench.hand.advance(Duration::from_secs(5));
+    assert_eq!(bench.status(&token(&old)).await, LET_IN);
+    let mut stream = TcpStream::connect(bench.gateway.addresses()[0]).await.unwrap();
+    let request = format!("GET /stream HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {}\r\n\r\n", token(&old));
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"2\r\nhi\r\n") {
+        answer.push(stream.read_u8().await.unwrap());
+    }
+    bench.publishes(&[&new]);
+    bench.hand.advance(Duration::from_secs(5));
+    assert_eq!(bench.status(&token(&key_set(&bench.issuer))).await, 401, "the issuer was asked");
+    let ended = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
+    ended.expect("the stream has ended").ok();
+    assert!(!answer.ends_with(b"0\r\n\r\n"), "cut, not finished");
 }

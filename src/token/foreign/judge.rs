@@ -45,6 +45,12 @@ impl Verified {
         self.key.is_withdrawn()
     }
 
+    /// Resolves when the key that signed it is none of its issuer's any more.
+    pub async fn withdrawn(&self) {
+        let mut withdrawals = self.issuer.withdrawals.subscribe();
+        while !self.key.is_withdrawn() && withdrawals.changed().await.is_ok() {}
+    }
+
     /// Judges anew, as of `now`, what can have changed since: its expiry, and whether its issuer has withdrawn the key.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 pub use judge::Verified;
@@ -72,6 +73,8 @@ pub struct Issuer {
     /// `None`: none have come yet, or they are too old.
     keys: ArcSwapOption<Vec<Arc<PublicKey>>>,
     fetching: Fetching,
+    /// Rises whenever keys were withdrawn.
+    withdrawals: watch::Sender<u64>,
     is_kept: AtomicBool,
 }
 
@@ -85,7 +88,7 @@ impl Issuer {
             _ => None,
         };
         let (keys, fetching) = (ArcSwapOption::new(keys), Fetching::new());
-        Self { config, clock, keys, fetching, is_kept: AtomicBool::new(false) }
+        Self { config, clock, keys, fetching, withdrawals: watch::Sender::new(0), is_kept: AtomicBool::new(false) }
     }
 
     /// Its terms.

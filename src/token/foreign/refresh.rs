@@ -287,7 +287,7 @@ impl Issuer {
         let is_gone = |key: &&Arc<PublicKey>| !keys.iter().any(|kept| Arc::ptr_eq(kept, key));
         let gone: Vec<Arc<PublicKey>> = before.iter().filter(is_gone).cloned().collect();
         self.keys.store(Some(Arc::new(keys)));
-        gone.iter().for_each(|key| key.withdraw());
+        self.withdraw(&gone);
     }
 
     /// Forgets keys that came too long ago: their issuer may have withdrawn them since.
@@ -297,8 +297,15 @@ impl Issuer {
         if got.is_some_and(|got| now.saturating_sub(got) >= STALE_FOR) && self.keys.load().is_some() {
             tracing::error!(issuer = &*self.config.name, "an issuer's keys are too old and are not used any more");
             if let Some(keys) = self.keys.swap(None) {
-                keys.iter().for_each(|key| key.withdraw());
+                self.withdraw(&keys);
             }
+        }
+    }
+
+    fn withdraw(&self, gone: &[Arc<PublicKey>]) {
+        gone.iter().for_each(|key| key.withdraw());
+        if !gone.is_empty() {
+            self.withdrawals.send_modify(|withdrawals| *withdrawals += 1);
         }
     }
 }

@@ -402,6 +402,23 @@ fn an_attempt_that_ends_meanwhile_is_not_missed() {
     assert_eq!(fetching.want("a", at, &fetching.subscribe()), Wanted::NotNow);
 }
 
+#[tokio::test]
+async fn whoever_waits_for_the_end_of_a_key_is_told() {
+    let (old, new) = (Mint::new(Algorithm::ES256), Mint::new(Algorithm::ES256));
+    let (issuer, hand) = issuer(terms());
+    feed(&issuer, &[&old, &new]);
+    let of = |mint: &Mint| judged(&issuer, &named(mint, &payload())).unwrap();
+    let (early, late) = (of(&old), of(&new));
+    let soon = Duration::from_millis(20);
+    assert!(timeout(soon, early.withdrawn()).await.is_err());
+    let (told, ()) = tokio::join!(timeout(Duration::from_secs(5), early.withdrawn()), async { feed(&issuer, &[&new]) });
+    told.unwrap();
+    assert!(timeout(soon, late.withdrawn()).await.is_err(), "the other key still counts");
+    hand.advance(Duration::from_secs(86_400));
+    let (told, ()) = tokio::join!(timeout(Duration::from_secs(5), late.withdrawn()), async { issuer.expire() });
+    told.unwrap();
+}
+
 #[test]
 fn an_issuer_that_fails_is_asked_ever_more_seldom() {
     let fetching = Fetching::new();
