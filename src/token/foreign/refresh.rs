@@ -231,7 +231,7 @@ impl Issuer {
 
     /// Asks for the keys now: for commands, which have no time to wait until it is due.
     pub async fn ask(&self) {
-        if self.fetching.begin(self.clock.monotonic()) {
+        if !matches!(self.config.keys, IssuerKeys::Shared(_)) && self.fetching.begin(self.clock.monotonic()) {
             let loaded = source::load(&self.config).await;
             self.take_in(loaded);
         }

@@ -419,6 +419,15 @@ async fn whoever_waits_for_the_end_of_a_key_is_told() {
     told.unwrap();
 }
 
+#[tokio::test]
+async fn a_shared_secret_is_asked_of_nobody() {
+    let keys = IssuerKeys::Shared(vec![Secret::new(b"a secret".to_vec())]);
+    let (issuer, _) = issuer(config::Issuer { keys, algorithms: vec![Algorithm::HS256], ..terms() });
+    issuer.ask().await;
+    let status = issuer.status();
+    assert_eq!((status.keys, status.failed, status.error), (1, 0, None));
+}
+
 #[test]
 fn an_issuer_that_fails_is_asked_ever_more_seldom() {
     let fetching = Fetching::new();
