@@ -69,6 +69,8 @@ pub struct Proof {
 pub enum Bad {
     /// It was good once.
     Expired,
+    /// It is good, of an issuer whom the route does not take.
+    OtherIssuer,
     /// Anything else.
     Invalid(Cow<'static, str>),
     /// A name and password by Basic that are wrong, or are none.

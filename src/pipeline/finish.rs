@@ -7,7 +7,7 @@ use http::header::CONNECTION;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use crate::access::Permit;
+use crate::access::{Asker, Permit};
 use crate::clock::Timestamp;
 use crate::endpoint::Answered;
 use crate::message::body::{Body, End, Watcher};
@@ -88,6 +88,7 @@ pub fn unreadable(worker: &Worker, info: &ConnInfo, error: &hyper::Error) {
     }
     let mut record = blank(shared.request_ids.next(), info, (shared.clock.now(), Instant::now()));
     record.decision = "bad-request";
+    record.code = UNREADABLE;
     record.reason = error.to_string();
     record.status = status;
     shared.access_log.write(&record);
@@ -108,7 +109,10 @@ fn blank(request_id: Arc<str>, info: &ConnInfo, (time, started): (Timestamp, Ins
         route_index: None,
         decision: "error",
         fault: None,
+        code: "",
         reason: String::new(),
+        reading: None,
+        asker: Asker::default(),
         bytes_in: 0,
         bytes_out: 0,
         duration: Duration::ZERO,
@@ -118,6 +122,9 @@ fn blank(request_id: Arc<str>, info: &ConnInfo, (time, started): (Timestamp, Ins
         recording: None,
     }
 }
+
+/// The code of a head that the parser refused.
+const UNREADABLE: &str = "unreadable";
 
 /// An access line that waits for the end of its answer.
 struct Line {
