@@ -20,7 +20,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::HeaderMap;
 
-pub use authenticate::{Bad, Known, Proof, Standing};
+pub use authenticate::{Bad, Known, Proof, Standing, identity_by_key, identity_by_token};
 pub use authorize::{Authorized, Challenge, Decision, Denial, Judged, Permit, Want};
 pub use credential::{Authorization, Credential, authorization, extract, shows_api_key};
 pub use lease::Lease;
@@ -48,6 +48,7 @@ pub struct Access {
     public_origin: String,
     max_staleness: Duration,
     max_lifetime: Duration,
+    config: Arc<Config>,
 }
 
 /// What is known of people, sessions and revocations: outlives a change of the configuration.
@@ -85,7 +86,7 @@ impl Current {
 
 impl Access {
     /// The decisions of `config`.
-    pub fn new(config: &Config, keys: Arc<Keyring>, issuers: Arc<Issuers>, people: People) -> Self {
+    pub fn new(config: &Arc<Config>, keys: Arc<Keyring>, issuers: Arc<Issuers>, people: People) -> Self {
         Self {
             rules: Rules::new(&config.routes),
             keys,
@@ -96,6 +97,7 @@ impl Access {
             public_origin: config.server.public_url.origin(),
             max_staleness: config.store.max_staleness,
             max_lifetime: config.tokens.max_lifetime,
+            config: Arc::clone(config),
         }
     }
 
@@ -114,6 +116,16 @@ impl Access {
     /// How many tokens that verified lately are remembered.
     pub fn tokens_remembered(&self) -> usize {
         self.seen.len()
+    }
+
+    /// The rules alone, for whoever explains them.
+    pub const fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The configuration that they come from.
+    pub const fn config(&self) -> &Arc<Config> {
+        &self.config
     }
 
     /// Decides about a request. `current` is where the lease of what is permitted finds the rules of later.

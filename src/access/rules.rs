@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Reason;
 use super::credential::Credential;
-use crate::config::{Readings, Route};
+use crate::config::{Config, Readings, Route};
 use crate::identity::Identity;
 use crate::message::head::Head;
 use crate::message::path::Reading;
@@ -234,6 +234,23 @@ impl<'a> Asking<'a> {
     }
 }
 
+impl Source {
+    /// Whether `route` takes people on this word.
+    pub fn is_taken_by(self, route: &Route) -> bool {
+        match self {
+            Self::Own => route.issuers.take(None),
+            Self::Issuer(place) => route.issuers.take(Some(place)),
+            Self::Unknown => false,
+        }
+    }
+
+    /// That of the issuer called `name` in `config`; `None` is this gateway.
+    pub fn named(name: Option<&str>, config: &Config) -> Self {
+        let Some(name) = name else { return Self::Own };
+        config.issuers.iter().position(|issuer| *issuer.name == *name).map_or(Self::Unknown, Self::Issuer)
+    }
+}
+
 impl Asker {
     /// The same, to be judged.
     pub fn asking(&self) -> Asking<'_> {
@@ -243,17 +260,6 @@ impl Asker {
             source: self.source,
             key_routes: self.key_routes.as_deref(),
             unproven: self.unproven,
-        }
-    }
-}
-
-impl Source {
-    /// Whether `route` takes people on this word.
-    pub fn is_taken_by(self, route: &Route) -> bool {
-        match self {
-            Self::Own => route.issuers.take(None),
-            Self::Issuer(place) => route.issuers.take(Some(place)),
-            Self::Unknown => false,
         }
     }
 }

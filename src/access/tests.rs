@@ -115,7 +115,7 @@ impl Bench {
         let basic = Arc::new(Basic::new(sign_in, accounts.clone(), &Random::system()));
         let people = People { accounts, api_keys, basic, sessions, revocations, follower };
         let keys = Arc::clone(own_keys.ring());
-        let access = Arc::new(Access::new(&config, keys.clone(), Arc::default(), people.clone()));
+        let access = Arc::new(Access::new(&Arc::new(config), keys.clone(), Arc::default(), people.clone()));
         let current = Arc::new(Current::new(access));
         let bench = Self { hand, store, keys, people, current, _directory: directory };
         for (name, groups) in [("alice", &["admin"][..]), ("bob", &[])] {

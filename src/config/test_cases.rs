@@ -38,7 +38,7 @@ pub struct Test {
 /// Someone who need not exist.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Invented {
-    /// The name, lower-case.
+    /// The name; that of a local account counts without regard to case.
     pub user: String,
     /// The groups.
     pub groups: Vec<String>,
@@ -189,13 +189,13 @@ fn address(text: &str) -> Result<IpAddr, Fault> {
     })
 }
 
-/// A name as rules compare it.
+/// A name that an application may be told.
 fn user_name(text: &str) -> Result<String, Fault> {
     if headers::user_value(text).is_none() {
         let message = format!("nobody can be called {}", quoted(text));
         return Err(Fault::new(message, "not a name", "write a name without controls and outer spaces"));
     }
-    Ok(text.to_lowercase())
+    Ok(text.to_owned())
 }
 
 fn claims(item: &Item<'_>) -> Option<Map<String, Value>> {

@@ -11,6 +11,7 @@ mod account;
 mod admin;
 mod answers;
 mod apps;
+mod cli_explain;
 mod cli_session;
 mod cli_user;
 mod forwarded;
