@@ -16,6 +16,7 @@ pub mod session;
 pub mod table;
 pub mod token;
 pub mod user;
+pub mod why;
 
 use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
@@ -48,6 +49,8 @@ enum Command {
     Check(check::Args),
     /// Which route decides about a request, why, and what goes on
     Explain(explain::Args),
+    /// Why a running gateway let a request pass, or did not
+    Why(why::Args),
     /// Keys for machines
     #[command(subcommand, name = "apikey")]
     ApiKey(apikey::ApiKeyCommand),
@@ -78,6 +81,10 @@ pub fn main() -> ExitCode {
         Command::Serve => serve::run(cli.config.as_deref()),
         Command::Demo(args) => demo::run(&args),
         Command::Check(args) => return run_check(cli.config.as_deref(), args),
+        Command::Why(args) => {
+            let color = is_colored(io::stdout().is_terminal());
+            run_with(cli.config.as_deref(), |config, console| why::run(&args, config, console, color))
+        }
         Command::Explain(args) => return run_explain(cli.config.as_deref(), &args),
         Command::User(command) => {
             run_with(cli.config.as_deref(), |config, console| user::run(command, config, console, &mut tell_gateway))

@@ -18,7 +18,7 @@ use crate::listen::socket;
 use crate::message::cookie::InvalidCookie;
 use crate::metrics::Metrics;
 use crate::observe::access::AccessLog;
-use crate::observe::{RequestIds, otlp};
+use crate::observe::{Recent, RequestIds, otlp};
 use crate::secret::Random;
 use crate::session::keys::KeysError;
 use crate::session::refresh::RefreshKey;
@@ -137,6 +137,7 @@ pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Res
         request_ids,
         metrics,
         tracer,
+        recent: Recent::default(),
     });
     let control = bind_control(&config)?;
     let backends = super::worker::backends(&config, &shared.metrics)?;

@@ -103,6 +103,36 @@ impl Record {
     }
 }
 
+/// The record of a request of which nothing is known but where it came from.
+pub fn blank(request_id: Arc<str>, client: IpAddr) -> Record {
+    Record {
+        request_id,
+        time: Timestamp::default(),
+        started: Instant::now(),
+        client,
+        method: Method::default(),
+        host: String::new(),
+        path: String::new(),
+        status: StatusCode::OK,
+        user: None,
+        route: None,
+        route_index: None,
+        decision: "error",
+        fault: None,
+        code: "",
+        reason: String::new(),
+        reading: None,
+        asker: Asker::default(),
+        bytes_in: 0,
+        bytes_out: 0,
+        duration: Duration::ZERO,
+        upstream_time: None,
+        upstream: None,
+        trace: None,
+        recording: None,
+    }
+}
+
 /// Makes request ids: unique, in no order that tells how many requests there are.
 #[derive(Debug)]
 pub struct RequestIds {

@@ -14,6 +14,7 @@ mod apps;
 mod cli_explain;
 mod cli_session;
 mod cli_user;
+mod cli_why;
 mod forwarded;
 mod forwarding;
 mod forwarding_faults;
