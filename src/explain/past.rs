@@ -218,3 +218,106 @@ const UNPROVEN: [Reason; 5] =
 
 /// More examples than these are counted only.
 const MOST_EXAMPLES: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::load_text;
+
+    fn config(admin: &str, rest: &str) -> Config {
+        let text = format!(
+            "[upstreams]\napp = \"http://a\"\nother = \"http://b\"\n\
+             [[routes]]\nname = \"admin\"\npath = \"/admin/**\"\nupstream = \"app\"\nallow = {admin}\n\
+             [[routes]]\nname = \"rest\"\npath = \"/**\"\n{rest}\n"
+        );
+        let loaded = load_text(Path::new("gateway.toml"), text, &|_| None);
+        loaded.config.unwrap_or_else(|| panic!("{}", loaded.diagnostics.render(false)))
+    }
+
+    fn past(path: &str, outcome: &str, code: &str, groups: Option<&[&str]>) -> Past {
+        let person = groups.map(|groups| {
+            json!({
+                "user": "bob", "groups": groups, "scopes": [], "claims": {}, "methods": ["password"],
+                "signed_in_at": 1_000_000,
+            })
+        });
+        let unproven = (code == "bad-credential").then_some(code);
+        let past = json!({
+            "request_id": path, "time": 1_600_000, "method": "GET", "host": "h", "path": path, "client": "10.0.0.1",
+            "status": 0, "outcome": outcome, "code": code, "reason": code, "route": null,
+            "upstream": (outcome == "allow").then_some("app"), "shown": if person.is_some() { "cookie" } else { "none" },
+            "issuer": null, "key_routes": null, "unproven": unproven, "person": person,
+        });
+        serde_json::from_value(past).unwrap()
+    }
+
+    /// All that can be remembered; as the first of the rules below would have it.
+    fn pasts() -> Vec<Past> {
+        vec![
+            past("/admin/a", "allow", "signed-in", Some(&["admin"])),
+            past("/admin/b", "deny", "group", Some(&["staff"])),
+            past("//ADMIN/c", "deny", "group", Some(&["staff"])),
+            past("/d", "allow", "signed-in", Some(&["staff"])),
+            past("/e", "sign-in", "not-authenticated", None),
+            past("/f", "sign-in", "bad-credential", None),
+            past("/g", "allow", "connect", Some(&["staff"])),
+            past("/h", "deny", "cross-site", Some(&["staff"])),
+            past("/login", "own", "own", None),
+            past("/..;/i", "bad-request", "path", None),
+            past("/j", "error", "store-down", None),
+        ]
+    }
+
+    #[test]
+    fn only_what_would_come_out_differently_counts() {
+        let (admins, signed_in) = ("{ groups = [\"admin\"] }", "allow = \"signed-in\"\nupstream = \"app\"");
+        for (admin, rest, expected) in [
+            (admins, signed_in, &[][..]),
+            ("{ groups = [\"staff\"] }", signed_in, &["//ADMIN/c", "/admin/b", "/admin/a"]),
+            (admins, "allow = \"anyone\"\nupstream = \"app\"", &["/f", "/e"]),
+            (admins, "allow = \"signed-in\"\nupstream = \"other\"", &["/g", "/d"]),
+            // Ten minutes had passed since the sign-in, and no time since then counts.
+            (admins, "allow = { signed_in_within = \"10m\" }\nupstream = \"app\"", &[]),
+            (admins, "allow = { signed_in_within = \"9m\" }\nupstream = \"app\"", &["/g", "/d", "//ADMIN/c"]),
+            (
+                admins,
+                "allow = \"signed-in\"\nupstream = \"app\"\nhosts = [\"else\"]",
+                &["/g", "/f", "/e", "/d", "//ADMIN/c"],
+            ),
+        ] {
+            let config = config(admin, rest);
+            let found = differing(pasts().into_iter(), &config, &Rules::new(&config.routes));
+            let paths: Vec<_> = found.examples.iter().map(|example| example.request_id.as_str()).collect();
+            assert_eq!(paths, expected, "{admin} {rest}: {found:#?}");
+            assert_eq!((found.judged, found.skipped, found.differ), (7, 4, expected.len()), "{rest}");
+        }
+    }
+
+    #[test]
+    fn more_than_a_screenful_is_counted_only() {
+        let config = config("\"nobody\"", "allow = \"nobody\"\nupstream = \"app\"");
+        let many = (0..50).map(|at| past(&format!("/{at}"), "allow", "signed-in", Some(&["x"])));
+        let found = differing(many, &config, &Rules::new(&config.routes));
+        assert_eq!((found.differ, found.examples.len(), &*found.examples[0].request_id), (50, MOST_EXAMPLES, "/49"));
+        assert_eq!(found.examples[0].before, "allowed: signed in");
+        assert_eq!(found.examples[0].after, "denied by route `rest`: the route lets nobody in");
+    }
+
+    #[test]
+    fn a_past_that_nobody_can_be_judged_by_is_skipped() {
+        let config = config("\"nobody\"", "allow = \"nobody\"\nupstream = \"app\"");
+        let good = past("/x", "allow", "signed-in", Some(&["x"]));
+        let strange = [
+            Past { shown: "smoke-signal".to_owned(), ..good.clone() },
+            Past { host: "not a host".to_owned(), ..good.clone() },
+            Past { unproven: Some("tired".to_owned()), ..good.clone() },
+            Past { outcome: "perhaps".to_owned(), ..good },
+        ];
+        let found = differing(strange.into_iter(), &config, &Rules::new(&config.routes));
+        assert_eq!((found.judged, found.skipped), (0, 4));
+    }
+}

@@ -87,7 +87,7 @@ impl Recent {
     }
 
     fn shard(&self, id: &str) -> std::sync::MutexGuard<'_, Shard> {
-        let last = id.bytes().next_back().map_or(0, usize::from);
+        let last = id.chars().next_back().and_then(|digit| digit.to_digit(16)).map_or(0, |digit| digit as usize);
         self.0[last % self.0.len()].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

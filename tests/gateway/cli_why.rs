@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::answers::gateway;
-use crate::common::{Gateway, Recorder, Setup, command, get, password_of, post};
+use crate::common::{Gateway, Recorder, Setup, command, get, password_of, post, token};
 
 fn why(gateway: &Gateway, id: &str) -> Value {
     let ran = gateway.command(&["why", id, "--json"]).succeeded();
@@ -214,4 +214,42 @@ fn without_a_gateway_there_is_nothing_to_compare_with() {
     let ran = command(dir.path(), &["check", "--against-recent"], "");
     assert_eq!(ran.code, Some(1));
     assert!(ran.stderr.contains("no gateway runs here to compare with"), "{ran:?}");
+}
+
+#[test]
+fn people_of_another_issuer_are_remembered_as_such() {
+    let app = Recorder::start();
+    let route = |name: &str, issuers: &str| {
+        format!(
+            "[[routes]]\nname = \"{name}\"\npath = \"/{name}/**\"\nallow = \"signed-in\"\nissuers = {issuers}\nupstream = \"app\"\n"
+        )
+    };
+    let issuer = format!(
+        "[[issuers]]\nname = \"corp\"\nissuer = \"{}\"\naudience = [\"portcullis\"]\nsecret = \"{}\"\nuser = \"sub\"\n",
+        token::ISSUER,
+        token::SECRET
+    );
+    let routes = [issuer, route("own", "[\"self\"]"), route("corp", "[\"corp\"]")].concat();
+    let gateway = Setup::new(app.address()).key("log.format", "\"json\"").routes(&routes).start();
+    let theirs = token::mint(&token::claims_with("carol", serde_json::json!({ "groups": ["staff"] })));
+    gateway.send(&get("/corp/x").bearer(&theirs)).assert_status(200, "carol");
+    let refused = gateway.send(&get("/own/x").bearer(&theirs));
+    refused.assert_status(401, "carol, where only own people may");
+    let said = why(&gateway, &id_of(&refused));
+    assert_eq!((&said["outcome"], &said["code"]), (&"sign-in".into(), &"issuer".into()), "{said:#}");
+    assert_eq!((&said["who"]["user"], &said["who"]["issuer"]), (&"carol".into(), &"corp".into()));
+    let own = gateway.send(&get("/corp/x").bearer(&gateway.token("alice")));
+    own.assert_status(401, "alice, where only theirs may");
+    assert_eq!(why(&gateway, &id_of(&own))["code"], "issuer");
+    let same = compared(&gateway, &gateway.dir().join("gateway.toml"), &[]).succeeded();
+    assert!(same.stdout.contains("none of the last 3 requests"), "{same:?}");
+    // Their place among the issuers may change: they are known by name.
+    let before = "[[issuers]]\nname = \"first\"\nissuer = \"http://first.test\"\naudience = [\"x\"]\nsecret = \"";
+    let path = candidate(&gateway, "[[issuers]]", &format!("{before}{}\"\n[[issuers]]", token::SECRET));
+    let text =
+        std::fs::read_to_string(&path).unwrap().replace("issuers = [\"self\"]", "issuers = [\"self\", \"corp\"]");
+    std::fs::write(&path, text).unwrap();
+    let ran = compared(&gateway, &path, &[]).succeeded();
+    assert!(ran.stdout.contains("1 of the last 3 requests"), "{ran:?}");
+    assert!(ran.stdout.contains("would be allowed by route `own`: signed in"), "{ran:?}");
 }
