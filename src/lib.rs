@@ -7,7 +7,7 @@
 //! [`endpoint`]. Everything else is decided by [`access::Access::check`]: which [`route`] it is, whose credential it
 //! carries, whether the [`policy`] lets them pass under every reading. A yes is an [`access::Permit`], without which the
 //! [`proxy`] forwards nothing; it strips what only the gateway may say, says it, and streams both ways. Whatever came of it
-//! is one line in the access log ([`observe`]).
+//! is one line in the access log ([`observe`]), and is remembered for those who ask why ([`explain`]).
 //!
 //! # The order of the modules
 //!
@@ -52,6 +52,8 @@ pub mod state;
 
 pub mod endpoint;
 pub mod pipeline;
+
+pub mod explain;
 
 pub mod listen;
 

@@ -1,6 +1,8 @@
 //! Who may: the `allow` of a route, judged over plain facts. Pure; knows nothing of HTTP or tokens.
 
+mod conditions;
 mod evaluate;
+mod outcome;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,7 +13,9 @@ use serde_json::{Map, Value};
 
 use crate::clock::Timestamp;
 
+pub use conditions::{Alternative, Condition};
 pub use evaluate::claim;
+pub use outcome::Outcome;
 
 /// What a route's `allow` says.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,6 +115,36 @@ pub enum Refused {
     Method,
     /// How long ago they signed in.
     Age,
+}
+
+impl Refused {
+    /// A stable word for logs and explanations.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Nobody => "nobody",
+            Self::Network => "network",
+            Self::User => "user",
+            Self::Group => "group",
+            Self::Scope => "scope",
+            Self::Claim => "claim",
+            Self::Method => "method-of-sign-in",
+            Self::Age => "age-of-sign-in",
+        }
+    }
+
+    /// The key of `allow` that asks for it.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Nobody => "allow",
+            Self::Network => "from",
+            Self::User => "users",
+            Self::Group => "groups",
+            Self::Scope => "scopes",
+            Self::Claim => "claims",
+            Self::Method => "methods_of_sign_in",
+            Self::Age => "signed_in_within",
+        }
+    }
 }
 
 impl fmt::Display for Refused {

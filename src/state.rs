@@ -13,9 +13,9 @@ use crate::message::cookie::{InvalidCookie, OurCookie};
 use crate::message::forwarded::Trust;
 use crate::message::head::Head;
 use crate::metrics::{self, Metrics};
-use crate::observe::RequestIds;
 use crate::observe::access::AccessLog;
 use crate::observe::trace::Tracer;
+use crate::observe::{Recent, RequestIds};
 use crate::secret::Random;
 use crate::session::{OwnKeys, Returning, SignIn};
 use crate::store::Store;
@@ -64,6 +64,7 @@ pub struct Shared {
     pub request_ids: RequestIds,
     pub metrics: Arc<Metrics>,
     pub tracer: Option<Tracer>,
+    pub recent: Recent,
 }
 
 impl State {

@@ -6,7 +6,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use portcullis::config::{KeySource, Loaded, load, load_text};
+use portcullis::config::{KeySource, Loaded, load_text};
+use portcullis::explain::load;
 use proptest::prelude::*;
 
 const GOOD_SECRET: &str = "kT8!vN2#qR5@wX9$zB4%yC7^uD1&eF6*";

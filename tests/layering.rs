@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const ORDER: &[&str] = &[
     "clock", "secret", "diag", "metrics", "message", "pattern", "policy", "lint", "config", "upstream", "identity",
     "token", "store", "throttle", "route", "session", "access", "observe", "proxy", "state", "endpoint", "pipeline",
-    "listen", "gateway", "cli",
+    "explain", "listen", "gateway", "cli",
 ];
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {

@@ -71,6 +71,8 @@ pub struct Proof {
 pub enum Bad {
     /// It was good once.
     Expired,
+    /// It is good, of an issuer whom the route does not take.
+    OtherIssuer,
     /// Anything else.
     Invalid(Cow<'static, str>),
     /// A name and password by Basic that are wrong, or are none.
@@ -311,7 +313,7 @@ impl Proof {
 }
 
 /// Whom `key` makes of its account: its user, with no group that it may not use.
-pub(super) fn identity_by_key(account: &Account, key: &ApiKey) -> Option<Identity> {
+pub fn identity_by_key(account: &Account, key: &ApiKey) -> Option<Identity> {
     Some(Identity {
         profile: key.profile(account)?,
         scopes: key.scopes.clone(),
@@ -338,17 +340,21 @@ fn known_by_basic(verified: &Verified) -> Known {
     Known { identity: Arc::new(identity), proof: Arc::new(proof) }
 }
 
-fn known_by_token(account: &Account, claims: Arc<Claims>) -> Known {
-    let session: Option<Arc<str>> = claims.sid.as_deref().map(Into::into);
-    let identity = Identity {
+/// Whom a token that holds makes of its account.
+pub fn identity_by_token(account: &Account, claims: &Claims) -> Identity {
+    Identity {
         profile: Arc::clone(&account.profile),
         scopes: claims.scopes().map(str::to_owned).collect(),
         claims: Arc::clone(&claims.all),
         methods: claims.amr.clone(),
         signed_in_at: claims.auth_time.map(Timestamp::from_secs),
-        session: session.clone(),
-    };
-    let proof = Proof { session, claims: Some(claims), ..Proof::of(account) };
+        session: claims.sid.as_deref().map(Into::into),
+    }
+}
+
+fn known_by_token(account: &Account, claims: Arc<Claims>) -> Known {
+    let identity = identity_by_token(account, &claims);
+    let proof = Proof { session: identity.session.clone(), claims: Some(claims), ..Proof::of(account) };
     Known { identity: Arc::new(identity), proof: Arc::new(proof) }
 }
 

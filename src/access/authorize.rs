@@ -1,17 +1,16 @@
 //! From a person to a decision: the rules, asked under every reading of the path.
 
-use std::fmt;
 use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 
 use super::credential::{hides, is_api_key, is_basic, is_bearer, smuggles_api_key};
-use super::{Access, Authorization, Bad, Credential, Current, Known, Lease, Standing};
-use crate::config::{Readings, Route};
+use super::rules::{Asker, Asking, Ruling, Says, Shown, Source};
+use super::{Access, Authorization, Bad, Credential, Current, Known, Lease, Reason, Standing};
+use crate::config::Route;
 use crate::identity::{Identity, UserName};
 use crate::message::head::Head;
 use crate::message::path::Reading;
-use crate::policy::{Facts, Refused, Verdict};
 use crate::session::csrf::{self, Origins};
 use crate::throttle::RetryAfter;
 
@@ -100,6 +99,8 @@ pub enum Decision {
 pub struct Challenge {
     /// The route that decided.
     pub route: Arc<Route>,
+    /// Under which reading of the path; `None`: as written.
+    pub reading: Option<Reading>,
     /// What the client is told.
     pub want: Want,
     /// Whether a password typed on the sign-in page could satisfy the rule.
@@ -127,36 +128,13 @@ pub struct Denial {
     /// The route that decided.
     pub route: Arc<Route>,
     /// For the log only.
-    pub why: Why,
+    pub why: Reason,
+    /// Under which reading of the path; `None`: as written.
+    pub reading: Option<Reading>,
     /// Who is there.
     pub identity: Option<Arc<Identity>>,
     /// Whether a cookie was shown that is not good, which is cleared.
     pub clears_cookie: bool,
-}
-
-/// Why a request may not pass.
-#[derive(Debug)]
-pub enum Why {
-    /// The rule says no, under this reading of the path.
-    Rule(Refused, Option<Reading>),
-    /// The API key is limited to other routes, under this reading of the path.
-    KeyElsewhere(Option<Reading>),
-    /// Another site made a browser send it.
-    CrossSite,
-}
-
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rule(refused, None) => write!(f, "{refused}"),
-            Self::Rule(refused, Some(reading)) => write!(f, "{refused}, read with {}", reading.name()),
-            Self::KeyElsewhere(None) => f.write_str("the API key is limited to other routes"),
-            Self::KeyElsewhere(Some(reading)) => {
-                write!(f, "the API key is limited to other routes than the path read with {}", reading.name())
-            }
-            Self::CrossSite => f.write_str("sent by another site"),
-        }
-    }
 }
 
 /// All that a decision looks at.
@@ -172,68 +150,79 @@ pub struct Authorized<'a> {
     pub current: &'a Arc<Current>,
 }
 
+/// What was decided, and about whom.
+#[derive(Debug)]
+pub struct Judged {
+    /// What.
+    pub decision: Decision,
+    /// Who asked, as the rules saw them.
+    pub asker: Asker,
+}
+
+impl From<Decision> for Judged {
+    /// A decision for which nobody had to be looked at.
+    fn from(decision: Decision) -> Self {
+        Self { decision, asker: Asker::default() }
+    }
+}
+
 impl Access {
     /// Asks the rules. The only maker of [`Permit`].
-    pub(super) fn authorize(&self, asked: Authorized<'_>) -> Decision {
+    pub(super) fn authorize(&self, asked: Authorized<'_>) -> Judged {
+        let asker = self.asker(&asked.standing, Shown::of(asked.credential));
+        let decision = self.decide(asked, &asker);
+        Judged { decision, asker }
+    }
+
+    fn decide(&self, asked: Authorized<'_>, asker: &Asker) -> Decision {
         let Authorized { head, headers, route, seen, credential, standing, current } = asked;
         let clears_cookie = matches!(standing, Standing::StaleCookie);
-        let known = match standing {
-            // Someone whose key is for other routes comes to a public one without a name.
-            Standing::Known(known) if !known.counts_on(route) && self.is_open_to(head, route) => None,
-            Standing::Known(known) => Some(known),
-            Standing::Nobody | Standing::StaleCookie => None,
-            // On a public route a bad credential is removed and the request goes on without a name.
-            Standing::Refused(_) | Standing::Throttled(_) | Standing::Unavailable if self.is_open_to(head, route) => {
-                None
+        let Ruling { route: judged, reading, says } = self.rules.judge_from(Some(route), head, &asker.asking());
+        let judged = Arc::clone(judged.unwrap_or(route));
+        // Someone whose key is for other routes comes to an open one without a name, whatever a reading says then.
+        let counts = |asking: Asking<'_>| asking.on(route, head).is_ok_and(|asking| asking.person.is_some());
+        let is_there = (asker.key_routes.is_none() && asker.source == Source::Own) || counts(asker.asking());
+        let identity = asker.identity.clone().filter(|_| is_there);
+        let challenge = |want, by_password, identity| {
+            let route = Arc::clone(&judged);
+            Decision::Challenge(Challenge { route, reading, want, by_password, clears_cookie, identity })
+        };
+        let deny = |route: &Arc<Route>, why, identity| {
+            Decision::Deny(Denial { route: Arc::clone(route), why, reading, identity, clears_cookie })
+        };
+        let named = match says {
+            Says::NoRoute => return Decision::NotFound { reading },
+            Says::Refuse(_) | Says::KeyElsewhere => return deny(&judged, says.reason(), identity),
+            Says::SignIn { by_password } => return challenge(Want::Credential, by_password, None),
+            Says::StepUp => return challenge(Want::StepUp, true, identity),
+            Says::Unproven(_) => {
+                return match standing {
+                    Standing::Throttled(wait) => Decision::Throttled(judged, wait),
+                    Standing::Refused(bad) => challenge(Want::Token(bad), true, None),
+                    Standing::Unavailable => Decision::Unavailable(judged),
+                    // Someone whom another issuer knows than the route wants.
+                    Standing::Known(_) | Standing::Nobody | Standing::StaleCookie => {
+                        challenge(Want::Token(Bad::OtherIssuer), true, None)
+                    }
+                };
             }
-            Standing::Throttled(wait) => return Decision::Throttled(Arc::clone(route), wait),
-            Standing::Unavailable => return Decision::Unavailable(Arc::clone(route)),
-            Standing::Refused(bad) => return refused_token(route, bad),
+            Says::Pass { named } => named,
         };
-        let identity = known.as_ref().map(|known| &known.identity);
-        let deny = |route: &Arc<Route>, why| {
-            let identity = identity.cloned();
-            Decision::Deny(Denial { route: Arc::clone(route), why, identity, clears_cookie })
+        let known = match standing {
+            Standing::Known(known) if named => Some(known),
+            _ => None,
         };
-        let ruling = self.ruling(head, route, known.as_ref(), Shown::of(credential));
-        match ruling {
-            Ruling::NoRoute(reading) => return Decision::NotFound { reading: Some(reading) },
-            Ruling::KeyElsewhere { route, reading } => return deny(route, Why::KeyElsewhere(reading)),
-            Ruling::No { route, verdict, reading } => match verdict {
-                Verdict::Deny(refused) => return deny(route, Why::Rule(refused, reading)),
-                Verdict::SignIn { by_password } => {
-                    let (route, identity) = (Arc::clone(route), None);
-                    return Decision::Challenge(Challenge {
-                        route,
-                        want: Want::Credential,
-                        by_password,
-                        clears_cookie,
-                        identity,
-                    });
-                }
-                Verdict::StepUp | Verdict::Allow => {
-                    let (route, identity) = (Arc::clone(route), identity.cloned());
-                    return Decision::Challenge(Challenge {
-                        route,
-                        want: Want::StepUp,
-                        by_password: true,
-                        clears_cookie,
-                        identity,
-                    });
-                }
-            },
-            Ruling::Yes => {}
-        }
+        let identity = known.as_ref().map(|known| Arc::clone(&known.identity));
         let by_cookie = known.is_some() && matches!(credential, Credential::Cookies(_));
         if by_cookie && !self.is_of_this_site(head, headers, route) {
-            return deny(route, Why::CrossSite);
+            return deny(route, Reason::CrossSite, identity);
         }
         let drops_authorization = self.drops_authorization(headers, route, seen, known.is_some());
         let proof = known.as_ref().map(|known| &known.proof).filter(|proof| proof.is_sign_in);
         Decision::Permit(Permit {
             route: Arc::clone(route),
             head: Arc::clone(head),
-            identity: identity.cloned(),
+            identity,
             signs_in: proof.and_then(|proof| proof.account.clone()),
             drops_authorization,
             clears_cookie,
@@ -241,70 +230,48 @@ impl Access {
         })
     }
 
-    /// Whether the route lets this client in without a sign-in.
-    fn is_open_to(&self, head: &Head, route: &Route) -> bool {
-        route.allow.evaluate(&Facts { client: head.client.0, now: head.now, person: None }) == Verdict::Allow
-    }
-
-    /// What a credential is worth on `route`, whoever else takes it: the route may want another issuer.
-    pub(super) fn on_route(&self, standing: Standing, route: &Route) -> Standing {
-        match standing {
-            Standing::Known(known) if !self.takes(&known, route) => {
-                Standing::Refused(Bad::Invalid("the route does not take tokens of this issuer".into()))
-            }
-            standing => standing,
-        }
-    }
-
-    /// Whether `route` takes the people of the issuer that `known` comes from.
-    fn takes(&self, known: &Known, route: &Route) -> bool {
-        match &known.proof.issuer {
-            None => route.issuers.take(None),
-            // One of a former configuration is none.
-            Some(issuer) => self.issuers.place(issuer).is_some_and(|place| route.issuers.take(Some(place))),
-        }
-    }
-
     /// Whether the rules would let `known` go on with a request that they let pass before: what a lease asks.
     pub(super) fn still_permits(&self, head: &Head, known: Option<&Known>, shown: Shown) -> bool {
-        let Some(route) = self.router.find(head.host.name(), &head.method, head.path.canonical()) else { return false };
-        let is_taken = known.is_none_or(|known| self.takes(known, route));
-        is_taken && shown.is_accepted_by(route) && matches!(self.ruling(head, route, known, shown), Ruling::Yes)
+        let Some(route) = self.rules.find(head).filter(|route| shown.is_accepted_by(route)) else { return false };
+        let asking = Asking {
+            person: known.map(|known| known.identity.person()),
+            shown,
+            source: known.map_or(Source::Own, |known| self.source(known)),
+            key_routes: known.and_then(Known::key_routes),
+            unproven: None,
+        };
+        let is_taken = known.is_none() || asking.source.is_taken_by(route);
+        is_taken && matches!(self.rules.judge_from(Some(route), head, &asking).says, Says::Pass { .. })
     }
 
-    /// The rules as written and under each reading that could differ; the first no decides.
-    fn ruling<'a>(&'a self, head: &Head, route: &'a Arc<Route>, known: Option<&Known>, shown: Shown) -> Ruling<'a> {
-        let facts = |route: &Route| Facts {
-            client: head.client.0,
-            now: head.now,
-            person: known
-                .filter(|known| shown.is_accepted_by(route) && known.counts_on(route) && self.takes(known, route))
-                .map(|known| known.identity.person()),
-        };
-        let refused = |route: &'a Arc<Route>, reading| match route.allow.evaluate(&facts(route)) {
-            Verdict::Allow => None,
-            _ if known.is_some_and(|known| !known.counts_on(route)) => Some(Ruling::KeyElsewhere { route, reading }),
-            verdict => Some(Ruling::No { route, verdict, reading }),
-        };
-        if let Some(no) = refused(route, None) {
-            return no;
-        }
-        if route.readings == Readings::AsWritten {
-            return Ruling::Yes;
-        }
-        for reading in Reading::ALL {
-            if !self.router.needs(reading, &head.path) {
-                continue;
+    /// Who asks, as the rules see them.
+    fn asker(&self, standing: &Standing, shown: Shown) -> Asker {
+        let asker = Asker { shown, ..Asker::default() };
+        match standing {
+            Standing::Nobody | Standing::StaleCookie => asker,
+            Standing::Known(known) => Asker {
+                identity: Some(Arc::clone(&known.identity)),
+                source: self.source(known),
+                issuer: known.proof.issuer.as_ref().map(|issuer| Arc::clone(&issuer.config().name)),
+                key_routes: known.proof.api_key.as_ref().and_then(|key| key.routes().cloned()),
+                ..asker
+            },
+            Standing::Refused(Bad::Expired) => Asker { unproven: Some(Reason::TokenExpired), ..asker },
+            Standing::Refused(Bad::OtherIssuer) => Asker { unproven: Some(Reason::IssuerElsewhere), ..asker },
+            Standing::Refused(Bad::Invalid(_) | Bad::Credentials { .. }) => {
+                Asker { unproven: Some(Reason::BadCredential), ..asker }
             }
-            let read = head.path.reading(reading);
-            let Some(route) = self.router.find_read_as(reading, head.host.name(), &head.method, &read) else {
-                return Ruling::NoRoute(reading);
-            };
-            if let Some(no) = refused(route, Some(reading)) {
-                return no;
-            }
+            Standing::Throttled(_) => Asker { unproven: Some(Reason::TooManyAttempts), ..asker },
+            Standing::Unavailable => Asker { unproven: Some(Reason::StoreDown), ..asker },
         }
-        Ruling::Yes
+    }
+
+    /// Whose word `known` stands on. An issuer of a former configuration is none.
+    fn source(&self, known: &Known) -> Source {
+        match &known.proof.issuer {
+            None => Source::Own,
+            Some(issuer) => self.issuers.place(issuer).map_or(Source::Unknown, Source::Issuer),
+        }
     }
 
     /// Unsafe methods and WebSockets on a cookie must come from this site (section 3 of the contract).
@@ -336,49 +303,10 @@ impl Access {
 }
 
 impl Known {
-    /// Whether what they showed counts on `route`: an API key may be limited to others.
-    fn counts_on(&self, route: &Route) -> bool {
-        self.proof.api_key.as_ref().is_none_or(|key| key.counts_on(&route.name))
+    /// The only routes on which what they showed counts, where it is an API key with a limit.
+    fn key_routes(&self) -> Option<&[String]> {
+        self.proof.api_key.as_ref()?.routes().map(|routes| &**routes)
     }
-}
-
-/// Which kind of credential was shown: a route that does not accept it sees nobody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shown {
-    Nothing,
-    Bearer,
-    Basic,
-    ApiKey,
-    Cookie,
-}
-
-impl Shown {
-    const fn of(credential: &Credential<'_>) -> Self {
-        match credential {
-            Credential::None => Self::Nothing,
-            Credential::Bearer(_) => Self::Bearer,
-            Credential::Basic(_) => Self::Basic,
-            Credential::ApiKey(_) | Credential::TwoApiKeys => Self::ApiKey,
-            Credential::Cookies(_) => Self::Cookie,
-        }
-    }
-
-    const fn is_accepted_by(self, route: &Route) -> bool {
-        match self {
-            Self::Nothing => true,
-            Self::Bearer => route.accept.bearer,
-            Self::Basic => route.accept.basic,
-            Self::ApiKey => route.accept.api_key,
-            Self::Cookie => route.accept.cookie,
-        }
-    }
-}
-
-enum Ruling<'a> {
-    Yes,
-    No { route: &'a Arc<Route>, verdict: Verdict, reading: Option<Reading> },
-    KeyElsewhere { route: &'a Arc<Route>, reading: Option<Reading> },
-    NoRoute(Reading),
 }
 
 /// Whether the request opens a WebSocket (RFC 6455 section 4.1), or could be taken for one that does.
@@ -388,16 +316,5 @@ fn is_websocket(headers: &HeaderMap) -> bool {
             .as_bytes()
             .split(|&byte| byte == b',')
             .any(|protocol| protocol.trim_ascii().eq_ignore_ascii_case(b"websocket"))
-    })
-}
-
-fn refused_token(route: &Arc<Route>, bad: Bad) -> Decision {
-    let route = Arc::clone(route);
-    Decision::Challenge(Challenge {
-        route,
-        want: Want::Token(bad),
-        by_password: true,
-        clears_cookie: false,
-        identity: None,
     })
 }

@@ -6,8 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::authenticate::identity_by_key;
-use super::authorize::Shown;
-use super::{Access, Current, Known};
+use super::{Access, Current, Known, Shown};
 use crate::identity::Identity;
 use crate::message::head::Head;
 use crate::store::StoreError;

@@ -8,6 +8,8 @@ mod authenticate;
 mod authorize;
 mod credential;
 mod lease;
+mod reason;
+mod rules;
 mod seen;
 #[cfg(test)]
 mod tests;
@@ -18,16 +20,17 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::HeaderMap;
 
-pub use authenticate::{Bad, Known, Proof, Standing};
-pub use authorize::{Authorized, Challenge, Decision, Denial, Permit, Want, Why};
+pub use authenticate::{Bad, Known, Proof, Standing, identity_by_key, identity_by_token};
+pub use authorize::{Authorized, Challenge, Decision, Denial, Judged, Permit, Want};
 pub use credential::{Authorization, Credential, authorization, extract, shows_api_key};
 pub use lease::Lease;
+pub use reason::Reason;
+pub use rules::{Asker, Asking, Look, Rules, Ruling, Says, Shown, Source, rule};
 
 use crate::clock::Timestamp;
 use crate::config::{Accept, Config};
 use crate::message::head::Head;
 use crate::metrics::Lookups;
-use crate::route::Router;
 use crate::session::{Accounts, ApiKeys, Basic, Follower, Sessions};
 use crate::token::foreign::Issuers;
 use crate::token::{Keyring, Revocations};
@@ -36,7 +39,7 @@ use seen::Seen;
 /// Everything that a decision needs, of one generation of the configuration.
 #[derive(Debug)]
 pub struct Access {
-    router: Router,
+    rules: Rules,
     keys: Arc<Keyring>,
     issuers: Arc<Issuers>,
     people: People,
@@ -45,6 +48,7 @@ pub struct Access {
     public_origin: String,
     max_staleness: Duration,
     max_lifetime: Duration,
+    config: Arc<Config>,
 }
 
 /// What is known of people, sessions and revocations: outlives a change of the configuration.
@@ -82,9 +86,9 @@ impl Current {
 
 impl Access {
     /// The decisions of `config`.
-    pub fn new(config: &Config, keys: Arc<Keyring>, issuers: Arc<Issuers>, people: People) -> Self {
+    pub fn new(config: &Arc<Config>, keys: Arc<Keyring>, issuers: Arc<Issuers>, people: People) -> Self {
         Self {
-            router: Router::new(&config.routes),
+            rules: Rules::new(&config.routes),
             keys,
             issuers,
             people,
@@ -93,6 +97,7 @@ impl Access {
             public_origin: config.server.public_url.origin(),
             max_staleness: config.store.max_staleness,
             max_lifetime: config.tokens.max_lifetime,
+            config: Arc::clone(config),
         }
     }
 
@@ -113,22 +118,32 @@ impl Access {
         self.seen.len()
     }
 
+    /// The rules alone, for whoever explains them.
+    pub const fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The configuration that they come from.
+    pub const fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
     /// Decides about a request. `current` is where the lease of what is permitted finds the rules of later.
     ///
     /// Waits only where an account or a session is not in memory yet.
-    pub async fn check(&self, head: &Arc<Head>, headers: &HeaderMap, current: &Arc<Current>) -> Decision {
-        let Some(route) = self.router.find(head.host.name(), &head.method, head.path.canonical()) else {
-            return Decision::NotFound { reading: None };
+    pub async fn check(&self, head: &Arc<Head>, headers: &HeaderMap, current: &Arc<Current>) -> Judged {
+        let Some(route) = self.rules.find(head) else {
+            return Decision::NotFound { reading: None }.into();
         };
         let seen = authorization(headers);
         if seen == Authorization::Several {
-            return Decision::Malformed("several Authorization headers");
+            return Decision::Malformed("several Authorization headers").into();
         }
         let credential = extract(headers, seen, route.accept, &self.cookie);
         if credential == Credential::TwoApiKeys {
-            return Decision::Malformed("two API keys");
+            return Decision::Malformed("two API keys").into();
         }
-        let standing = self.on_route(self.authenticate(&credential, head).await, route);
+        let standing = self.authenticate(&credential, head).await;
         self.authorize(Authorized { head, headers, route, seen, credential: &credential, standing, current })
     }
 

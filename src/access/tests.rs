@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use super::{Access, Bad, Current, Decision, Lease, People, Want, Why};
+use super::{Access, Bad, Current, Decision, Lease, People, Reason, Want};
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::config;
 use crate::identity::UserName;
@@ -115,7 +115,7 @@ impl Bench {
         let basic = Arc::new(Basic::new(sign_in, accounts.clone(), &Random::system()));
         let people = People { accounts, api_keys, basic, sessions, revocations, follower };
         let keys = Arc::clone(own_keys.ring());
-        let access = Arc::new(Access::new(&config, keys.clone(), Arc::default(), people.clone()));
+        let access = Arc::new(Access::new(&Arc::new(config), keys.clone(), Arc::default(), people.clone()));
         let current = Arc::new(Current::new(access));
         let bench = Self { hand, store, keys, people, current, _directory: directory };
         for (name, groups) in [("alice", &["admin"][..]), ("bob", &[])] {
@@ -194,7 +194,7 @@ impl Bench {
             let (name, value) = field.split_once(": ").unwrap();
             headers.append(HeaderName::try_from(name).unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        self.current.load_full().check(&Arc::new(head), &headers, &self.current).await
+        self.current.load_full().check(&Arc::new(head), &headers, &self.current).await.decision
     }
 
     /// What is decided of a `GET`, in a few words.
@@ -226,14 +226,14 @@ fn say(decision: &Decision) -> String {
             let want = match &challenge.want {
                 Want::Credential => "sign in",
                 Want::Token(Bad::Expired) => "expired",
-                Want::Token(Bad::Invalid(_)) => "invalid",
+                Want::Token(Bad::Invalid(_) | Bad::OtherIssuer) => "invalid",
                 Want::Token(Bad::Credentials { .. }) => "wrong",
                 Want::StepUp => "sign in again",
             };
             format!("{want}{}", cleared(challenge.clears_cookie))
         }
         Decision::Deny(denial) => {
-            let why = if matches!(denial.why, Why::CrossSite) { "cross-site" } else { "denied" };
+            let why = if denial.why == Reason::CrossSite { "cross-site" } else { "denied" };
             format!("{why}{}", cleared(denial.clears_cookie))
         }
         Decision::NotFound { .. } => "no route".to_owned(),

@@ -4,8 +4,11 @@
 
 use std::path::Path;
 
+use crate::access::Rules;
 use crate::config::{self, Config, KeySource};
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, Diagnostics, plain};
+use crate::explain::{self, Difference, Differences};
+use crate::gateway::control;
 use crate::secret::Random;
 use crate::token::KeySet;
 
@@ -18,12 +21,15 @@ pub struct Args {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+    /// Judge by this file what the running gateway has judged lately, and say what would come out differently
+    #[arg(long)]
+    against_recent: bool,
 }
 
 impl Args {
     /// The same, as options.
     pub const fn options(self, color: bool) -> Options {
-        Options { json: self.json, strict: self.strict, color }
+        Options { json: self.json, strict: self.strict, against_recent: self.against_recent, color }
     }
 }
 
@@ -34,6 +40,8 @@ pub struct Options {
     pub json: bool,
     /// Warnings count as errors.
     pub strict: bool,
+    /// Compare with what the running gateway has judged lately; with `strict` a difference counts as an error.
+    pub against_recent: bool,
     /// Colour in the text.
     pub color: bool,
 }
@@ -55,11 +63,20 @@ pub fn check(explicit: Option<&Path>, options: Options, env: &dyn Fn(&str) -> Op
         Ok(path) => path,
         Err(message) => return Outcome { stdout: String::new(), stderr: format!("error: {message}\n"), exit: 1 },
     };
-    let config::Loaded { config, diagnostics } = config::load(&path, env);
+    let config::Loaded { config, diagnostics } = explain::load(&path, env);
     let found = match config.as_ref().and_then(key_problem) {
         Some(problem) => diagnostics.with(problem),
         None => diagnostics,
     };
+    let mut outcome = said(&path, &found, options);
+    if let Some(config) = config.as_ref().filter(|_| options.against_recent && found.errors() == 0) {
+        compare(config, &found, options, &mut outcome);
+    }
+    outcome
+}
+
+/// The findings, and whether they fail.
+fn said(path: &Path, found: &Diagnostics, options: Options) -> Outcome {
     let failed = found.errors() > 0 || (options.strict && found.warnings() > 0);
     let (stdout, stderr) = if options.json {
         (format!("{:#}\n", found.json()), String::new())
@@ -69,6 +86,59 @@ pub fn check(explicit: Option<&Path>, options: Options, env: &dyn Fn(&str) -> Op
         (String::new(), found.render(options.color))
     };
     Outcome { stdout, stderr, exit: u8::from(failed) }
+}
+
+/// Adds what `config` would make of what the running gateway has judged lately.
+fn compare(config: &Config, found: &Diagnostics, options: Options, outcome: &mut Outcome) {
+    let socket = &config.admin.control;
+    let pasts = match control::recent(socket) {
+        Ok(Some(pasts)) => pasts,
+        Ok(None) => {
+            outcome.stderr +=
+                &format!("error: no gateway runs here to compare with (control socket {})\n", socket.display());
+            outcome.exit = 1;
+            return;
+        }
+        Err(error) => {
+            outcome.stderr += &format!("error: {}: {error}\n", socket.display());
+            outcome.exit = 1;
+            return;
+        }
+    };
+    let differences = explain::differing(pasts.into_iter(), config, &Rules::new(&config.routes));
+    if options.json {
+        let mut document = found.json();
+        document["against_recent"] = serde_json::to_value(&differences).unwrap_or_default();
+        outcome.stdout = format!("{document:#}\n");
+    } else {
+        outcome.stdout += &in_words(&differences);
+    }
+    if options.strict && differences.differ > 0 {
+        outcome.exit = 1;
+    }
+}
+
+/// How requests of late would fare, for a person.
+fn in_words(differences: &Differences) -> String {
+    let Differences { judged, skipped, differ, examples } = differences;
+    let requests = |count: usize| if count == 1 { "request" } else { "requests" };
+    let mut text = match (judged, differ) {
+        (0, _) => "the running gateway remembers no request that rules decided about\n".to_owned(),
+        (_, 0) => format!("none of the last {judged} {} would come out differently\n", requests(*judged)),
+        _ => format!("{differ} of the last {judged} {} would come out differently\n", requests(*judged)),
+    };
+    for difference in examples {
+        let Difference { request_id, time, who, what, before, after } = difference;
+        let [who, what, before, after] = [who, what, before, after].map(|part| plain(part));
+        text += &format!("\n  {what}\n    {who}, {time}, {request_id}\n    was      {before}\n    would be {after}\n");
+    }
+    if *differ > examples.len() {
+        text += &format!("\n  and {} more\n", differ - examples.len());
+    }
+    if *skipped > 0 {
+        text += &format!("({skipped} more were not judged again: no rule decided about them)\n");
+    }
+    text
 }
 
 /// What is wrong with keys that the configuration names: they are looked into only when the rest is in order.

@@ -7,6 +7,7 @@ pub mod check;
 pub mod completions;
 mod demo;
 pub mod demo_app;
+pub mod explain;
 pub mod key;
 mod log_level;
 pub mod prompt;
@@ -15,6 +16,7 @@ pub mod session;
 pub mod table;
 pub mod token;
 pub mod user;
+pub mod why;
 
 use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
@@ -45,6 +47,10 @@ enum Command {
     Demo(demo::Args),
     /// Read the configuration and report every problem at once
     Check(check::Args),
+    /// Which route decides about a request, why, and what goes on
+    Explain(explain::Args),
+    /// Why a running gateway let a request pass, or did not
+    Why(why::Args),
     /// Keys for machines
     #[command(subcommand, name = "apikey")]
     ApiKey(apikey::ApiKeyCommand),
@@ -75,6 +81,11 @@ pub fn main() -> ExitCode {
         Command::Serve => serve::run(cli.config.as_deref()),
         Command::Demo(args) => demo::run(&args),
         Command::Check(args) => return run_check(cli.config.as_deref(), args),
+        Command::Why(args) => {
+            let color = is_colored(io::stdout().is_terminal());
+            run_with(cli.config.as_deref(), |config, console| why::run(&args, config, console, color))
+        }
+        Command::Explain(args) => return run_explain(cli.config.as_deref(), &args),
         Command::User(command) => {
             run_with(cli.config.as_deref(), |config, console| user::run(command, config, console, &mut tell_gateway))
         }
@@ -117,12 +128,36 @@ fn ended(result: Result<(), String>) -> ExitCode {
 }
 
 fn run_check(file: Option<&Path>, args: check::Args) -> ExitCode {
-    let options = args.options(io::stderr().is_terminal());
+    let options = args.options(is_colored(io::stderr().is_terminal()));
     let outcome = check::check(file, options, &|name| std::env::var(name).ok());
     // A reader that has closed the pipe has seen enough.
     let _closed_pipe = io::stderr().lock().write_all(outcome.stderr.as_bytes());
     let _closed_pipe = io::stdout().lock().write_all(outcome.stdout.as_bytes());
     ExitCode::from(outcome.exit)
+}
+
+fn run_explain(file: Option<&Path>, args: &explain::Args) -> ExitCode {
+    let question = match args.question() {
+        Ok(question) => question,
+        Err(message) => {
+            complain(&format!("error: {message}\n\nFor more information, try '--help'."));
+            return ExitCode::from(WRONG_COMMAND_LINE);
+        }
+    };
+    let color = is_colored(io::stdout().is_terminal());
+    match run_with(file, |config, console| explain::run(args, question, config, console, color)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(message) => {
+            complain(&message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether what is written to `is_terminal` may be coloured (<https://no-color.org>).
+fn is_colored(is_terminal: bool) -> bool {
+    is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 fn run_with<T>(
@@ -158,8 +193,20 @@ fn tell_gateway(config: &Config) {
 
 /// The configuration, with everything that is wrong or doubtful in it said on standard error.
 fn load(file: Option<&Path>) -> Result<Config, String> {
+    load_by(config::load, file)
+}
+
+/// The same for a gateway that is to run: a failing test is an error.
+fn load_tested(file: Option<&Path>) -> Result<Config, String> {
+    load_by(crate::explain::load, file)
+}
+
+fn load_by(
+    load: impl Fn(&Path, &dyn Fn(&str) -> Option<String>) -> config::Loaded,
+    file: Option<&Path>,
+) -> Result<Config, String> {
     let path = config::find_config_file(file)?;
-    let loaded = config::load(&path, &|name| std::env::var(name).ok());
+    let loaded = load(&path, &|name| std::env::var(name).ok());
     let rendered = loaded.diagnostics.render(io::stderr().is_terminal());
     if !rendered.is_empty() {
         complain(rendered.trim_end());
@@ -171,6 +218,9 @@ fn load(file: Option<&Path>) -> Result<Config, String> {
 fn complain(text: &str) {
     let _nobody_to_tell = writeln!(io::stderr().lock(), "{text}");
 }
+
+/// As clap exits.
+const WRONG_COMMAND_LINE: u8 = 2;
 
 const AFTER_HELP: &str = "\
 Begin with `portcullis demo`. Then write a gateway.toml, `portcullis check` it, add a user with

@@ -5,13 +5,13 @@ use std::path::Path;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
-use super::load;
+use super::load_tested;
 use crate::gateway::Gateway;
 use crate::observe;
 
 /// Runs the gateway until SIGTERM or SIGINT has drained it; a second one ends it at once.
 pub(super) fn run(file: Option<&Path>) -> Result<(), String> {
-    let config = load(file)?;
+    let config = load_tested(file)?;
     observe::init_log(&config.log).map_err(|error| format!("log.level is not a filter: {error}"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

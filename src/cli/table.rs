@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+pub use crate::diag::plain;
+
 /// Writes `rows` under `header`, each column as wide as its widest cell. An empty cell shows as `-`.
 ///
 /// # Errors
@@ -31,19 +33,6 @@ pub fn write<const COLUMNS: usize>(
         writeln!(out, "{}", line.trim_end())?;
     }
     Ok(())
-}
-
-/// `text` with controls and what turns the direction of writing shown as escapes.
-pub fn plain(text: &str) -> String {
-    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars().fold(String::with_capacity(text.len()), |mut plain, c| {
-        if c.is_control() || turns(c) {
-            plain.extend(c.escape_unicode())
-        } else {
-            plain.push(c)
-        }
-        plain
-    })
 }
 
 const GAP: usize = 2;

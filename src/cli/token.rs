@@ -149,7 +149,7 @@ async fn mint(
 }
 
 /// The token from the command line or from standard input.
-fn given(argument: Option<&str>, console: &mut Console<'_>) -> Result<String, Failure> {
+pub(super) fn given(argument: Option<&str>, console: &mut Console<'_>) -> Result<String, Failure> {
     if let Some(token) = argument.filter(|token| *token != "-") {
         return Ok(token.trim().to_owned());
     }
@@ -168,7 +168,7 @@ fn given(argument: Option<&str>, console: &mut Console<'_>) -> Result<String, Fa
 }
 
 /// The keys as the gateway has them.
-async fn keys(tokens: &Tokens, store: Option<&Store>) -> Result<KeySet, Failure> {
+pub(super) async fn keys(tokens: &Tokens, store: Option<&Store>) -> Result<KeySet, Failure> {
     let stored = match (&tokens.keys, store) {
         (KeySource::Store, Some(store)) => token_keys(store.signing_keys().await?, tokens),
         _ => Vec::new(),
@@ -181,7 +181,7 @@ async fn keys(tokens: &Tokens, store: Option<&Store>) -> Result<KeySet, Failure>
 }
 
 /// Why the gateway would refuse `token` now; `None`: it would not.
-async fn judge(
+pub(super) async fn judge(
     token: &str,
     keys: &KeySet,
     config: &Config,

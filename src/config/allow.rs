@@ -5,7 +5,7 @@ use serde_json::Value;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::reader::{Item, Table, Written};
+use super::reader::{Context, Item, Table, Written};
 use super::values;
 use crate::diag::{Diagnostic, nearest, quoted};
 use crate::policy::{Policy, Rule};
@@ -130,15 +130,20 @@ fn refuse_empty(item: &Item<'_>, is_empty: bool) -> Option<()> {
 
 fn groups(item: &Item<'_>) -> Option<Vec<String>> {
     let groups = strings(item)?;
-    for group in &groups {
+    report_impossible(item.cx, &groups);
+    Some(plain(groups))
+}
+
+/// Reports names that no group can have.
+pub(super) fn report_impossible(cx: &Context<'_>, groups: &[Written<String>]) {
+    for group in groups {
         let text = group.get_ref();
         if text.trim() != text || text.chars().any(|c| c == ',' || c.is_control()) {
             let finding = Diagnostic::error("impossible-group", format!("no group can be called {}", quoted(text)));
             let finding = finding.at(group.span()).label("has a comma, a control or an outer space");
-            item.cx.report(finding.help("write each group as a string of its own: [\"a\", \"b\"]"));
+            cx.report(finding.help("write each group as a string of its own: [\"a\", \"b\"]"));
         }
     }
-    Some(plain(groups))
 }
 
 fn networks(item: &Item<'_>) -> Option<Vec<IpNet>> {

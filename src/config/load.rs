@@ -25,7 +25,7 @@ pub struct Loaded {
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
     match read(path) {
         Ok(text) => load_text(path, text, env),
-        Err(finding) => refused(path, finding),
+        Err(finding) => refused(path, *finding),
     }
 }
 
@@ -76,18 +76,18 @@ fn refused(path: &Path, finding: Diagnostic) -> Loaded {
     Loaded { config: None, diagnostics: Diagnostics::new(source, vec![finding]) }
 }
 
-fn read(path: &Path) -> Result<String, Diagnostic> {
+fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
     let unreadable = |error: io::Error| {
         let help = match error.kind() {
             io::ErrorKind::NotFound => "name the file with --config FILE",
             io::ErrorKind::PermissionDenied => "let the gateway's user read it",
             _ => "the configuration is one TOML file",
         };
-        Diagnostic::error("unreadable-file", format!("the configuration can't be read: {error}")).help(help)
+        Box::new(Diagnostic::error("unreadable-file", format!("the configuration can't be read: {error}")).help(help))
     };
     if path.is_dir() {
         let finding = Diagnostic::error("unreadable-file", "the configuration is a directory, not a file");
-        return Err(finding.help(format!("name the file in it: {}", path.join("gateway.toml").display())));
+        return Err(Box::new(finding.help(format!("name the file in it: {}", path.join("gateway.toml").display()))));
     }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
@@ -95,16 +95,17 @@ fn read(path: &Path) -> Result<String, Diagnostic> {
     if bytes.len() as u64 > LARGEST {
         let finding =
             Diagnostic::error("file-too-large", format!("the configuration is larger than {} MiB", LARGEST >> 20));
-        return Err(finding.help("is it the right file?"));
+        return Err(Box::new(finding.help("is it the right file?")));
     }
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        return Err(Diagnostic::error("not-utf-8", "the configuration is UTF-16, not UTF-8").help("save it as UTF-8"));
+        let finding = Diagnostic::error("not-utf-8", "the configuration is UTF-16, not UTF-8");
+        return Err(Box::new(finding.help("save it as UTF-8")));
     }
     let mut text = String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count() + 1;
-        Diagnostic::error("not-utf-8", format!("the configuration is not UTF-8: see line {line}"))
-            .help("save it as UTF-8")
+        let finding = Diagnostic::error("not-utf-8", format!("the configuration is not UTF-8: see line {line}"));
+        Box::new(finding.help("save it as UTF-8"))
     })?;
     // A byte order mark says nothing in UTF-8, and some editors write it.
     if text.starts_with('\u{feff}') {

@@ -17,6 +17,7 @@ mod secrets;
 mod server;
 mod service;
 mod sign_in;
+mod test_cases;
 mod tokens;
 mod trace;
 mod upstreams;
@@ -31,6 +32,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 
+use crate::diag::Span;
 use crate::message::headers::IdentityNames;
 use crate::pattern::{HostPattern, PathPattern};
 use crate::policy::Policy;
@@ -39,6 +41,7 @@ use crate::secret::Secret;
 pub use issuers::is_key_url;
 pub use load::{Loaded, find_config_file, load, load_text};
 pub use service::filter_fault as log_filter_fault;
+pub use test_cases::{Expected, Invented, Test};
 pub use values::parse_duration;
 
 /// A whole configuration, ready to build a gateway from.
@@ -72,6 +75,10 @@ pub struct Config {
     pub upstreams: Vec<Arc<Upstream>>,
     /// `[[routes]]`, in the order in which they are tried.
     pub routes: Vec<Arc<Route>>,
+    /// Where each of them is written, for findings about it.
+    pub route_places: Vec<Span>,
+    /// `[[tests]]`
+    pub tests: Vec<Test>,
 }
 
 /// `[server]`
@@ -410,6 +417,13 @@ pub struct Identity {
     pub assertion: Option<HeaderName>,
     /// More names that only the gateway may send.
     pub strip: Vec<HeaderName>,
+}
+
+impl Identity {
+    /// All of its names: what only the gateway may send.
+    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        identity::names(self)
+    }
 }
 
 /// A named upstream. One server for now.

@@ -1,7 +1,7 @@
 //! The file as written: every section with the places of its values, nothing resolved.
 
 use super::reader::{Context, Table};
-use super::{identity, issuers, routes, server, service, sign_in, tokens, trace, upstreams};
+use super::{identity, issuers, routes, server, service, sign_in, test_cases, tokens, trace, upstreams};
 use crate::diag::{Diagnostic, Span};
 
 /// The whole file as written.
@@ -19,6 +19,7 @@ pub(super) struct Raw {
     pub(super) identity: identity::Raw,
     pub(super) upstreams: Vec<upstreams::Raw>,
     pub(super) routes: Vec<routes::Raw>,
+    pub(super) tests: Vec<test_cases::Raw>,
 }
 
 impl Raw {
@@ -37,6 +38,7 @@ impl Raw {
             identity: file.table("identity", "identity").map(identity::Raw::read).unwrap_or_default(),
             upstreams: file.table("upstreams", "upstreams").map(upstreams::read).unwrap_or_default(),
             routes: routes(cx, &mut file),
+            tests: tests(&mut file),
         };
         file.finish();
         raw
@@ -73,4 +75,13 @@ fn routes(cx: &Context<'_>, file: &mut Table<'_>) -> Vec<routes::Raw> {
         no_routes(Some(item.span()));
     }
     list.get_ref().iter().filter_map(|route| route.table("routes")).map(routes::Raw::read).collect()
+}
+
+fn tests(file: &mut Table<'_>) -> Vec<test_cases::Raw> {
+    let Some(item) = file.take("tests") else { return Vec::new() };
+    if item.value.get_ref().is_table() {
+        return item.wrong_type("a list of tables", Some("write [[tests]] with two brackets")).unwrap_or_default();
+    }
+    let Some(list) = item.list() else { return Vec::new() };
+    list.get_ref().iter().filter_map(|test| test.table("tests")).map(test_cases::Raw::read).collect()
 }

@@ -148,11 +148,11 @@ impl<'a> Table<'a> {
     fn unknown(&self, key: &Spanned<std::borrow::Cow<'a, str>>) -> Diagnostic {
         let place = match self.section {
             "" => "at the top of the file".to_owned(),
-            "routes" => "in `[[routes]]`".to_owned(),
+            "routes" | "tests" => format!("in `[[{}]]`", self.section),
             section if section.ends_with('*') => "here".to_owned(),
             "allow" | "identity" => format!("in `{}`", self.section),
             section => match section.split_once('.') {
-                Some(("upstreams" | "routes", name)) => format!("in `{name}`"),
+                Some(("upstreams" | "routes" | "tests", name)) => format!("in `{name}`"),
                 _ => format!("in `[{section}]`"),
             },
         };

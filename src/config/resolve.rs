@@ -40,6 +40,9 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, raw: Raw) -> Config {
         report_lints(cx, &routes, &places);
     }
     mark_method_overrides(&mut routes);
+    // With a route left out, its name would be said to be unknown.
+    let tests = raw.tests.into_iter().filter(|_| is_whole).filter_map(|test| test.resolve(cx, &routes, &upstreams));
+    let tests = tests.collect();
 
     let overrides = routes.iter().map(|route| route.identity.as_ref()).chain([base.as_ref()]);
     let guarded = IdentityNames::new(overrides.flat_map(identity::names));
@@ -58,6 +61,8 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, raw: Raw) -> Config {
         guarded: Arc::new(guarded),
         upstreams,
         routes: routes.into_iter().map(Arc::new).collect(),
+        route_places: places.into_iter().map(|places| places.route).collect(),
+        tests,
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Diagnostic {
     pub span: Option<Span>,
     /// What is said beside the carets; may be empty.
     pub label: String,
+    /// Other places that have to do with it, each with words of its own.
+    pub also: Vec<(Span, String)>,
     /// What to do.
     pub help: Option<String>,
 }
@@ -61,7 +63,7 @@ impl Diagnostic {
     }
 
     const fn new(severity: Severity, code: &'static str, message: String) -> Self {
-        Self { severity, code, message, span: None, label: String::new(), help: None }
+        Self { severity, code, message, span: None, label: String::new(), also: Vec::new(), help: None }
     }
 
     /// The same finding at a place.
@@ -75,6 +77,13 @@ impl Diagnostic {
     #[must_use]
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
+        self
+    }
+
+    /// The same finding with one more place that has to do with it.
+    #[must_use]
+    pub fn also(mut self, span: Span, label: impl Into<String>) -> Self {
+        self.also.push((span, label.into()));
         self
     }
 
@@ -178,6 +187,19 @@ pub fn quoted(text: &str) -> String {
     }
     shown.push('`');
     shown
+}
+
+/// `text` with controls and what turns the direction of writing shown as escapes.
+pub fn plain(text: &str) -> String {
+    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().fold(String::with_capacity(text.len()), |mut plain, c| {
+        if c.is_control() || turns(c) {
+            plain.extend(c.escape_unicode())
+        } else {
+            plain.push(c)
+        }
+        plain
+    })
 }
 
 /// Longer names are cut in messages, and compared by their beginning.

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 
 use annotate_snippets::renderer::DecorStyle;
-use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use serde_json::{Value, json};
 
 use super::source::floor;
-use super::{Diagnostic, Diagnostics, Severity};
+use super::{Diagnostic, Diagnostics, Severity, Span};
 
 impl Diagnostics {
     /// The findings for a person: each with file, line, column, the line itself and a way out, then
@@ -55,24 +55,34 @@ impl Diagnostics {
             Severity::Warning => Level::WARNING,
         };
         let title = level.primary_title(&finding.message).id(finding.code);
-        let group = match &finding.span {
-            Some(span) => {
-                // Only the lines in question are handed over: the renderer looks at all of its text each time.
-                let (line, start, excerpt) = self.source().excerpt(span);
-                let from = floor(excerpt, span.start.saturating_sub(start));
-                let to = floor(excerpt, span.end.saturating_sub(start)).max(from);
-                let label = (!finding.label.is_empty()).then_some(finding.label.as_str());
-                let annotation = AnnotationKind::Primary.span(from..to).label(label);
-                let snippet =
-                    Snippet::source(excerpt).line_start(line).path(self.source().name()).annotation(annotation);
-                title.element(snippet)
-            }
+        let mut group = match &finding.span {
+            Some(span) => title.element(self.snippet(span, &finding.label, AnnotationKind::Primary)),
             None => title.element(Origin::path(self.source().name())),
         };
+        for (span, label) in &finding.also {
+            group = group.element(self.snippet(span, label, AnnotationKind::Context));
+        }
         match &finding.help {
             Some(help) => group.element(Level::HELP.message(help)),
             None => group,
         }
+    }
+
+    fn also(&self, finding: &Diagnostic) -> Vec<Value> {
+        let place = |(span, label): &(Span, String)| {
+            let start = self.source().position(span.start);
+            json!({ "line": start.line, "column": start.column, "label": label })
+        };
+        finding.also.iter().map(place).collect()
+    }
+
+    /// Only the lines in question are handed over: the renderer looks at all of its text each time.
+    fn snippet<'a>(&'a self, span: &Span, label: &'a str, kind: AnnotationKind) -> Snippet<'a, Annotation<'a>> {
+        let (line, start, excerpt) = self.source().excerpt(span);
+        let from = floor(excerpt, span.start.saturating_sub(start));
+        let to = floor(excerpt, span.end.saturating_sub(start)).max(from);
+        let annotation = kind.span(from..to).label((!label.is_empty()).then_some(label));
+        Snippet::source(excerpt).line_start(line).path(self.source().name()).annotation(annotation)
     }
 
     fn entry(&self, finding: &Diagnostic) -> Value {
@@ -86,6 +96,7 @@ impl Diagnostics {
             "end_line": place.map(|(_, end)| end.line),
             "end_column": place.map(|(_, end)| end.column),
             "label": finding.label,
+            "also": self.also(finding),
             "help": finding.help,
         })
     }

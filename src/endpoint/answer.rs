@@ -218,7 +218,7 @@ fn secure(headers: &mut HeaderMap) {
 pub fn token_challenge(bad: &Bad) -> (&'static str, String) {
     let detail = match bad {
         Bad::Expired => "Token has expired",
-        Bad::Invalid(_) => "Invalid token",
+        Bad::Invalid(_) | Bad::OtherIssuer => "Invalid token",
         Bad::Credentials { .. } => return ("Invalid credentials", format!("Bearer realm=\"{REALM}\"")),
     };
     (detail, format!("Bearer realm=\"{REALM}\", error=\"invalid_token\", error_description=\"{detail}\""))

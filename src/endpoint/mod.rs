@@ -19,7 +19,7 @@ mod userinfo;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use crate::access::Known;
+use crate::access::{Known, Reason};
 use crate::config::Config;
 use crate::message::body::Body;
 use crate::message::head::Head;
@@ -104,6 +104,7 @@ pub struct Answered {
 /// Answers a request to one of the gateway's own paths.
 pub async fn serve(endpoint: Endpoint, call: Call<'_>) -> Answered {
     call.record.decision = "own";
+    call.record.code = Reason::Own.code();
     let method = call.head.method.clone();
     match (endpoint, &method) {
         (Endpoint::Login, &(Method::GET | Method::HEAD)) => login::show(call).await,

@@ -1,6 +1,7 @@
 //! The control socket: how a command line on the same machine reaches a running gateway.
 //!
-//! A unix socket of mode 0600 whose peers must run as the gateway's user or as root. One line asks, one line answers.
+//! A unix socket of mode 0600 whose peers must run as the gateway's user or as root. One line asks, one line answers;
+//! only `recent` is answered by as many lines as its first one says.
 
 use std::io::{self, BufRead as _, BufReader as StdReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,12 +10,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
-use crate::observe::log;
-use crate::session::Follower;
+use crate::access::Current;
+use crate::clock::Timestamp;
+use crate::explain::{self, Explanation, Past};
+use crate::observe::{Reach, log};
+use crate::state::Shared;
 
 /// A control socket that is bound; its file goes with it.
 #[derive(Debug)]
@@ -34,13 +40,13 @@ impl Control {
     }
 
     /// Answers until the task ends.
-    pub(super) async fn serve(&self, follower: Arc<Follower>) {
+    pub(super) async fn serve(&self, clerk: Arc<Clerk>) {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let follower = Arc::clone(&follower);
+                    let clerk = Arc::clone(&clerk);
                     tokio::spawn(async move {
-                        if let Ok(Err(error)) = timeout(PATIENCE, answer(stream, &follower)).await {
+                        if let Ok(Err(error)) = timeout(PATIENCE, answer(stream, &clerk)).await {
                             tracing::debug!(%error, "control connection ended");
                         }
                     });
@@ -86,7 +92,7 @@ pub(super) fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn answer(stream: UnixStream, follower: &Follower) -> io::Result<()> {
+async fn answer(stream: UnixStream, clerk: &Clerk) -> io::Result<()> {
     let uid = stream.peer_cred()?.uid();
     if uid != 0 && uid != rustix::process::geteuid().as_raw() {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the peer is another user"));
@@ -94,15 +100,16 @@ async fn answer(stream: UnixStream, follower: &Follower) -> io::Result<()> {
     let mut line = String::new();
     let mut reader = BufReader::new(stream);
     (&mut reader).take(MOST_BYTES).read_line(&mut line).await?;
-    let reply = match line.trim() {
-        "catch-up" => match follower.catch_up().await {
+    let (command, argument) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
+    let reply = match command {
+        "catch-up" => match clerk.shared.people.follower.catch_up().await {
             Ok(()) => "ok\n".to_owned(),
             Err(error) => format!("error {error}\n"),
         },
-        asked => match asked.strip_prefix("log-level") {
-            Some(filter) if filter.is_empty() || filter.starts_with(' ') => log_level(filter.trim()),
-            _ => "error unknown command\n".to_owned(),
-        },
+        "why" => clerk.why(argument),
+        "recent" => return clerk.recent(reader.into_inner()).await,
+        "log-level" => log_level(argument.trim()),
+        _ => "error unknown command\n".to_owned(),
     };
     reader.into_inner().write_all(reply.as_bytes()).await
 }
@@ -119,6 +126,75 @@ fn log_level(filter: &str) -> String {
             }
             format!("ok {in_force}\n")
         }
+    }
+}
+
+/// What commands are answered from.
+#[derive(Debug)]
+pub(super) struct Clerk {
+    pub(super) shared: Arc<Shared>,
+    pub(super) current: Arc<Current>,
+}
+
+impl Clerk {
+    /// The explanation of the request called `id`, or how far the memory reaches.
+    fn why(&self, id: &str) -> String {
+        let answer = match self.shared.recent.find(id) {
+            Some(record) => {
+                let access = self.current.load_full();
+                Why::Explained(Box::new(explain::explain_record(access.config(), access.rules(), &record)))
+            }
+            None => {
+                let (refused, passed) = self.shared.recent.reach();
+                Why::Unknown { refused: refused.into(), passed: passed.into() }
+            }
+        };
+        serde_json::to_string(&answer).map_or_else(|error| format!("error {error}\n"), |text| text + "\n")
+    }
+
+    /// Every request that is remembered, one a line, after a line that says how many there are.
+    async fn recent(&self, stream: UnixStream) -> io::Result<()> {
+        let all = self.shared.recent.all();
+        let mut out = tokio::io::BufWriter::new(stream);
+        out.write_all(format!("{}\n", all.len()).as_bytes()).await?;
+        for record in all {
+            let mut line = serde_json::to_vec(&Past::of(&record))?;
+            line.push(b'\n');
+            out.write_all(&line).await?;
+        }
+        out.flush().await
+    }
+}
+
+/// What `why` is answered.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// Why.
+    Explained(Box<Explanation>),
+    /// No such request is remembered.
+    Unknown {
+        /// How many refusals are, and since when.
+        refused: Memory,
+        /// How many others are, and since when.
+        passed: Memory,
+    },
+}
+
+/// How far the memory of one kind of requests reaches.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Memory {
+    /// How many are remembered.
+    pub count: usize,
+    /// The oldest of them.
+    pub since: Option<String>,
+    /// Whether there were older ones.
+    pub forgets: bool,
+}
+
+impl From<Reach> for Memory {
+    fn from(reach: Reach) -> Self {
+        Self { count: reach.count, since: reach.since.map(Timestamp::rfc3339), forgets: reach.forgets }
     }
 }
 
@@ -143,17 +219,67 @@ pub fn ask(path: &Path, line: &str) -> io::Result<String> {
     if line.contains('\n') {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a question is one line"));
     }
-    let mut stream = StdStream::connect(path)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.write_all(format!("{line}\n").as_bytes())?;
     let mut reply = String::new();
-    StdReader::new(io::Read::take(stream, MOST_BYTES)).read_line(&mut reply)?;
+    connect(path, line, MOST_BYTES)?.read_line(&mut reply)?;
     let reply = reply.trim();
     match reply.split_once(' ').unwrap_or((reply, "")) {
         ("ok", rest) => Ok(rest.to_owned()),
         ("error", why) => Err(io::Error::other(why.to_owned())),
         _ => Err(io::Error::other(format!("the gateway says {reply:?}"))),
+    }
+}
+
+/// Why the request called `id` came out as it did. `Ok(None)`: no gateway runs.
+///
+/// # Errors
+/// When there is one and it does not answer, or can't say.
+pub fn why(path: &Path, id: &str) -> io::Result<Option<Why>> {
+    let Some(mut reply) = open(path, &format!("why {id}"), MOST_EXPLAINED)? else { return Ok(None) };
+    read(&line(&mut reply)?).map(Some)
+}
+
+/// What the running gateway has judged lately, the oldest first. `Ok(None)`: no gateway runs.
+///
+/// # Errors
+/// When there is one and it does not answer, or stops in the middle.
+pub fn recent(path: &Path) -> io::Result<Option<Vec<Past>>> {
+    let Some(mut reply) = open(path, "recent", MOST_REMEMBERED)? else { return Ok(None) };
+    let count: usize = read(&line(&mut reply)?)?;
+    // Not more at once than there can be, whatever is said.
+    let mut all = Vec::with_capacity(count.min(1 << 15));
+    for _ in 0..count {
+        all.push(read(&line(&mut reply)?)?);
+    }
+    Ok(Some(all))
+}
+
+/// Asks the gateway that runs with this control socket. `Ok(None)`: none does.
+fn open(path: &Path, question: &str, most: u64) -> io::Result<Option<StdReader<io::Take<StdStream>>>> {
+    match connect(path, question, most) {
+        Ok(reply) => Ok(Some(reply)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn connect(path: &Path, question: &str, most: u64) -> io::Result<StdReader<io::Take<StdStream>>> {
+    let mut stream = StdStream::connect(path)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(format!("{question}\n").as_bytes())?;
+    Ok(StdReader::new(io::Read::take(stream, most)))
+}
+
+fn line(reply: &mut StdReader<io::Take<StdStream>>) -> io::Result<String> {
+    let mut line = String::new();
+    reply.read_line(&mut line)?;
+    if line.ends_with('\n') { Ok(line) } else { Err(io::Error::other("the gateway's answer broke off")) }
+}
+
+fn read<T: DeserializeOwned>(line: &str) -> io::Result<T> {
+    match line.strip_prefix("error ") {
+        Some(error) => Err(io::Error::other(format!("the running gateway says: {}", error.trim()))),
+        None => serde_json::from_str(line).map_err(io::Error::from),
     }
 }
 
@@ -165,6 +291,12 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// Bytes of a line.
 const MOST_BYTES: u64 = 4096;
+
+/// Bytes of an explanation.
+const MOST_EXPLAINED: u64 = 16 << 20;
+
+/// Bytes of all that is remembered.
+const MOST_REMEMBERED: u64 = 256 << 20;
 
 #[cfg(test)]
 mod tests {

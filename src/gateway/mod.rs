@@ -31,7 +31,7 @@ use crate::secret::Random;
 use crate::state::Shared;
 use crate::store::StoreError;
 use admin::{Admin, Desk};
-use control::Control;
+use control::{Clerk, Control};
 use prepare::Prepared;
 use readiness::Readiness;
 use scrape::Scrape;
@@ -174,8 +174,8 @@ impl Running {
         }
         let control = control.map(Arc::new);
         if let Some(control) = control.clone() {
-            let follower = Arc::clone(&shared.people.follower);
-            tokio::spawn(async move { control.serve(follower).await });
+            let desk = Arc::new(Clerk { shared: Arc::clone(&shared), current: Arc::clone(&state.current) });
+            tokio::spawn(async move { control.serve(desk).await });
         }
         state.issuers.keep_fresh();
         tokio::spawn(follow(Arc::clone(&shared), config.store.max_staleness));

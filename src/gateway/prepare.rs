@@ -13,12 +13,13 @@ use super::control::Control;
 use crate::access::People;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::explain;
 use crate::identity::password::Hasher;
 use crate::listen::socket;
 use crate::message::cookie::InvalidCookie;
 use crate::metrics::Metrics;
 use crate::observe::access::AccessLog;
-use crate::observe::{RequestIds, otlp};
+use crate::observe::{Recent, RequestIds, otlp};
 use crate::secret::Random;
 use crate::session::keys::KeysError;
 use crate::session::refresh::RefreshKey;
@@ -47,6 +48,8 @@ pub enum StartError {
     Cookie(InvalidCookie),
     /// An upstream's server can't stand in an address.
     Upstream { name: String },
+    /// Tests of the configuration fail: what the first of them says, and how many there are.
+    Tests { first: String, count: usize },
     /// The access log can't be opened.
     AccessLog(io::Error),
     /// The system gives no event queue.
@@ -73,6 +76,8 @@ impl fmt::Display for StartError {
             Self::Key(source) => write!(f, "[tokens] {source}"),
             Self::Cookie(source) => write!(f, "[sessions] {source}"),
             Self::Upstream { name } => write!(f, "[upstreams] the server of `{name}` is not an address"),
+            Self::Tests { first, count: 1 } => write!(f, "a test of the configuration fails: {first}"),
+            Self::Tests { first, count } => write!(f, "{count} tests of the configuration fail; the first: {first}"),
             Self::AccessLog(source) => write!(f, "can't open log.access: {source}"),
             Self::Runtime(source) => write!(f, "the system gives no event queue: {source}"),
             Self::Thread(source) => write!(f, "the system gives no thread: {source}"),
@@ -101,6 +106,9 @@ pub(super) fn runtime() -> Result<Runtime, StartError> {
 
 pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Result<Prepared, StartError> {
     token::install_crypto();
+    if let [first, rest @ ..] = explain::failing_tests(&config).as_slice() {
+        return Err(StartError::Tests { first: first.message.clone(), count: rest.len() + 1 });
+    }
     open_files(&config);
     let listeners = listeners(&config)?;
     let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
@@ -137,6 +145,7 @@ pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Res
         request_ids,
         metrics,
         tracer,
+        recent: Recent::default(),
     });
     let control = bind_control(&config)?;
     let backends = super::worker::backends(&config, &shared.metrics)?;

@@ -133,3 +133,16 @@ async fn a_page_load_is_sent_to_the_sign_in_page_and_a_program_is_not() {
         assert!(found, "{request} {fields:?}: {answer}");
     }
 }
+
+/// A program that has a gateway inside meets the tests of its configuration too.
+#[tokio::test]
+async fn a_configuration_whose_tests_fail_starts_no_gateway() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "[server]\nlisten = [\"127.0.0.1:0\"]\n[upstreams]\napp = \"http://127.0.0.1:1\"\n\
+                [[routes]]\npath = \"/**\"\nallow = \"signed-in\"\nupstream = \"app\"\n\
+                [[tests]]\nrequest = \"GET /x\"\nexpect = \"allow\"\n";
+    let loaded = config::load_text(&directory.path().join("gateway.toml"), text.to_owned(), &|_| None);
+    let refused = Gateway::start(loaded.config.unwrap()).await.unwrap_err().to_string();
+    assert!(refused.contains("a test of the configuration fails: `GET /x` as `anonymous`"), "{refused}");
+    assert!(!directory.path().join("portcullis.db").exists(), "nothing was made");
+}

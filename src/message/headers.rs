@@ -85,6 +85,28 @@ pub fn is_method_override(name: &str) -> bool {
     })
 }
 
+/// The names that are removed from every request whatever the configuration says, for people: `*` stands for a family.
+pub const ALWAYS_REMOVED: [&str; 18] = [
+    "X-Forwarded-User",
+    "X-Forwarded-Groups",
+    "X-Forwarded-Email",
+    "X-Forwarded-Preferred-Username",
+    "X-Forwarded-Access-Token",
+    "X-Original-URL",
+    "X-Original-URI",
+    "X-Rewrite-URL",
+    "X-Forwarded-Uri",
+    "X-Forwarded-Prefix",
+    "X-Envoy-Original-Path",
+    "X-Portcullis-Assertion",
+    "Remote-*",
+    "X-Remote-*",
+    "X-Auth-Request-*",
+    "X-WEBAUTH-*",
+    "X-Authenticated-*",
+    "X-SSL-Client-*",
+];
+
 /// Removes every name that only the gateway may send; says whether there was any.
 pub fn strip_guarded(headers: &mut HeaderMap, names: &IdentityNames) -> bool {
     remove_where(headers, |name| names.guards(name.as_str()))
@@ -261,6 +283,13 @@ mod tests {
             assert!(!guarded.guards(name), "{name}");
         }
         assert!(!guarded.guards(&format!("x-{}", "a".repeat(200))));
+    }
+
+    #[test]
+    fn what_is_said_to_be_removed_is_what_is_removed() {
+        let folded_of = |name: &str| folded(name).map(char::from).collect::<String>();
+        let said: Vec<String> = ALWAYS_REMOVED.iter().map(|name| folded_of(name)).collect();
+        assert_eq!(said, NAMES.iter().chain(&FAMILIES).map(|&name| name.to_owned()).collect::<Vec<_>>());
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod head;
 pub mod headers;
 mod hop;
 pub mod host;
+pub mod line;
 pub mod loan;
 pub mod path;
 mod reading;

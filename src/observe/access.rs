@@ -183,6 +183,7 @@ struct Line<'a> {
     user: Option<&'a str>,
     route: Option<&'a str>,
     decision: &'a str,
+    code: &'a str,
     reason: &'a str,
     bytes_in: u64,
     bytes_out: u64,
@@ -204,6 +205,7 @@ fn json_line(record: &Record) -> Vec<u8> {
         user: record.user.as_deref(),
         route: record.route.as_deref(),
         decision: record.decision,
+        code: record.code,
         reason: &record.reason,
         bytes_in: record.bytes_in,
         bytes_out: record.bytes_out,
@@ -223,7 +225,7 @@ fn text_line(record: &Record) -> Vec<u8> {
     let trace = record.trace.map(|trace| format!(" trace={trace}")).unwrap_or_default();
     let _infallible = writeln!(
         line,
-        "{time} {client} {user} \"{method} {host}{path}\" {status} route={route} {decision} ({reason}) in={bytes_in} out={bytes_out} ms={ms:.3}{upstream} id={id}{trace}",
+        "{time} {client} {user} \"{method} {host}{path}\" {status} route={route} {decision} ({reason}) code={code} in={bytes_in} out={bytes_out} ms={ms:.3}{upstream} id={id}{trace}",
         time = record.time,
         client = record.client,
         user = record.user.as_deref().map_or_else(|| "-".into(), escaped),
@@ -233,6 +235,7 @@ fn text_line(record: &Record) -> Vec<u8> {
         status = record.status.as_u16(),
         route = record.route.as_deref().unwrap_or("-"),
         decision = record.decision,
+        code = if record.code.is_empty() { "-" } else { record.code },
         reason = escaped(&record.reason),
         bytes_in = record.bytes_in,
         bytes_out = record.bytes_out,

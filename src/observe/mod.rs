@@ -6,8 +6,10 @@ pub mod access;
 pub mod audit;
 pub mod log;
 pub mod otlp;
+mod recent;
 mod record;
 pub mod trace;
 
 pub use log::init as init_log;
-pub use record::{Record, RequestIds};
+pub use recent::{Reach, Recent};
+pub use record::{Record, RequestIds, blank};

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use http::{Method, StatusCode};
 
 use super::trace::{Recording, TraceId};
+use crate::access::{Asker, Reason};
 use crate::clock::Timestamp;
 use crate::config::Route;
+use crate::message::path::Reading;
 use crate::message::rejection::Blame;
 use crate::metrics::Outcome;
 use crate::secret::Random;
@@ -44,8 +46,14 @@ pub struct Record {
     pub decision: &'static str,
     /// Whose fault it is that a request that was let through got no answer.
     pub fault: Option<Blame>,
+    /// A stable word for why; empty where the gateway's own pages have only a sentence.
+    pub code: &'static str,
     /// Why, in the words of the rules.
     pub reason: String,
+    /// Under which reading of the path it was refused.
+    pub reading: Option<Reading>,
+    /// Who asked, as the rules saw them. Never written down.
+    pub asker: Asker,
     /// Body bytes from the client.
     pub bytes_in: u64,
     /// Body bytes to the client.
@@ -63,6 +71,16 @@ pub struct Record {
 }
 
 impl Record {
+    /// Notes why the request came out as it did.
+    pub fn because(&mut self, reason: Reason, reading: Option<Reading>) {
+        self.code = reason.code();
+        self.reading = reading;
+        self.reason = match reading {
+            None => reason.to_string(),
+            Some(reading) => format!("{reason}, read with {}", reading.name()),
+        };
+    }
+
     /// `route` has decided.
     pub fn decided_by(&mut self, route: &Route) {
         self.route = Some(Arc::clone(&route.name));
@@ -82,6 +100,36 @@ impl Record {
             (None, "own") => Outcome::Own,
             (None, _) => Outcome::Error,
         }
+    }
+}
+
+/// The record of a request of which nothing is known but where it came from.
+pub fn blank(request_id: Arc<str>, client: IpAddr) -> Record {
+    Record {
+        request_id,
+        time: Timestamp::default(),
+        started: Instant::now(),
+        client,
+        method: Method::default(),
+        host: String::new(),
+        path: String::new(),
+        status: StatusCode::OK,
+        user: None,
+        route: None,
+        route_index: None,
+        decision: "error",
+        fault: None,
+        code: "",
+        reason: String::new(),
+        reading: None,
+        asker: Asker::default(),
+        bytes_in: 0,
+        bytes_out: 0,
+        duration: Duration::ZERO,
+        upstream_time: None,
+        upstream: None,
+        trace: None,
+        recording: None,
     }
 }
 
@@ -125,7 +173,10 @@ pub(super) fn blank_for_tests() -> Record {
         route_index: Some(2),
         decision: "permit",
         fault: None,
-        reason: "signed-in".to_owned(),
+        code: "signed-in",
+        reason: "signed in".to_owned(),
+        reading: None,
+        asker: Asker::default(),
         bytes_in: 0,
         bytes_out: 12,
         duration: Duration::from_micros(1500),

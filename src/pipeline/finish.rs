@@ -16,7 +16,7 @@ use crate::message::loan::drain_after;
 use crate::metrics::Outcome;
 use crate::observe::access::AccessLog;
 use crate::observe::trace::{Finished, Parent, Tracer};
-use crate::observe::{Record, audit};
+use crate::observe::{Record, audit, blank};
 use crate::proxy::{Observed, expects_continue};
 use crate::state::State;
 
@@ -29,7 +29,8 @@ pub(super) fn begin(
     request: &Request<Incoming>,
     (time, started): (Timestamp, Instant),
 ) -> Record {
-    let mut record = blank(state.shared.request_ids.next(), info, (time, started));
+    let mut record = blank(state.shared.request_ids.next(), info.peer.ip().to_canonical());
+    (record.time, record.started) = (time, started);
     record.method = request.method().clone();
     record.path = request.uri().path().to_owned();
     let (log, tracer) = (&state.shared.access_log, state.shared.tracer.as_ref());
@@ -53,6 +54,8 @@ pub(super) fn finish(state: &State, answered: Answered, mut record: Record, obse
     }
     record.status = response.status();
     count(state, &record, &observed);
+    let record = Arc::new(record);
+    state.shared.recent.keep(&record);
     let log = &state.shared.access_log;
     let tracer = record.recording.as_ref().and_then(|_| state.shared.tracer.clone());
     if !log.is_on() && tracer.is_none() {
@@ -83,53 +86,31 @@ pub fn unreadable(worker: &Worker, info: &ConnInfo, error: &hyper::Error) {
     let status =
         if error.is_parse_too_large() { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST };
     shared.metrics.no_route.count(Outcome::BadRequest, status.as_u16(), Duration::ZERO, None);
-    if !shared.access_log.is_on() {
-        return;
-    }
-    let mut record = blank(shared.request_ids.next(), info, (shared.clock.now(), Instant::now()));
+    let mut record = blank(shared.request_ids.next(), info.peer.ip().to_canonical());
+    record.time = shared.clock.now();
     record.decision = "bad-request";
+    record.code = UNREADABLE;
     record.reason = error.to_string();
     record.status = status;
+    let record = Arc::new(record);
+    shared.recent.keep(&record);
     shared.access_log.write(&record);
 }
 
-fn blank(request_id: Arc<str>, info: &ConnInfo, (time, started): (Timestamp, Instant)) -> Record {
-    Record {
-        request_id,
-        time,
-        started,
-        client: info.peer.ip().to_canonical(),
-        method: Method::default(),
-        host: String::new(),
-        path: String::new(),
-        status: StatusCode::OK,
-        user: None,
-        route: None,
-        route_index: None,
-        decision: "error",
-        fault: None,
-        reason: String::new(),
-        bytes_in: 0,
-        bytes_out: 0,
-        duration: Duration::ZERO,
-        upstream_time: None,
-        upstream: None,
-        trace: None,
-        recording: None,
-    }
-}
+/// The code of a head that the parser refused.
+const UNREADABLE: &str = "unreadable";
 
 /// An access line that waits for the end of its answer.
 struct Line {
     log: AccessLog,
     tracer: Option<Tracer>,
-    record: Record,
+    record: Arc<Record>,
     observed: Arc<Observed>,
 }
 
 impl Watcher for Line {
     fn ended(&self, end: End, sent: u64) {
-        let mut record = self.record.clone();
+        let mut record = Record::clone(&self.record);
         record.bytes_in = self.observed.bytes_in();
         record.bytes_out = sent;
         record.duration = record.started.elapsed();

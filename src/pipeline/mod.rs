@@ -12,7 +12,7 @@ use std::time::Instant;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use crate::access::Decision;
+use crate::access::{Decision, Judged, Reason};
 use crate::endpoint::answer::{Asker, Manner};
 use crate::endpoint::{self, Answered, Call};
 use crate::message::body::Body;
@@ -68,7 +68,8 @@ async fn judge(
     observed: &Arc<Observed>,
 ) -> Answered {
     let state = &*worker.state;
-    let decision = state.access.check(&normal.head, request.headers(), &state.current).await;
+    let Judged { decision, asker } = state.access.check(&normal.head, request.headers(), &state.current).await;
+    record.asker = asker;
     let request_id = Arc::clone(&record.request_id);
     let asker =
         Asker { state, head: Some(&normal.head), manner: Manner::of(request.headers()), request_id: &request_id };
@@ -86,7 +87,7 @@ async fn judge(
         Decision::Permit(permit) => {
             record.decision = "permit";
             record.decided_by(permit.route());
-            record.reason = if permit.identity().is_some() { "signed in" } else { "public" }.to_owned();
+            record.because(if permit.identity().is_some() { Reason::SignedIn } else { Reason::Public }, None);
             record.upstream = state.upstream_names.get(permit.route().upstream).cloned();
             finish::note_sign_in(&permit);
             let recording = record.recording.clone();
@@ -117,10 +118,7 @@ async fn judge(
             refuse::denial(&asker, record, &denial)
         }
         Decision::NotFound { reading } => {
-            record.reason = match reading {
-                None => "no route matches".to_owned(),
-                Some(reading) => format!("no route matches, read with {}", reading.name()),
-            };
+            record.because(Reason::NoRoute, reading);
             refuse::not_found(&asker, record)
         }
         Decision::Malformed(why) => refuse::twofold(&asker, record, why),

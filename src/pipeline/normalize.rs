@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{Method, Request, Version};
+use http::{Request, Version};
 use hyper::body::Incoming;
 
 use crate::clock::Timestamp;
@@ -12,7 +12,7 @@ use crate::message::connection::{ConnInfo, Link};
 use crate::message::forwarded::{Origin, Scheme, Trust};
 use crate::message::head::Head;
 use crate::message::host::{Host, HostError};
-use crate::message::path::{PathError, RequestPath};
+use crate::message::line::{self, LineError};
 use crate::proxy::framing::{self, FramingFault};
 
 /// A request that can be judged.
@@ -27,14 +27,8 @@ pub(super) struct Normal {
 /// Why a request can't be judged.
 #[derive(Debug)]
 pub(super) enum Malformed {
-    /// TRACE and CONNECT are not for a gateway, and no method is spelled in another case: 405.
-    Method,
-    /// `OPTIONS *` asks the gateway itself.
-    OptionsOfServer,
-    /// The target is not a path.
-    Target(&'static str),
-    /// The path is one that applications could read as another.
-    Path(PathError),
+    /// The request line is none that a route could be asked about.
+    Line(LineError),
     /// There is not exactly one host.
     Host(HostError),
     /// The end of the body is in doubt: 400, and the connection ends.
@@ -44,10 +38,7 @@ pub(super) enum Malformed {
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Method => f.write_str("the method is not for a gateway"),
-            Self::OptionsOfServer => f.write_str("the gateway's own options"),
-            Self::Target(why) => f.write_str(why),
-            Self::Path(error) => write!(f, "{error}"),
+            Self::Line(error) => write!(f, "{error}"),
             Self::Host(error) => write!(f, "{error}"),
             Self::Framing(error) => write!(f, "{error}"),
         }
@@ -67,24 +58,14 @@ pub(super) fn normalize(
 ) -> Result<Normal, Malformed> {
     framing::check(request.headers(), request.version()).map_err(Malformed::Framing)?;
     if link.target_fault() {
-        return Err(Malformed::Target("the target has a raw `#`"));
+        return Err(Malformed::Line(line::RAW_FRAGMENT));
     }
-    if matches!(*request.method(), Method::TRACE | Method::CONNECT) || is_misspelt(request.method()) {
-        return Err(Malformed::Method);
-    }
+    line::check_method(request.method()).map_err(Malformed::Line)?;
     let origin = trust.read(info.peer.ip(), request.headers()).map_err(Malformed::Host)?;
     let host = Host::of_request(request.uri(), request.headers()).map_err(Malformed::Host)?;
     let host = origin.host.clone().unwrap_or(host);
-    let raw = request.uri().path();
-    if raw == "*" {
-        let is_options = *request.method() == Method::OPTIONS && request.version() == Version::HTTP_11;
-        return Err(if is_options {
-            Malformed::OptionsOfServer
-        } else {
-            Malformed::Target("the target is not a path")
-        });
-    }
-    let path = RequestPath::parse(raw).map_err(Malformed::Path)?;
+    let asks_server = request.version() == Version::HTTP_11;
+    let path = line::read_path(request.uri().path(), request.method(), asks_server).map_err(Malformed::Line)?;
     let head = Head {
         method: request.method().clone(),
         host,
@@ -96,21 +77,4 @@ pub(super) fn normalize(
         started,
     };
     Ok(Normal { head: Arc::new(head), origin })
-}
-
-/// Whether this is a method of RFC 9110 in another case: to us it is another one, to many applications the same, and so
-/// it would go past a route that names methods.
-fn is_misspelt(method: &Method) -> bool {
-    const STANDARD: [Method; 9] = [
-        Method::GET,
-        Method::HEAD,
-        Method::POST,
-        Method::PUT,
-        Method::PATCH,
-        Method::DELETE,
-        Method::OPTIONS,
-        Method::TRACE,
-        Method::CONNECT,
-    ];
-    STANDARD.iter().any(|known| known != method && known.as_str().eq_ignore_ascii_case(method.as_str()))
 }

@@ -3,10 +3,11 @@
 use http::{Response, StatusCode};
 
 use super::normalize::Malformed;
-use crate::access::{Bad, Challenge, Denial, Want, Why};
+use crate::access::{Bad, Challenge, Denial, Reason, Want};
 use crate::config::Unauthenticated;
 use crate::endpoint::answer::{self, Asker, Problem, REALM};
 use crate::message::body::Body;
+use crate::message::line::LineError;
 use crate::message::rejection::{Blame, Rejection};
 use crate::observe::{Record, audit};
 use crate::throttle::RetryAfter;
@@ -14,19 +15,26 @@ use crate::throttle::RetryAfter;
 /// 400, 405: a request that can't be judged.
 pub(super) fn malformed(asker: &Asker<'_>, record: &mut Record, malformed: &Malformed) -> Response<Body> {
     record.decision = "bad-request";
-    record.reason = malformed.to_string();
     match malformed {
-        Malformed::Method => {
+        Malformed::Line(error) => record.because(Reason::Line(*error), None),
+        Malformed::Host(error) => record.because(Reason::Host(*error), None),
+        Malformed::Framing(error) => {
+            record.code = FRAMING;
+            record.reason = error.to_string();
+        }
+    }
+    match malformed {
+        Malformed::Line(LineError::Method) => {
             let problem = Problem { detail: "Method not allowed", allow: Some(METHODS), ..Problem::default() };
             asker.problem(StatusCode::METHOD_NOT_ALLOWED, &problem)
         }
-        Malformed::OptionsOfServer => {
+        Malformed::Line(LineError::OptionsOfServer) => {
             record.decision = "own";
             let mut answer = asker.empty(StatusCode::NO_CONTENT);
             answer.headers_mut().insert(http::header::ALLOW, http::HeaderValue::from_static(METHODS));
             answer
         }
-        Malformed::Target(_) | Malformed::Path(_) | Malformed::Host(_) | Malformed::Framing(_) => {
+        Malformed::Line(LineError::Target(_) | LineError::Path(_)) | Malformed::Host(_) | Malformed::Framing(_) => {
             let problem = Problem { detail: "Bad request", closes: true, ..Problem::default() };
             asker.problem(StatusCode::BAD_REQUEST, &problem)
         }
@@ -36,7 +44,7 @@ pub(super) fn malformed(asker: &Asker<'_>, record: &mut Record, malformed: &Malf
 /// 400: the credentials of a request that is well-formed otherwise contradict each other.
 pub(super) fn twofold(asker: &Asker<'_>, record: &mut Record, why: &'static str) -> Response<Body> {
     record.decision = "bad-request";
-    record.reason = why.to_owned();
+    record.because(Reason::Twofold(why), None);
     asker.problem(StatusCode::BAD_REQUEST, &Problem { detail: "Bad request", ..Problem::default() })
 }
 
@@ -49,7 +57,7 @@ pub(super) fn not_found(asker: &Asker<'_>, record: &mut Record) -> Response<Body
 /// 429: too many wrong passwords, and this one was not looked at.
 pub(super) fn throttled(asker: &Asker<'_>, record: &mut Record, wait: RetryAfter) -> Response<Body> {
     record.decision = "challenge";
-    record.reason = "too many attempts".to_owned();
+    record.because(Reason::TooManyAttempts, None);
     let seconds = wait.seconds();
     audit::Event::SignInThrottled { client: record.client, method: "basic", seconds }.log();
     let problem = Problem { detail: "Too many attempts", retry_after: Some(seconds), ..Problem::default() };
@@ -59,7 +67,7 @@ pub(super) fn throttled(asker: &Asker<'_>, record: &mut Record, wait: RetryAfter
 /// 503: the credential can't be judged.
 pub(super) fn unavailable(asker: &Asker<'_>, record: &mut Record) -> Response<Body> {
     record.decision = "error";
-    record.reason = "the store, or the token's issuer, does not answer".to_owned();
+    record.because(Reason::StoreDown, None);
     let problem =
         Problem { detail: "Credentials can't be judged now", retry_after: Some(RETRY_SECONDS), ..Problem::default() };
     asker.problem(StatusCode::SERVICE_UNAVAILABLE, &problem)
@@ -68,15 +76,20 @@ pub(super) fn unavailable(asker: &Asker<'_>, record: &mut Record) -> Response<Bo
 /// 303 to the sign-in page, or 401.
 pub(super) fn challenge(asker: &Asker<'_>, record: &mut Record, challenge: &Challenge) -> Response<Body> {
     record.decision = "challenge";
-    record.reason = match &challenge.want {
-        Want::Credential => "not authenticated".to_owned(),
-        Want::Token(Bad::Expired) => "the token has expired".to_owned(),
-        Want::Token(Bad::Invalid(why)) => why.to_string(),
-        Want::Token(Bad::Credentials { reason, .. }) => (*reason).to_owned(),
-        Want::StepUp => "the sign-in is too old or of another kind".to_owned(),
+    let (reason, detail) = match &challenge.want {
+        Want::Credential => (Reason::NotAuthenticated, None),
+        Want::Token(Bad::Expired) => (Reason::TokenExpired, None),
+        Want::Token(Bad::OtherIssuer) => (Reason::IssuerElsewhere, None),
+        Want::Token(Bad::Invalid(why)) => (Reason::BadCredential, Some(why.as_ref())),
+        Want::Token(Bad::Credentials { reason, .. }) => (Reason::BadCredential, Some(*reason)),
+        Want::StepUp => (Reason::StepUp, None),
     };
+    record.because(reason, challenge.reading);
+    if let Some(detail) = detail {
+        detail.clone_into(&mut record.reason);
+    }
     match &challenge.want {
-        Want::Token(Bad::Invalid(_)) => {
+        Want::Token(Bad::Invalid(_) | Bad::OtherIssuer) => {
             let (client, route) = (record.client, Some(&*challenge.route.name));
             audit::Event::BadCredential { client, route, reason: &record.reason, request_id: &record.request_id }.log();
         }
@@ -124,16 +137,16 @@ fn redirects(asker: &Asker<'_>, challenge: &Challenge) -> bool {
 /// 403: the rules say no.
 pub(super) fn denial(asker: &Asker<'_>, record: &mut Record, denial: &Denial) -> Response<Body> {
     record.decision = "deny";
-    record.reason = denial.why.to_string();
+    record.because(denial.why, denial.reading);
     let user = denial.identity.as_ref().map(|identity| identity.profile.user.as_str());
     let (client, route) = (record.client, Some(&*denial.route.name));
     let (detail, event) = match denial.why {
-        Why::Rule(..) | Why::KeyElsewhere(_) => {
+        Reason::CrossSite => {
+            ("The request was sent by another site", audit::Event::CrossSite { client, path: &record.path, user })
+        }
+        _ => {
             let (reason, request_id) = (record.reason.as_str(), &*record.request_id);
             ("Not allowed", audit::Event::Denied { user, client, route, reason, request_id })
-        }
-        Why::CrossSite => {
-            ("The request was sent by another site", audit::Event::CrossSite { client, path: &record.path, user })
         }
     };
     event.log();
@@ -149,7 +162,8 @@ pub(super) fn denial(asker: &Asker<'_>, record: &mut Record, denial: &Denial) ->
 
 /// 502, 503, 504 and what a client's own body came to.
 pub(super) fn rejection(asker: &Asker<'_>, record: &mut Record, rejection: &Rejection) -> Response<Body> {
-    record.reason = rejection.reason.name().to_owned();
+    record.code = rejection.reason.name();
+    record.code.clone_into(&mut record.reason);
     record.fault = Some(rejection.blame);
     let source = rejection.source.as_deref().map(ToString::to_string);
     let (request_id, upstream) = (&*record.request_id, record.upstream.as_deref());
@@ -168,6 +182,9 @@ pub(super) fn rejection(asker: &Asker<'_>, record: &mut Record, rejection: &Reje
 fn step_up() -> String {
     format!("Bearer realm=\"{REALM}\", error=\"insufficient_user_authentication\"")
 }
+
+/// The code of a body whose end is in doubt.
+const FRAMING: &str = "framing";
 
 /// What goes on, when the rules let it.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{Facts, Person, Policy, Refused, Rule, Verdict};
+use super::{Facts, Policy, Refused, Rule, Verdict};
 use crate::clock::Timestamp;
 
 impl Policy {
@@ -60,20 +60,22 @@ impl Verdict {
 }
 
 impl Rule {
-    fn evaluate(&self, facts: &Facts<'_>) -> Verdict {
-        if self.from.as_ref().is_some_and(|networks| !networks.iter().any(|network| network.contains(&facts.client))) {
+    pub(super) fn evaluate(&self, facts: &Facts<'_>) -> Verdict {
+        if self.fails(Refused::Network, facts) {
             return Verdict::Deny(Refused::Network);
         }
         if self.anyone {
             return Verdict::Allow;
         }
-        let Some(person) = &facts.person else {
+        if facts.person.is_none() {
             return Verdict::SignIn { by_password: self.takes_a_password() };
-        };
-        if let Some(refused) = self.refuses(person) {
+        }
+        // What no new sign-in of the same person changes.
+        let fixed = [Refused::User, Refused::Group, Refused::Scope, Refused::Claim];
+        if let Some(refused) = fixed.into_iter().find(|&key| self.fails(key, facts)) {
             return Verdict::Deny(refused);
         }
-        match self.falls_short(person, facts.now) {
+        match [Refused::Method, Refused::Age].into_iter().find(|&key| self.fails(key, facts)) {
             None => Verdict::Allow,
             Some(_) if self.takes_a_password() => Verdict::StepUp,
             Some(refused) => Verdict::Deny(refused),
@@ -87,37 +89,32 @@ impl Rule {
         by_password && self.claims.is_none() && self.scopes.is_none()
     }
 
-    /// What no new sign-in of the same person changes.
-    fn refuses(&self, person: &Person<'_>) -> Option<Refused> {
-        if self.users.as_ref().is_some_and(|users| !users.iter().any(|user| user == person.user)) {
-            return Some(Refused::User);
-        }
-        if self.groups.as_ref().is_some_and(|groups| !groups.iter().any(|group| person.groups.contains(group))) {
-            return Some(Refused::Group);
-        }
-        if self.scopes.as_ref().is_some_and(|scopes| !scopes.iter().all(|scope| person.scopes.contains(scope))) {
-            return Some(Refused::Scope);
-        }
-        let holds = |(path, values): &(String, Vec<Value>)| {
-            claim(person.claims, path).is_some_and(|claim| values.iter().any(|value| claim_is(claim, value)))
-        };
-        if self.claims.as_ref().is_some_and(|claims| !claims.iter().all(holds)) {
-            return Some(Refused::Claim);
-        }
-        None
+    fn fails(&self, key: Refused, facts: &Facts<'_>) -> bool {
+        self.holds(key, facts) == Some(false)
     }
 
-    /// What a new sign-in may change.
-    fn falls_short(&self, person: &Person<'_>, now: Timestamp) -> Option<Refused> {
-        if let Some(methods) = &self.methods_of_sign_in
-            && !methods.iter().any(|method| person.methods.contains(method))
-        {
-            return Some(Refused::Method);
+    /// Whether the one condition that `key` names holds. `None`: it is not written, or nobody is there to ask it of.
+    pub(super) fn holds(&self, key: Refused, facts: &Facts<'_>) -> Option<bool> {
+        if key == Refused::Network {
+            return self.from.as_ref().map(|from| from.iter().any(|network| network.contains(&facts.client)));
         }
-        let within = self.signed_in_within?;
-        // A sign-in in the future would stay fresh until then.
-        let fresh = |at: Timestamp| at <= now + AHEAD && now.since(at) <= within;
-        if person.signed_in_at.is_some_and(fresh) { None } else { Some(Refused::Age) }
+        let person = facts.person.as_ref()?;
+        Some(match key {
+            Refused::Nobody | Refused::Network => return None,
+            Refused::User => self.users.as_ref()?.iter().any(|user| user == person.user),
+            Refused::Group => self.groups.as_ref()?.iter().any(|group| person.groups.contains(group)),
+            Refused::Scope => self.scopes.as_ref()?.iter().all(|scope| person.scopes.contains(scope)),
+            Refused::Claim => self.claims.as_ref()?.iter().all(|(path, values)| {
+                claim(person.claims, path).is_some_and(|claim| values.iter().any(|value| claim_is(claim, value)))
+            }),
+            Refused::Method => self.methods_of_sign_in.as_ref()?.iter().any(|method| person.methods.contains(method)),
+            Refused::Age => {
+                let within = self.signed_in_within?;
+                // A sign-in in the future would stay fresh until then.
+                let fresh = |at: Timestamp| at <= facts.now + AHEAD && facts.now.since(at) <= within;
+                person.signed_in_at.is_some_and(fresh)
+            }
+        })
     }
 }
 
@@ -144,6 +141,7 @@ const AHEAD: Duration = Duration::from_secs(30);
 mod tests {
     use serde_json::json;
 
+    use super::super::Person;
     use super::*;
 
     struct Someone {

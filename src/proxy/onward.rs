@@ -98,7 +98,10 @@ impl Surroundings<'_> {
 }
 
 /// The path as it goes on, without `prefix`, and the query byte for byte.
-fn target(head: &Head, prefix: Option<&str>) -> Result<PathAndQuery, http::uri::InvalidUri> {
+///
+/// # Errors
+/// Never for a path that was judged.
+pub fn target(head: &Head, prefix: Option<&str>) -> Result<PathAndQuery, http::uri::InvalidUri> {
     let path = head.path.forwarded();
     let path = match prefix.and_then(|prefix| path.strip_prefix(prefix)) {
         Some("") => "/",

@@ -21,6 +21,15 @@ pub struct Account {
     pub profile: Arc<Profile>,
 }
 
+impl Account {
+    /// The account that the store has as `record`. `None`: no application may be told its name.
+    pub fn of(record: UserRecord) -> Option<Self> {
+        let UserRecord { name, password_version, groups, email, full_name, disabled, .. } = record;
+        let profile = Profile::new(name.as_str(), &groups, email.as_deref(), full_name.as_deref())?;
+        Some(Self { name, password_version, disabled, profile: Arc::new(profile) })
+    }
+}
+
 /// The accounts that were asked for lately, and the names that have none: people whom another issuer knows. An event on a
 /// user makes it be read anew, as does a new one.
 #[derive(Debug)]
@@ -53,7 +62,7 @@ impl Accounts {
     /// When the store gives no answer.
     pub async fn read(&self, name: &UserName) -> Result<Option<Arc<Account>>, StoreError> {
         let before = self.forgotten.load(Ordering::SeqCst);
-        let account = self.store.user(name).await?.and_then(account).map(Arc::new);
+        let account = self.store.user(name).await?.and_then(Account::of).map(Arc::new);
         self.cache.insert(name.clone(), account.clone());
         // What was read may be older than an event that was applied meanwhile: then it must not stay.
         if self.forgotten.load(Ordering::SeqCst) != before {
@@ -73,12 +82,6 @@ impl Accounts {
         self.forgotten.fetch_add(1, Ordering::SeqCst);
         self.cache.clear();
     }
-}
-
-fn account(record: UserRecord) -> Option<Account> {
-    let UserRecord { name, password_version, groups, email, full_name, disabled, .. } = record;
-    let profile = Profile::new(name.as_str(), &groups, email.as_deref(), full_name.as_deref())?;
-    Some(Account { name, password_version, disabled, profile: Arc::new(profile) })
 }
 
 /// Accounts kept in memory: some ten megabytes at most.

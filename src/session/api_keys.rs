@@ -27,7 +27,7 @@ pub struct ApiKey {
     pub expires_at: Option<Timestamp>,
     key_hash: Secret<Digest>,
     groups: Option<Vec<String>>,
-    routes: Option<Vec<String>>,
+    routes: Option<Arc<[String]>>,
     written: AtomicU64,
     /// The account's profile that was narrowed last, and what it came to.
     narrowed: ArcSwapOption<(Arc<Profile>, Arc<Profile>)>,
@@ -39,9 +39,9 @@ impl ApiKey {
         self.expires_at.is_some_and(|end| now >= end)
     }
 
-    /// Whether it counts on the route called `name`.
-    pub fn counts_on(&self, name: &str) -> bool {
-        self.routes.as_ref().is_none_or(|routes| routes.iter().any(|route| route == name))
+    /// The names of the only routes on which it counts.
+    pub const fn routes(&self) -> Option<&Arc<[String]>> {
+        self.routes.as_ref()
     }
 
     /// Whether it counts on every route that accepts API keys.
@@ -161,7 +161,7 @@ fn api_key(record: ApiKeyRecord) -> ApiKey {
         expires_at: record.expires_at,
         key_hash: Secret::new(record.key_hash),
         groups: record.groups,
-        routes: record.routes,
+        routes: record.routes.map(Into::into),
         written: AtomicU64::new(record.last_used.map_or(0, Timestamp::as_millis)),
         narrowed: ArcSwapOption::empty(),
     }

@@ -35,6 +35,7 @@ impl Rules {
         let people = people(&config).await;
         let key = token::generate(config.tokens.algorithm, &Random::system()).unwrap();
         let keys = Arc::new(KeySet::new(&config.tokens, &[key], Random::system()).unwrap().into());
+        let config = Arc::new(config);
         let access = Arc::new(Access::new(&config, keys, Arc::default(), people));
         let current = Arc::new(Current::new(access.clone()));
         Self { access, current, guarded: config.guarded.clone(), _directory: directory }

@@ -245,7 +245,7 @@ impl Handler {
             started: std::time::Instant::now(),
         };
         let Rules { access, current, guarded, .. } = &self.rules;
-        let Decision::Permit(permit) = access.check(&Arc::new(head), request.headers(), current).await else {
+        let Decision::Permit(permit) = access.check(&Arc::new(head), request.headers(), current).await.decision else {
             panic!("everyone may");
         };
         let surroundings = Surroundings {

@@ -1,0 +1,138 @@
+//! Why a request came out as it did: one vocabulary for the access log, `[[tests]]`, `explain` and `why`.
+
+use std::fmt;
+
+use crate::message::host::HostError;
+use crate::message::line::LineError;
+use crate::policy::Refused;
+
+/// Why. Each has a stable code and a sentence, written down here only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It may pass, and the application is told no name.
+    Public,
+    /// It may pass, and the application is told a name.
+    SignedIn,
+    /// The rule says no.
+    Rule(Refused),
+    /// The API key is limited to other routes.
+    KeyElsewhere,
+    /// Another site made a browser send it.
+    CrossSite,
+    /// No credential counts on the route.
+    NotAuthenticated,
+    /// The token was good once.
+    TokenExpired,
+    /// A credential that is not good; the log says why.
+    BadCredential,
+    /// The route does not take tokens of this issuer.
+    IssuerElsewhere,
+    /// The age or the kind of the sign-in falls short.
+    StepUp,
+    /// Too many wrong passwords.
+    TooManyAttempts,
+    /// The credential can't be judged.
+    StoreDown,
+    /// No route matches.
+    NoRoute,
+    /// Two credentials contradict each other; the text names them.
+    Twofold(&'static str),
+    /// The request line is none that a route could be asked about.
+    Line(LineError),
+    /// There is not exactly one host.
+    Host(HostError),
+    /// The gateway answers this path itself.
+    Own,
+}
+
+impl Reason {
+    /// A stable word.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::SignedIn => "signed-in",
+            Self::Rule(refused) => refused.code(),
+            Self::KeyElsewhere => "key-elsewhere",
+            Self::CrossSite => "cross-site",
+            Self::NotAuthenticated => "not-authenticated",
+            Self::TokenExpired => "token-expired",
+            Self::BadCredential => "bad-credential",
+            Self::IssuerElsewhere => "issuer",
+            Self::StepUp => "step-up",
+            Self::TooManyAttempts => "too-many-attempts",
+            Self::StoreDown => "store-down",
+            Self::NoRoute => "no-route",
+            Self::Twofold(_) => "twofold",
+            Self::Line(LineError::Method) => "method",
+            Self::Line(LineError::OptionsOfServer) | Self::Own => "own",
+            Self::Line(LineError::Target(_)) => "target",
+            Self::Line(LineError::Path(_)) => "path",
+            Self::Host(_) => "host",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Public => "public",
+            Self::SignedIn => "signed in",
+            Self::Rule(refused) => return refused.fmt(f),
+            Self::KeyElsewhere => "the API key is limited to other routes",
+            Self::CrossSite => "sent by another site",
+            Self::NotAuthenticated => "not authenticated",
+            Self::TokenExpired => "the token has expired",
+            Self::BadCredential => "the credential is not good",
+            Self::IssuerElsewhere => "the route does not take tokens of this issuer",
+            Self::StepUp => "the sign-in is too old or of another kind",
+            Self::TooManyAttempts => "too many attempts",
+            Self::StoreDown => "the store, or the token's issuer, does not answer",
+            Self::NoRoute => "no route matches",
+            Self::Twofold(which) => which,
+            Self::Line(error) => return error.fmt(f),
+            Self::Host(error) => return error.fmt(f),
+            Self::Own => "the gateway answers it itself",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn codes_are_told_apart() {
+        let reasons = [
+            Reason::Public,
+            Reason::SignedIn,
+            Reason::KeyElsewhere,
+            Reason::CrossSite,
+            Reason::NotAuthenticated,
+            Reason::TokenExpired,
+            Reason::BadCredential,
+            Reason::IssuerElsewhere,
+            Reason::StepUp,
+            Reason::TooManyAttempts,
+            Reason::StoreDown,
+            Reason::NoRoute,
+            Reason::Twofold("two API keys"),
+            Reason::Line(LineError::Method),
+            Reason::Line(LineError::Target("x")),
+            Reason::Host(HostError::Missing),
+            Reason::Own,
+            Reason::Rule(Refused::Nobody),
+            Reason::Rule(Refused::Network),
+            Reason::Rule(Refused::User),
+            Reason::Rule(Refused::Group),
+            Reason::Rule(Refused::Scope),
+            Reason::Rule(Refused::Claim),
+            Reason::Rule(Refused::Method),
+            Reason::Rule(Refused::Age),
+        ];
+        let codes: HashSet<&str> = reasons.iter().map(|reason| reason.code()).collect();
+        assert_eq!(codes.len(), reasons.len());
+        assert!(reasons.iter().all(|reason| !reason.to_string().is_empty()));
+    }
+}

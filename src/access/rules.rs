@@ -1,0 +1,337 @@
+//! The rules of one configuration, asked about a head and whoever stands behind it. Pure: no store, no clock, no headers.
+//!
+//! Requests, leases, `[[tests]]` and `explain` all ask here, so that they cannot disagree.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::Reason;
+use super::credential::Credential;
+use crate::config::{Config, Readings, Route};
+use crate::identity::Identity;
+use crate::message::head::Head;
+use crate::message::path::Reading;
+use crate::policy::{Facts, Outcome, Person, Refused, Verdict};
+use crate::route::Router;
+
+/// Which route, and whether it lets someone pass.
+#[derive(Debug)]
+pub struct Rules {
+    router: Router,
+}
+
+/// Which kind of credential was shown: a route that does not accept it sees nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shown {
+    /// None.
+    #[default]
+    Nothing,
+    /// `Authorization: Bearer` with a token.
+    Bearer,
+    /// `Authorization: Basic`
+    Basic,
+    /// A key of ours.
+    ApiKey,
+    /// A session's cookie.
+    Cookie,
+}
+
+/// Whose word someone stands on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// This gateway's.
+    #[default]
+    Own,
+    /// That of the issuer at this place of `[[issuers]]`.
+    Issuer(usize),
+    /// That of an issuer whom the configuration does not name, or not any more.
+    Unknown,
+}
+
+/// Who asks, as far as the rules are concerned.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asking<'a> {
+    /// Who it is; `None`: nobody who is believed.
+    pub person: Option<Person<'a>>,
+    /// What was shown.
+    pub shown: Shown,
+    /// Whose word they stand on.
+    pub source: Source,
+    /// The only routes on which an API key counts.
+    pub key_routes: Option<&'a [String]>,
+    /// Why what was shown is not good, or can't be judged. Nobody is there then.
+    pub unproven: Option<Reason>,
+}
+
+/// Who asked, to be asked about again: what [`Asking`] looks at, owned.
+#[derive(Clone, Debug, Default)]
+pub struct Asker {
+    /// Who it is; `None`: nobody who is believed.
+    pub identity: Option<Arc<Identity>>,
+    /// What was shown.
+    pub shown: Shown,
+    /// Whose word they stand on.
+    pub source: Source,
+    /// The name of the issuer, where it is another one than this gateway.
+    pub issuer: Option<Arc<str>>,
+    /// The only routes on which an API key counts.
+    pub key_routes: Option<Arc<[String]>>,
+    /// Why what was shown is not good, or can't be judged.
+    pub unproven: Option<Reason>,
+}
+
+/// One look at the path: as written, or as a reading has it.
+#[derive(Clone, Debug)]
+pub struct Look<'a> {
+    /// `None`: as written.
+    pub reading: Option<Reading>,
+    /// The path so read.
+    pub path: Cow<'a, str>,
+    /// The route that it leads to.
+    pub route: Option<&'a Arc<Route>>,
+}
+
+/// What the rules say, and where they said it.
+#[derive(Clone, Copy, Debug)]
+pub struct Ruling<'a> {
+    /// The route that decided.
+    pub route: Option<&'a Arc<Route>>,
+    /// Under which reading it was refused; `None`: as written.
+    pub reading: Option<Reading>,
+    /// What.
+    pub says: Says,
+}
+
+/// What the rules say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Says {
+    /// It may pass.
+    Pass {
+        /// Whether the application is told who it is.
+        named: bool,
+    },
+    /// Someone who signs in could.
+    SignIn {
+        /// Whether a password on the sign-in page could do.
+        by_password: bool,
+    },
+    /// A newer or a stronger sign-in is needed.
+    StepUp,
+    /// What was shown is not good, and nobody else may.
+    Unproven(Reason),
+    /// No.
+    Refuse(Refused),
+    /// The API key is limited to other routes.
+    KeyElsewhere,
+    /// No route matches.
+    NoRoute,
+}
+
+impl Rules {
+    /// The rules of `routes`, which are tried in this order.
+    pub fn new(routes: &[Arc<Route>]) -> Self {
+        Self { router: Router::new(routes) }
+    }
+
+    /// All routes, in the order in which they are tried.
+    pub fn routes(&self) -> &[Arc<Route>] {
+        self.router.routes()
+    }
+
+    /// The route of the path as written.
+    pub fn find(&self, head: &Head) -> Option<&Arc<Route>> {
+        self.router.find(head.host.name(), &head.method, head.path.canonical())
+    }
+
+    /// Every look that is taken at the path: as written, then under each reading that could lead elsewhere, unless
+    /// the route of the path as written says that its paths are judged as written only.
+    pub fn looks<'a>(&'a self, head: &'a Head) -> impl Iterator<Item = Look<'a>> {
+        self.looks_from(self.find(head), head)
+    }
+
+    /// What the rules say of `head` when it comes from `asking`.
+    pub fn judge<'a>(&'a self, head: &'a Head, asking: &Asking<'_>) -> Ruling<'a> {
+        self.judge_from(self.find(head), head, asking)
+    }
+
+    /// The same, where the route of the path as written is known.
+    pub(super) fn judge_from<'a>(
+        &'a self,
+        route: Option<&'a Arc<Route>>,
+        head: &'a Head,
+        asking: &Asking<'_>,
+    ) -> Ruling<'a> {
+        let Some(route) = route else { return Ruling { route: None, reading: None, says: Says::NoRoute } };
+        let asking = match asking.on(route, head) {
+            Ok(asking) => asking,
+            Err(reason) => return Ruling { route: Some(route), reading: None, says: Says::Unproven(reason) },
+        };
+        for look in self.looks_from(Some(route), head) {
+            let says = look.route.map_or(Says::NoRoute, |route| rule(route, head, &asking));
+            if !matches!(says, Says::Pass { .. }) {
+                return Ruling { route: look.route, reading: look.reading, says };
+            }
+        }
+        let named = asking.seen_by(route).is_some();
+        Ruling { route: Some(route), reading: None, says: Says::Pass { named } }
+    }
+
+    fn looks_from<'a>(&'a self, route: Option<&'a Arc<Route>>, head: &'a Head) -> impl Iterator<Item = Look<'a>> {
+        let as_written = Look { reading: None, path: Cow::Borrowed(head.path.canonical()), route };
+        let reads = route.is_some_and(|route| route.readings == Readings::All);
+        let needed = move |reading: &Reading| reads && self.router.needs(*reading, &head.path);
+        let others = Reading::ALL.into_iter().filter(needed).map(move |reading| {
+            let path = head.path.reading(reading);
+            let route = self.router.find_read_as(reading, head.host.name(), &head.method, &path);
+            Look { reading: Some(reading), path, route }
+        });
+        std::iter::once(as_written).chain(others)
+    }
+}
+
+/// What one route says of one look.
+pub fn rule(route: &Route, head: &Head, asking: &Asking<'_>) -> Says {
+    match route.allow.evaluate(&asking.facts(route, head)) {
+        Verdict::Allow => Says::Pass { named: asking.seen_by(route).is_some() },
+        _ if asking.person.is_some() && !asking.counts_on(route) => Says::KeyElsewhere,
+        Verdict::Deny(refused) => Says::Refuse(refused),
+        Verdict::SignIn { by_password } => Says::SignIn { by_password },
+        Verdict::StepUp => Says::StepUp,
+    }
+}
+
+impl<'a> Asking<'a> {
+    /// The facts that `route` judges.
+    pub fn facts(&self, route: &Route, head: &Head) -> Facts<'a> {
+        Facts { client: head.client.0, now: head.now, person: self.seen_by(route) }
+    }
+
+    /// Whom a request is judged for once the route of its path as written is known. On a route that is open to everyone
+    /// what is not good counts as nothing, and someone whose key is for other routes comes without a name.
+    ///
+    /// # Errors
+    /// Why what was shown is not good, where it would have had to be; or that the route wants another issuer.
+    pub fn on(self, route: &Route, head: &Head) -> Result<Self, Reason> {
+        let nobody = Self { shown: self.shown, ..Self::default() };
+        match self.unproven {
+            Some(_) if is_open_to(route, head) => Ok(nobody),
+            Some(reason) => Err(reason),
+            None if self.person.is_none() => Ok(self),
+            None if !self.source.is_taken_by(route) && !is_open_to(route, head) => Err(Reason::IssuerElsewhere),
+            None if !self.source.is_taken_by(route) => Ok(nobody),
+            None if !self.counts_on(route) && is_open_to(route, head) => Ok(nobody),
+            None => Ok(self),
+        }
+    }
+
+    fn seen_by(&self, route: &Route) -> Option<Person<'a>> {
+        let is_taken = self.shown.is_accepted_by(route) && self.source.is_taken_by(route) && self.counts_on(route);
+        self.person.filter(|_| is_taken)
+    }
+
+    fn counts_on(&self, route: &Route) -> bool {
+        self.key_routes.is_none_or(|routes| routes.iter().any(|name| **name == *route.name))
+    }
+}
+
+impl Source {
+    /// Whether `route` takes people on this word.
+    pub fn is_taken_by(self, route: &Route) -> bool {
+        match self {
+            Self::Own => route.issuers.take(None),
+            Self::Issuer(place) => route.issuers.take(Some(place)),
+            Self::Unknown => false,
+        }
+    }
+
+    /// That of the issuer called `name` in `config`; `None` is this gateway.
+    pub fn named(name: Option<&str>, config: &Config) -> Self {
+        let Some(name) = name else { return Self::Own };
+        config.issuers.iter().position(|issuer| *issuer.name == *name).map_or(Self::Unknown, Self::Issuer)
+    }
+}
+
+impl Asker {
+    /// The same, to be judged.
+    pub fn asking(&self) -> Asking<'_> {
+        Asking {
+            person: self.identity.as_ref().map(|identity| identity.person()),
+            shown: self.shown,
+            source: self.source,
+            key_routes: self.key_routes.as_deref(),
+            unproven: self.unproven,
+        }
+    }
+}
+
+impl Says {
+    /// How the request comes out.
+    pub const fn outcome(self) -> Outcome {
+        match self {
+            Self::Pass { .. } => Outcome::Allow,
+            Self::Unproven(Reason::StoreDown) => Outcome::Error,
+            Self::SignIn { .. } | Self::StepUp | Self::Unproven(_) => Outcome::SignIn,
+            Self::Refuse(_) | Self::KeyElsewhere => Outcome::Deny,
+            Self::NoRoute => Outcome::NotFound,
+        }
+    }
+
+    /// Why.
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::Pass { named: false } => Reason::Public,
+            Self::Pass { named: true } => Reason::SignedIn,
+            Self::SignIn { .. } => Reason::NotAuthenticated,
+            Self::StepUp => Reason::StepUp,
+            Self::Unproven(reason) => reason,
+            Self::Refuse(refused) => Reason::Rule(refused),
+            Self::KeyElsewhere => Reason::KeyElsewhere,
+            Self::NoRoute => Reason::NoRoute,
+        }
+    }
+}
+
+impl Shown {
+    pub(super) const fn of(credential: &Credential<'_>) -> Self {
+        match credential {
+            Credential::None => Self::Nothing,
+            Credential::Bearer(_) => Self::Bearer,
+            Credential::Basic(_) => Self::Basic,
+            Credential::ApiKey(_) | Credential::TwoApiKeys => Self::ApiKey,
+            Credential::Cookies(_) => Self::Cookie,
+        }
+    }
+
+    /// Whether it counts on `route`.
+    pub const fn is_accepted_by(self, route: &Route) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Bearer => route.accept.bearer,
+            Self::Basic => route.accept.basic,
+            Self::ApiKey => route.accept.api_key,
+            Self::Cookie => route.accept.cookie,
+        }
+    }
+
+    /// Its name in `accept`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Nothing => "none",
+            Self::Bearer => "bearer",
+            Self::Basic => "basic",
+            Self::ApiKey => "api-key",
+            Self::Cookie => "cookie",
+        }
+    }
+
+    /// The kind that is called `word`.
+    pub fn parse(word: &str) -> Option<Self> {
+        let all = [Self::Nothing, Self::Bearer, Self::Basic, Self::ApiKey, Self::Cookie];
+        all.into_iter().find(|shown| shown.word() == word)
+    }
+}
+
+/// Whether the route lets this client in without a sign-in.
+pub(super) fn is_open_to(route: &Route, head: &Head) -> bool {
+    route.allow.evaluate(&Facts { client: head.client.0, now: head.now, person: None }) == Verdict::Allow
+}
