@@ -2,6 +2,8 @@
 //!
 //! Prints nothing itself: what to print, where, and the exit status are its result.
 
+mod people;
+
 use std::path::Path;
 
 use crate::access::Rules;
@@ -82,7 +84,7 @@ pub fn check(explicit: Option<&Path>, options: Options, env: &dyn Fn(&str) -> Op
         Err(message) => return Outcome { stdout: String::new(), stderr: format!("error: {message}\n"), exit: 1 },
     };
     let config::Loaded { config, diagnostics, .. } = explain::load(&path, env);
-    let more = config.iter().filter_map(key_problem);
+    let more = config.iter().flat_map(|config| key_problem(config).into_iter().chain(people::findings(config)));
     let found = more.fold(diagnostics, Diagnostics::with);
     let mut outcome = said(&path, &found, options);
     if let Some(config) = config.as_ref().filter(|_| options.against_recent && found.errors() == 0) {
