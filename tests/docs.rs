@@ -148,8 +148,15 @@ fn completed(part: &str) -> String {
         text.push_str("\n[upstreams]\napp = \"http://127.0.0.1:3000\"\n");
     }
     if !part.contains("[[routes]]") {
-        let upstream = if part.contains("[upstreams.api]") { "api" } else { "app" };
-        text.push_str(&format!("\n[[routes]]\npath = \"/**\"\nallow = \"signed-in\"\nupstream = \"{upstream}\"\n"));
+        let upstreams = ["api", "app"].into_iter().filter(|name| {
+            text.contains(&format!("[upstreams.{name}]"))
+                || text.lines().any(|line| line.starts_with(&format!("{name} ")))
+        });
+        for (upstream, path) in upstreams.collect::<Vec<_>>().into_iter().zip(["/**", "/other/**"]).rev() {
+            text.push_str(&format!(
+                "\n[[routes]]\npath = \"{path}\"\nallow = \"signed-in\"\nupstream = \"{upstream}\"\n"
+            ));
+        }
     }
     text
 }

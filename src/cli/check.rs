@@ -2,6 +2,8 @@
 //!
 //! Prints nothing itself: what to print, where, and the exit status are its result.
 
+mod people;
+
 use std::path::Path;
 
 use crate::access::Rules;
@@ -18,8 +20,11 @@ pub struct Args {
     /// Warnings fail too
     #[arg(long)]
     strict: bool,
-    /// Print one JSON document
-    #[arg(long)]
+    /// How findings are printed: `github` as annotations of a pull request, `sarif` for code scanning
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    format: Format,
+    /// Print one JSON document: the same as --format json
+    #[arg(long, conflicts_with = "format")]
     json: bool,
     /// Judge by this file what the running gateway has judged lately, and say what would come out differently
     #[arg(long)]
@@ -29,15 +34,30 @@ pub struct Args {
 impl Args {
     /// The same, as options.
     pub const fn options(self, color: bool) -> Options {
-        Options { json: self.json, strict: self.strict, against_recent: self.against_recent, color }
+        let format = if self.json { Format::Json } else { self.format };
+        Options { format, strict: self.strict, against_recent: self.against_recent, color }
     }
+}
+
+/// How findings are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For a person.
+    #[default]
+    Text,
+    /// One document.
+    Json,
+    /// Workflow commands of GitHub Actions.
+    Github,
+    /// One document in the Static Analysis Results Interchange Format, 2.1.0.
+    Sarif,
 }
 
 /// How the findings are to be shown and judged.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// One JSON document instead of text.
-    pub json: bool,
+    /// How they are printed.
+    pub format: Format,
     /// Warnings count as errors.
     pub strict: bool,
     /// Compare with what the running gateway has judged lately; with `strict` a difference counts as an error.
@@ -63,11 +83,9 @@ pub fn check(explicit: Option<&Path>, options: Options, env: &dyn Fn(&str) -> Op
         Ok(path) => path,
         Err(message) => return Outcome { stdout: String::new(), stderr: format!("error: {message}\n"), exit: 1 },
     };
-    let config::Loaded { config, diagnostics } = explain::load(&path, env);
-    let found = match config.as_ref().and_then(key_problem) {
-        Some(problem) => diagnostics.with(problem),
-        None => diagnostics,
-    };
+    let config::Loaded { config, diagnostics, .. } = explain::load(&path, env);
+    let more = config.iter().flat_map(|config| key_problem(config).into_iter().chain(people::findings(config)));
+    let found = more.fold(diagnostics, Diagnostics::with);
     let mut outcome = said(&path, &found, options);
     if let Some(config) = config.as_ref().filter(|_| options.against_recent && found.errors() == 0) {
         compare(config, &found, options, &mut outcome);
@@ -78,12 +96,12 @@ pub fn check(explicit: Option<&Path>, options: Options, env: &dyn Fn(&str) -> Op
 /// The findings, and whether they fail.
 fn said(path: &Path, found: &Diagnostics, options: Options) -> Outcome {
     let failed = found.errors() > 0 || (options.strict && found.warnings() > 0);
-    let (stdout, stderr) = if options.json {
-        (format!("{:#}\n", found.json()), String::new())
-    } else if found.is_empty() {
-        (format!("{}: no findings\n", path.display()), String::new())
-    } else {
-        (String::new(), found.render(options.color))
+    let (stdout, stderr) = match options.format {
+        Format::Json => (format!("{:#}\n", found.json()), String::new()),
+        Format::Sarif => (format!("{:#}\n", found.sarif()), String::new()),
+        Format::Github => (found.github(), format!("{}: {}\n", path.display(), found.summary())),
+        Format::Text if found.is_empty() => (format!("{}: no findings\n", path.display()), String::new()),
+        Format::Text => (String::new(), found.render(options.color)),
     };
     Outcome { stdout, stderr, exit: u8::from(failed) }
 }
@@ -106,12 +124,15 @@ fn compare(config: &Config, found: &Diagnostics, options: Options, outcome: &mut
         }
     };
     let differences = explain::differing(pasts.into_iter(), config, &Rules::new(&config.routes));
-    if options.json {
-        let mut document = found.json();
-        document["against_recent"] = serde_json::to_value(&differences).unwrap_or_default();
-        outcome.stdout = format!("{document:#}\n");
-    } else {
-        outcome.stdout += &in_words(&differences);
+    match options.format {
+        Format::Json => {
+            let mut document = found.json();
+            document["against_recent"] = serde_json::to_value(&differences).unwrap_or_default();
+            outcome.stdout = format!("{document:#}\n");
+        }
+        Format::Text => outcome.stdout += &in_words(&differences),
+        // What goes to standard output there is read by a program.
+        Format::Github | Format::Sarif => outcome.stderr += &in_words(&differences),
     }
     if options.strict && differences.differ > 0 {
         outcome.exit = 1;
@@ -185,7 +206,7 @@ mod tests {
         let body = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, pem.as_ref());
         let key = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
         let text = format!("[tokens]\nkey = \"\"\"\n{key}\"\"\"\n{CLEAN}");
-        let outcome = run(&text, Options { json: true, ..Options::default() });
+        let outcome = run(&text, Options { format: Format::Json, ..Options::default() });
         assert_eq!((outcome.exit, outcome.stderr.as_str()), (1, ""));
         let document: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
         let codes: Vec<_> = document["diagnostics"].as_array().unwrap().iter().map(|found| &found["code"]).collect();
@@ -198,7 +219,7 @@ mod tests {
         let outcome = run("[upstreams]\n", Options::default());
         assert_eq!((outcome.exit, outcome.stdout.as_str()), (1, ""));
         assert!(outcome.stderr.contains("error[no-routes]"));
-        let outcome = run("[upstreams]\n", Options { json: true, ..Options::default() });
+        let outcome = run("[upstreams]\n", Options { format: Format::Json, ..Options::default() });
         let document: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
         assert_eq!((outcome.exit, &document["diagnostics"][0]["code"]), (1, &"no-routes".into()));
     }

@@ -7,13 +7,32 @@ use toml::de::DeValue;
 
 use super::reader::{Context, Item, Table, Written};
 use super::values;
-use crate::diag::{Diagnostic, nearest, quoted};
+use crate::diag::{Diagnostic, Span, nearest, quoted};
 use crate::policy::{Policy, Rule};
 
+/// An `allow` that can be used, and where its parts are written.
+pub(super) struct Allow {
+    pub(super) policy: Policy,
+    /// For each of its rules; empty where it is a word.
+    pub(super) places: Vec<Places>,
+}
+
+/// Where the conditions of one rule are written; `None` is not written.
+#[derive(Default)]
+pub(super) struct Places {
+    pub(super) users: Vec<Written<String>>,
+    pub(super) groups: Vec<Written<String>>,
+    pub(super) scopes: Option<Span>,
+    pub(super) claims: Option<Span>,
+    pub(super) from: Option<Span>,
+    pub(super) methods: Option<Span>,
+    pub(super) within: Option<Span>,
+}
+
 /// A word, a table, or a list of tables.
-pub(super) fn read(item: &Item<'_>) -> Option<Written<Policy>> {
-    let policy = match item.value.get_ref() {
-        DeValue::Table(table) if !table.keys().any(|key| key.get_ref() == "env") => Policy::AnyOf(vec![rule(item)?]),
+pub(super) fn read(item: &Item<'_>) -> Option<Allow> {
+    let rules: Vec<(Rule, Places)> = match item.value.get_ref() {
+        DeValue::Table(table) if !table.keys().any(|key| key.get_ref() == "env") => vec![rule(item)?],
         DeValue::Array(_) => {
             let tables = item.list()?.into_inner();
             if tables.is_empty() {
@@ -21,21 +40,22 @@ pub(super) fn read(item: &Item<'_>) -> Option<Written<Policy>> {
                 item.cx.report(finding.help("say so with allow = \"nobody\", or name who may"));
                 return None;
             }
-            let rules: Vec<Option<Rule>> = tables.iter().map(rule).collect();
-            Policy::AnyOf(rules.into_iter().collect::<Option<_>>()?)
+            let rules: Vec<Option<_>> = tables.iter().map(rule).collect();
+            rules.into_iter().collect::<Option<_>>()?
         }
-        DeValue::String(_) | DeValue::Table(_) => return word(item),
+        DeValue::String(_) | DeValue::Table(_) => return Some(Allow { policy: word(item)?, places: Vec::new() }),
         _ => {
             let help = "write \"signed-in\", \"anyone\", \"nobody\", or a table such as { groups = [\"admin\"] }";
             return item.wrong_type("a word, a table or a list of tables", Some(help));
         }
     };
-    Some(Spanned::new(item.span(), policy))
+    let (rules, places) = rules.into_iter().unzip();
+    Some(Allow { policy: Policy::AnyOf(rules), places })
 }
 
-fn word(item: &Item<'_>) -> Option<Written<Policy>> {
+fn word(item: &Item<'_>) -> Option<Policy> {
     let text = item.string()?;
-    let policy = match text.get_ref().as_str() {
+    Some(match text.get_ref().as_str() {
         "anyone" => Policy::Anyone,
         "signed-in" => Policy::SignedIn,
         "nobody" => Policy::Nobody,
@@ -48,12 +68,11 @@ fn word(item: &Item<'_>) -> Option<Written<Policy>> {
             }));
             return None;
         }
-    };
-    Some(Spanned::new(text.span(), policy))
+    })
 }
 
 /// One table of `allow`. `None` where something in it can't be used: half a rule could let in too many.
-fn rule(item: &Item<'_>) -> Option<Rule> {
+fn rule(item: &Item<'_>) -> Option<(Rule, Places)> {
     if let DeValue::String(text) = item.value.get_ref() {
         let help = format!("a word stands alone: allow = {text:?}; a list holds tables");
         return item.wrong_type("a table", Some(&help));
@@ -61,14 +80,14 @@ fn rule(item: &Item<'_>) -> Option<Rule> {
     let mut table = item.table("allow")?;
     let is_empty = table.is_done();
     let anyone = table.boolean("anyone");
-    let users = list(&mut table, "users")
-        .map(|users| users.map(|users| users.iter().map(|user| user.to_lowercase()).collect()));
+    let users = table.take("users").map(|item| strings(&item));
     let groups = table.take("groups").map(|item| groups(&item));
-    let scopes = list(&mut table, "scopes");
-    let claims = table.take("claims").map(|item| claims(&item));
-    let from = table.take("from").map(|item| networks(&item));
-    let methods = table.take("methods_of_sign_in").map(|item| methods(&item));
-    let within = table.take("signed_in_within").map(|item| within(&item));
+    let mut places = Places::default();
+    let scopes = noted(&mut table, "scopes", &mut places.scopes).map(|item| strings(&item).map(plain));
+    let claims = noted(&mut table, "claims", &mut places.claims).map(|item| claims(&item));
+    let from = noted(&mut table, "from", &mut places.from).map(|item| networks(&item));
+    let methods = noted(&mut table, "methods_of_sign_in", &mut places.methods).map(|item| methods(&item));
+    let within = noted(&mut table, "signed_in_within", &mut places.within).map(|item| within(&item));
     let narrowed = users.is_some()
         || groups.is_some()
         || scopes.is_some()
@@ -92,20 +111,28 @@ fn rule(item: &Item<'_>) -> Option<Rule> {
         return None;
     }
     // Of each key: `None` is not written, `Some(None)` is written and can't be used.
-    Some(Rule {
+    places.users = users.map_or(Some(Vec::new()), |users| users)?;
+    places.groups = groups.map_or(Some(Vec::new()), |groups| groups)?;
+    let names = |list: &[Written<String>]| list.iter().map(|name| name.get_ref().clone()).collect::<Vec<_>>();
+    let rule = Rule {
         anyone: is_anyone,
-        users: users.map_or(Some(None), |users| users.map(Some))?,
-        groups: groups.map_or(Some(None), |groups| groups.map(Some))?,
+        users: (!places.users.is_empty())
+            .then(|| names(&places.users).iter().map(|user| user.to_lowercase()).collect()),
+        groups: (!places.groups.is_empty()).then(|| names(&places.groups)),
         scopes: scopes.map_or(Some(None), |scopes| scopes.map(Some))?,
         claims: claims.map_or(Some(None), |claims| claims.map(Some))?,
         from: from.map_or(Some(None), |from| from.map(Some))?,
         methods_of_sign_in: methods.map_or(Some(None), |methods| methods.map(Some))?,
         signed_in_within: within.map_or(Some(None), |within| within.map(Some))?,
-    })
+    };
+    Some((rule, places))
 }
 
-fn list(table: &mut Table<'_>, key: &'static str) -> Option<Option<Vec<String>>> {
-    table.take(key).map(|item| strings(&item).map(plain))
+/// The value of `key`, if it is there, and `place` where it is written.
+fn noted<'a>(table: &mut Table<'a>, key: &'static str, place: &mut Option<Span>) -> Option<Item<'a>> {
+    let item = table.take(key);
+    *place = item.as_ref().map(|item| item.key.start..item.span().end);
+    item
 }
 
 fn plain(list: Vec<Written<String>>) -> Vec<String> {
@@ -128,10 +155,10 @@ fn refuse_empty(item: &Item<'_>, is_empty: bool) -> Option<()> {
     (!is_empty).then_some(())
 }
 
-fn groups(item: &Item<'_>) -> Option<Vec<String>> {
+fn groups(item: &Item<'_>) -> Option<Vec<Written<String>>> {
     let groups = strings(item)?;
     report_impossible(item.cx, &groups);
-    Some(plain(groups))
+    Some(groups)
 }
 
 /// Reports names that no group can have.

@@ -300,7 +300,12 @@ fn key_set(cx: &Context<'_>, file: &Written<String>) -> Place {
             },
         },
     };
-    let Some((code, problem)) = problem else { return Place::File(path) };
+    let Some((code, problem)) = problem else {
+        for finding in super::modes::of_file(&path) {
+            cx.report(finding.at(file.span()));
+        }
+        return Place::File(path);
+    };
     let finding = Diagnostic::error(code, format!("the file {} {problem}", quoted(&path.to_string_lossy())));
     cx.report(finding.at(file.span()).help("a JWK Set is { \"keys\": [ … ] }, as the issuer publishes it"));
     Place::Unusable

@@ -67,7 +67,6 @@ const fn later(place: &'static str, name: &'static str, version: &'static str, h
 }
 
 const KEYS: &[Later] = &[
-    later("", "include", "0.3", Empty),
     later("server", "tls", "0.4", Empty),
     later("server", "proxy_protocol", "0.4", False),
     later("server", "forward_auth", "0.4", Word("off")),

@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use toml::de::DeTable;
-
 use super::Config;
-use super::parse::parse;
+use super::include::{self, Included};
+use super::modes;
+use super::parse::{Parsed, parse};
+use super::raw::Raw;
 use super::reader::Context;
 use super::resolve::resolve;
-use crate::diag::{Diagnostic, Diagnostics, Severity, Source, Span};
+use crate::diag::{Diagnostic, Diagnostics, Severity, Source, Span, quoted};
 
 /// What became of a file.
 #[derive(Debug)]
@@ -19,12 +20,18 @@ pub struct Loaded {
     pub config: Option<Config>,
     /// All that was found, with the file's text. Secrets in it are masked.
     pub diagnostics: Diagnostics,
+    /// Every file that it was made of, or should have been: when one changes, it may come to something else.
+    pub files: Vec<PathBuf>,
 }
 
 /// Reads and checks the file `path`. `env` is the environment.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
-    match read(path) {
-        Ok(text) => load_text(path, text, env),
+    match read(path, LARGEST, "the configuration") {
+        Ok(text) => {
+            let loaded = load_text(path, text, env);
+            let diagnostics = modes::of_file(path).into_iter().fold(loaded.diagnostics, Diagnostics::with);
+            Loaded { diagnostics, ..loaded }
+        }
         Err(finding) => refused(path, *finding),
     }
 }
@@ -36,21 +43,53 @@ pub fn load_text(path: &Path, text: String, env: &dyn Fn(&str) -> Option<String>
         return refused(path, finding.help("it needs at least [upstreams] and one of [[routes]]"));
     }
     let cx = Context::new(env, path.parent().unwrap_or(Path::new("")));
-    let source = Source::new(path.display().to_string(), text);
-    let (table, errors) = DeTable::parse_recoverable(source.text());
-    let config = {
-        let parsed = parse(&cx, &source, table.get_ref(), &errors);
-        parsed.is_whole.then(|| resolve(&cx, path, parsed.raw))
-    };
-    drop(table);
+    let mut source = Source::new(path.display().to_string(), text);
+    let mut bases = vec![0];
+    let Parsed { mut raw, mut is_whole } = parse(&cx, &source, 0, Raw::read);
+    let included = include::find(&cx, path, &std::mem::take(&mut raw.include));
+    let mut left = LARGEST.saturating_sub(source.text().len() as u64);
+    let mut parts = Vec::new();
+    for Included { path, place } in included {
+        cx.depends_on(path.clone());
+        let text = match read(&path, left, &quoted(&path.to_string_lossy())) {
+            Ok(text) => text,
+            Err(finding) => {
+                is_whole = false;
+                cx.report(if path.exists() {
+                    finding.at(place)
+                } else {
+                    finding.at(place).help("a relative name begins at the directory of this configuration")
+                });
+                continue;
+            }
+        };
+        modes::of_file(&path).into_iter().for_each(|finding| cx.report(finding.at(place.clone())));
+        left -= text.len() as u64;
+        let base = source.add(path.display().to_string(), text);
+        bases.push(base);
+        let part = parse(&cx, &source, base, Raw::read_included);
+        is_whole &= part.is_whole;
+        parts.push(part.raw);
+    }
+    raw.include(parts);
+    let mut config = is_whole.then(|| {
+        raw.require_routes(&cx);
+        resolve(&cx, path, raw)
+    });
+    let files: Vec<PathBuf> = std::iter::once(path.to_owned()).chain(cx.take_files()).collect();
+    if let Some(config) = &mut config {
+        config.files.clone_from(&files);
+    }
     let (findings, mut masked) = cx.into_parts();
     if config.is_none() {
-        masked.extend(suspects(source.text()));
+        for base in bases {
+            let found = suspects(source.text_at(base)).into_iter();
+            masked.extend(found.map(|span| base + span.start..base + span.end));
+        }
     }
     let failed = findings.iter().any(|finding| finding.severity == Severity::Error);
-    let text = mask(source.text(), &masked);
-    let diagnostics = Diagnostics::new(Source::new(source.name(), text), findings);
-    Loaded { config: config.filter(|_| !failed), diagnostics }
+    let source = source.map(|text, base| mask(text, base, &masked));
+    Loaded { config: config.filter(|_| !failed), diagnostics: Diagnostics::new(source, findings), files }
 }
 
 /// The configuration file: the one that is named, else the working directory's, else the machine's.
@@ -73,38 +112,39 @@ pub fn find_config_file(explicit: Option<&Path>) -> Result<PathBuf, String> {
 
 fn refused(path: &Path, finding: Diagnostic) -> Loaded {
     let source = Source::new(path.display().to_string(), String::new());
-    Loaded { config: None, diagnostics: Diagnostics::new(source, vec![finding]) }
+    let diagnostics = Diagnostics::new(source, vec![finding]);
+    Loaded { config: None, diagnostics, files: vec![path.to_owned()] }
 }
 
-fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
+/// The text of the file `path`, which messages call `what`.
+fn read(path: &Path, most: u64, what: &str) -> Result<String, Box<Diagnostic>> {
     let unreadable = |error: io::Error| {
         let help = match error.kind() {
             io::ErrorKind::NotFound => "name the file with --config FILE",
             io::ErrorKind::PermissionDenied => "let the gateway's user read it",
             _ => "the configuration is one TOML file",
         };
-        Box::new(Diagnostic::error("unreadable-file", format!("the configuration can't be read: {error}")).help(help))
+        Box::new(Diagnostic::error("unreadable-file", format!("{what} can't be read: {error}")).help(help))
     };
     if path.is_dir() {
-        let finding = Diagnostic::error("unreadable-file", "the configuration is a directory, not a file");
+        let finding = Diagnostic::error("unreadable-file", format!("{what} is a directory, not a file"));
         return Err(Box::new(finding.help(format!("name the file in it: {}", path.join("gateway.toml").display()))));
     }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
-    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > LARGEST {
-        let finding =
-            Diagnostic::error("file-too-large", format!("the configuration is larger than {} MiB", LARGEST >> 20));
+    file.take(most + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > most {
+        let finding = Diagnostic::error("file-too-large", format!("{what} is larger than {} MiB", LARGEST >> 20));
         return Err(Box::new(finding.help("is it the right file?")));
     }
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        let finding = Diagnostic::error("not-utf-8", "the configuration is UTF-16, not UTF-8");
+        let finding = Diagnostic::error("not-utf-8", format!("{what} is UTF-16, not UTF-8"));
         return Err(Box::new(finding.help("save it as UTF-8")));
     }
     let mut text = String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count() + 1;
-        let finding = Diagnostic::error("not-utf-8", format!("the configuration is not UTF-8: see line {line}"));
+        let finding = Diagnostic::error("not-utf-8", format!("{what} is not UTF-8: see line {line}"));
         Box::new(finding.help("save it as UTF-8"))
     })?;
     // A byte order mark says nothing in UTF-8, and some editors write it.
@@ -114,13 +154,14 @@ fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
     Ok(text)
 }
 
-/// `text` with as many bytes and characters, but nothing to be read at `spans`.
-fn mask(text: &str, spans: &[Span]) -> String {
+/// `text`, which begins at `base`, with as many bytes and characters, but nothing to be read at `spans`.
+fn mask(text: &str, base: usize, spans: &[Span]) -> String {
     let mut masked = String::with_capacity(text.len());
-    let mut spans: Vec<&Span> = spans.iter().collect();
+    let inside = spans.iter().filter(|span| span.start >= base && span.end <= base + text.len());
+    let mut spans: Vec<Span> = inside.map(|span| span.start - base..span.end - base).collect();
     spans.sort_by_key(|span| span.start);
     let mut from = 0;
-    for span in spans.into_iter().filter(|span| span.end <= text.len()) {
+    for span in spans {
         let start = span.start.max(from);
         masked.push_str(text.get(from..start).unwrap_or_default());
         for c in text.get(start..span.end).unwrap_or_default().chars() {
@@ -153,7 +194,7 @@ fn suspects(text: &str) -> Vec<Span> {
     found
 }
 
-/// A larger file is another one.
+/// A larger file is another one; with those that it includes it may be as large.
 const LARGEST: u64 = 4 << 20;
 
 #[cfg(test)]
@@ -164,7 +205,7 @@ mod tests {
     fn masking_keeps_bytes_and_characters() {
         let text = "secret = \"hün€🔒ter\" # äh";
         let end = text.find(" #").unwrap();
-        let masked = mask(text, std::slice::from_ref(&(9..end)));
+        let masked = mask(text, 0, std::slice::from_ref(&(9..end)));
         assert_eq!(masked.len(), text.len());
         assert_eq!(masked.chars().count(), text.chars().count());
         assert_eq!(masked, "secret = \"*·*•🔒***\" # äh");

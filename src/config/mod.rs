@@ -5,9 +5,12 @@
 
 mod allow;
 mod identity;
+mod include;
 mod issuers;
 mod later;
 mod load;
+mod meaning;
+mod modes;
 mod parse;
 mod raw;
 mod reader;
@@ -49,6 +52,8 @@ pub use values::parse_duration;
 pub struct Config {
     /// The file it was read from, for messages.
     pub file: PathBuf,
+    /// That one and every other that it was made of.
+    pub files: Vec<PathBuf>,
     /// `[server]`
     pub server: Server,
     /// `[admin]`
@@ -79,6 +84,29 @@ pub struct Config {
     pub route_places: Vec<Span>,
     /// `[[tests]]`
     pub tests: Vec<Test>,
+    /// Whom rules name, and where.
+    pub mentions: Vec<Mention>,
+}
+
+/// A user or a group that a rule names.
+#[derive(Clone, Debug)]
+pub struct Mention {
+    /// Which of the two.
+    pub kind: Mentioned,
+    /// Their name as it is written.
+    pub name: String,
+    /// The place of the route that names them.
+    pub route: usize,
+    /// Where the name is written.
+    pub place: Span,
+}
+
+/// What a rule can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Mentioned {
+    User,
+    Group,
 }
 
 /// `[server]`

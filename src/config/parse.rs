@@ -16,37 +16,38 @@ pub(super) struct Parsed {
     pub(super) is_whole: bool,
 }
 
-/// Reads the `table` and the `errors` that were made of `source`.
-pub(super) fn parse<'a>(
-    cx: &'a Context<'a>,
+/// Reads the file of `source` that begins at `base`; `read` takes what such a file may have.
+pub(super) fn parse(
+    cx: &Context<'_>,
     source: &Source,
-    table: &'a DeTable<'a>,
-    errors: &[toml::de::Error],
+    base: usize,
+    read: for<'a> fn(&'a Context<'a>, Table<'a>) -> Raw,
 ) -> Parsed {
+    cx.begin(base);
+    let (table, errors) = DeTable::parse_recoverable(source.text_at(base));
     let is_whole = errors.is_empty();
     for error in errors.iter().take(MOST_ERRORS) {
-        cx.report(syntax_error(source, error));
+        cx.report(syntax_error(cx, source, error));
     }
-    let raw = Raw::read(cx, Table::new(cx, "", table, 0..0));
+    let raw = read(cx, Table::new(cx, "", table.get_ref(), base..base));
     if !is_whole {
         // What a broken line was meant to say is not known: only findings that do not hang on it are kept.
-        let broken: HashSet<usize> =
-            errors.iter().filter_map(toml::de::Error::span).map(|span| source.position(span.start).line).collect();
+        let spans = errors.iter().filter_map(toml::de::Error::span);
+        let broken: HashSet<usize> = spans.map(|span| source.position(base + span.start).line).collect();
         cx.retain(|finding| {
-            let own_line =
-                finding.span.as_ref().is_some_and(|span| !broken.contains(&source.position(span.start).line));
+            let Some(span) = finding.span.as_ref().filter(|span| span.start >= base) else { return base > 0 };
             match finding.code {
                 "syntax" | "duplicate-key" => true,
                 "missing-key" | "no-routes" | "empty-list" | "empty-allow" => false,
-                _ => own_line,
+                _ => !broken.contains(&source.position(span.start).line),
             }
         });
     }
     Parsed { raw, is_whole }
 }
 
-fn syntax_error(source: &Source, error: &toml::de::Error) -> Diagnostic {
-    let span = source.whole_characters(&error.span().unwrap_or(0..0));
+fn syntax_error(cx: &Context<'_>, source: &Source, error: &toml::de::Error) -> Diagnostic {
+    let span = source.whole_characters(&cx.place(&error.span().unwrap_or(0..0)));
     let message = error.message();
     if message.starts_with("duplicate key") {
         let finding = Diagnostic::error("duplicate-key", "this key or table is written twice").at(span);

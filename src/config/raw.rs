@@ -1,8 +1,8 @@
 //! The file as written: every section with the places of its values, nothing resolved.
 
-use super::reader::{Context, Table};
-use super::{identity, issuers, routes, server, service, sign_in, test_cases, tokens, trace, upstreams};
-use crate::diag::{Diagnostic, Span};
+use super::reader::{Context, Table, Written};
+use super::{identity, include, issuers, routes, server, service, sign_in, test_cases, tokens, trace, upstreams};
+use crate::diag::{Diagnostic, Span, quoted};
 
 /// The whole file as written.
 #[derive(Default)]
@@ -20,11 +20,25 @@ pub(super) struct Raw {
     pub(super) upstreams: Vec<upstreams::Raw>,
     pub(super) routes: Vec<routes::Raw>,
     pub(super) tests: Vec<test_cases::Raw>,
+    /// Which other files belong to it.
+    pub(super) include: Vec<Written<String>>,
+    /// Whether anything is written as routes, and where a list of none is.
+    routes_written: Wrote,
+}
+
+/// Whether `routes` is written.
+#[derive(Default)]
+enum Wrote {
+    #[default]
+    No,
+    Empty(Span),
+    Yes,
 }
 
 impl Raw {
     /// Reads every section that is there, and reports every key that is not known.
-    pub(super) fn read(cx: &Context<'_>, mut file: Table<'_>) -> Self {
+    pub(super) fn read<'a>(_: &'a Context<'a>, mut file: Table<'a>) -> Self {
+        let (routes_written, routes) = routes(&mut file);
         let raw = Self {
             server: file.table("server", "server").map(server::Raw::read).unwrap_or_default(),
             admin: file.table("admin", "admin").map(service::RawAdmin::read).unwrap_or_default(),
@@ -37,13 +51,63 @@ impl Raw {
             login: file.table("login", "login").map(sign_in::RawLogin::read).unwrap_or_default(),
             identity: file.table("identity", "identity").map(identity::Raw::read).unwrap_or_default(),
             upstreams: file.table("upstreams", "upstreams").map(upstreams::read).unwrap_or_default(),
-            routes: routes(cx, &mut file),
+            routes,
             tests: tests(&mut file),
+            include: file.take("include").map(|item| include::read(&item)).unwrap_or_default(),
+            routes_written,
         };
         file.finish();
         raw
     }
+
+    /// Reads a file that is included: it has upstreams, routes and tests, and nothing else.
+    pub(super) fn read_included<'a>(cx: &'a Context<'a>, mut file: Table<'a>) -> Self {
+        let (routes_written, routes) = routes(&mut file);
+        let raw = Self {
+            upstreams: file.table("upstreams", "upstreams").map(upstreams::read).unwrap_or_default(),
+            routes,
+            tests: tests(&mut file),
+            routes_written,
+            ..Self::default()
+        };
+        for item in OF_THE_MAIN_FILE.iter().filter_map(|section| file.take(section)) {
+            let message = format!("an included file can't have {}", quoted(&item.name));
+            let finding = Diagnostic::error("not-in-an-included-file", message).at(item.key.clone());
+            cx.report(finding.help("it has [[routes]], [[tests]] and [upstreams]; write this into the main file"));
+        }
+        file.finish();
+        raw
+    }
+
+    /// Takes in included files: their routes stand before the file's own.
+    pub(super) fn include(&mut self, parts: Vec<Self>) {
+        let own = std::mem::take(&mut self.routes);
+        for part in parts {
+            self.upstreams.extend(part.upstreams);
+            self.routes.extend(part.routes);
+            self.tests.extend(part.tests);
+            if matches!(part.routes_written, Wrote::Yes) {
+                self.routes_written = Wrote::Yes;
+            }
+        }
+        self.routes.extend(own);
+    }
+
+    /// Reports that there are no routes, unless there are.
+    pub(super) fn require_routes(&self, cx: &Context<'_>) {
+        let finding = Diagnostic::error("no-routes", "there are no routes: everything would be answered 404");
+        let finding = match &self.routes_written {
+            Wrote::Yes => return,
+            Wrote::No => finding,
+            Wrote::Empty(span) => finding.at(span.clone()),
+        };
+        cx.report(finding.help("add [[routes]] with path = \"/**\", allow = \"signed-in\" and an upstream"));
+    }
 }
+
+/// What one file decides for all.
+const OF_THE_MAIN_FILE: &[&str] =
+    &["server", "admin", "log", "trace", "store", "tokens", "issuers", "sessions", "login", "identity", "include"];
 
 fn issuers(file: &mut Table<'_>) -> Vec<issuers::Raw> {
     let Some(item) = file.take("issuers") else { return Vec::new() };
@@ -54,27 +118,18 @@ fn issuers(file: &mut Table<'_>) -> Vec<issuers::Raw> {
     list.get_ref().iter().filter_map(|issuer| issuer.table("issuers")).map(issuers::Raw::read).collect()
 }
 
-fn routes(cx: &Context<'_>, file: &mut Table<'_>) -> Vec<routes::Raw> {
-    let no_routes = |place: Option<Span>| {
-        let finding = Diagnostic::error("no-routes", "there are no routes: everything would be answered 404");
-        let finding = match place {
-            Some(span) => finding.at(span),
-            None => finding,
-        };
-        cx.report(finding.help("add [[routes]] with path = \"/**\", allow = \"signed-in\" and an upstream"));
-    };
-    let Some(item) = file.take("routes") else {
-        no_routes(None);
-        return Vec::new();
-    };
+fn routes(file: &mut Table<'_>) -> (Wrote, Vec<routes::Raw>) {
+    let Some(item) = file.take("routes") else { return (Wrote::No, Vec::new()) };
     if item.value.get_ref().is_table() {
-        return item.wrong_type("a list of tables", Some("write [[routes]] with two brackets")).unwrap_or_default();
+        let _: Option<()> = item.wrong_type("a list of tables", Some("write [[routes]] with two brackets"));
+        return (Wrote::Yes, Vec::new());
     }
-    let Some(list) = item.list() else { return Vec::new() };
+    let Some(list) = item.list() else { return (Wrote::Yes, Vec::new()) };
     if list.get_ref().is_empty() {
-        no_routes(Some(item.span()));
+        return (Wrote::Empty(item.span()), Vec::new());
     }
-    list.get_ref().iter().filter_map(|route| route.table("routes")).map(routes::Raw::read).collect()
+    let routes = list.get_ref().iter().filter_map(|route| route.table("routes")).map(routes::Raw::read);
+    (Wrote::Yes, routes.collect())
 }
 
 fn tests(file: &mut Table<'_>) -> Vec<test_cases::Raw> {

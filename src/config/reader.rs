@@ -4,7 +4,7 @@
 //! Every typed access gives `None` where it has reported something, so that reading goes on.
 
 use std::cell::{Cell, RefCell};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Spanned;
@@ -27,6 +27,9 @@ pub(super) struct Context<'a> {
     errors: Cell<usize>,
     warnings: Cell<usize>,
     masked: RefCell<Vec<Span>>,
+    files: RefCell<Vec<PathBuf>>,
+    /// Where the file that is being read begins among all files.
+    base: Cell<usize>,
 }
 
 impl<'a> Context<'a> {
@@ -38,6 +41,8 @@ impl<'a> Context<'a> {
             errors: Cell::new(0),
             warnings: Cell::new(0),
             masked: RefCell::default(),
+            files: RefCell::default(),
+            base: Cell::new(0),
         }
     }
 
@@ -61,6 +66,26 @@ impl<'a> Context<'a> {
     /// Marks a place whose text no message may show.
     pub(super) fn mask(&self, span: Span) {
         self.masked.borrow_mut().push(span);
+    }
+
+    /// Says that what is read depends on the file `path`.
+    pub(super) fn depends_on(&self, path: PathBuf) {
+        self.files.borrow_mut().push(path);
+    }
+
+    /// The files that it depends on, in the order in which they were named.
+    pub(super) fn take_files(&self) -> Vec<PathBuf> {
+        self.files.take()
+    }
+
+    /// From now on a file is read that begins at `base`.
+    pub(super) fn begin(&self, base: usize) {
+        self.base.set(base);
+    }
+
+    /// Where `span` of the file that is being read lies among all files.
+    pub(super) fn place(&self, span: &Span) -> Span {
+        self.base.get() + span.start..self.base.get() + span.end
     }
 
     /// What was found, and the places that no message may show.
@@ -92,7 +117,7 @@ impl<'a> Table<'a> {
         self.known.push(key);
         let at = self.unread.iter().position(|(name, _)| name.get_ref() == key)?;
         let (name, value) = self.unread.remove(at);
-        Some(Item { cx: self.cx, name: key.to_owned(), key: name.span(), value })
+        Some(Item { cx: self.cx, name: key.to_owned(), key: self.cx.place(&name.span()), value })
     }
 
     /// Everything that is left, where the user chooses the keys: their name and value.
@@ -100,8 +125,9 @@ impl<'a> Table<'a> {
         let entries = std::mem::take(&mut self.unread).into_iter();
         let item = |(key, value): (&Spanned<std::borrow::Cow<'a, str>>, _)| {
             let name = key.get_ref().to_string();
-            let item = Item { cx: self.cx, name: name.clone(), key: key.span(), value };
-            (Spanned::new(key.span(), name), item)
+            let place = self.cx.place(&key.span());
+            let item = Item { cx: self.cx, name: name.clone(), key: place.clone(), value };
+            (Spanned::new(place, name), item)
         };
         entries.map(item).collect()
     }
@@ -139,7 +165,9 @@ impl<'a> Table<'a> {
         for (key, value) in std::mem::take(&mut self.unread) {
             match later::key(self.section, key.get_ref()) {
                 Some(later) if later.is_harmless(value.get_ref()) => {}
-                Some(later) => self.cx.report(not_yet(&quoted(key.get_ref()), later.version, key.span())),
+                Some(later) => {
+                    self.cx.report(not_yet(&quoted(key.get_ref()), later.version, self.cx.place(&key.span())))
+                }
                 None => self.cx.report(self.unknown(key)),
             }
         }
@@ -159,7 +187,7 @@ impl<'a> Table<'a> {
         let mut known: Vec<&str> = self.known.iter().copied().chain(later::keys(self.section)).collect();
         known.sort_unstable();
         let finding = Diagnostic::error("unknown-key", format!("unknown key {} {place}", quoted(key.get_ref())))
-            .at(key.span())
+            .at(self.cx.place(&key.span()))
             .label("not a known key");
         finding.help(match nearest(key.get_ref(), known.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
@@ -183,7 +211,7 @@ pub(super) struct Item<'a> {
 
 impl<'a> Item<'a> {
     pub(super) fn span(&self) -> Span {
-        self.value.span()
+        self.cx.place(&self.value.span())
     }
 
     /// A string, written as it is or taken from the environment.
@@ -285,7 +313,7 @@ impl<'a> Item<'a> {
                 let element = |value: &'a Spanned<DeValue<'a>>| Item {
                     cx: self.cx,
                     name: self.name.clone(),
-                    key: value.span(),
+                    key: self.cx.place(&value.span()),
                     value,
                 };
                 Some(Spanned::new(self.span(), array.iter().map(element).collect()))

@@ -1,13 +1,13 @@
 //! From the file as written to the configuration: every name resolved, what holds between sections checked.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::raw::Raw;
-use super::reader::Context;
+use super::reader::{Context, Written};
 use super::routes::{Known, Places, Upstreams};
-use super::{Config, Route, Upstream, identity, trace};
+use super::{Config, Mention, Mentioned, Route, Upstream, identity, meaning, trace};
 use crate::diag::{Diagnostic, quoted};
 use crate::lint::{self, Entry, Finding, Overlaps};
 use crate::message::headers::IdentityNames;
@@ -15,16 +15,19 @@ use crate::message::path::Reading;
 use crate::pattern::PathPattern;
 
 /// The configuration. It may only be used if nothing was reported as an error.
-pub(super) fn resolve(cx: &Context<'_>, file: &Path, raw: Raw) -> Config {
+pub(super) fn resolve(cx: &Context<'_>, file: &Path, mut raw: Raw) -> Config {
+    let public_url_place = raw.server.public_url_place();
     let server = raw.server.resolve(cx);
     let store = raw.store.resolve(cx);
     let login = raw.login.resolve(cx);
     let base = Arc::new(raw.identity.resolve(cx, &identity::defaults()));
     let names: Vec<String> = raw.upstreams.iter().map(|upstream| upstream.name().to_owned()).collect();
+    let upstream_places: Vec<_> = raw.upstreams.iter().map(super::upstreams::Raw::places).collect();
+    report_upstream_names(cx, &names, &upstream_places);
     let upstreams: Vec<Arc<Upstream>> =
         raw.upstreams.into_iter().map(|upstream| Arc::new(upstream.resolve(cx))).collect();
 
-    let places: Vec<Places> = raw.routes.iter().map(super::routes::Raw::places).collect();
+    let places: Vec<Places> = raw.routes.iter_mut().map(super::routes::Raw::places).collect();
     let tokens = raw.tokens.resolve(cx, &server.public_url);
     let (issuers, issuer_places) = super::issuers::resolve(cx, raw.issuers, &tokens.issuer);
     let known = Known { upstreams: Upstreams { names: &names, checked: &upstreams }, issuers: &issuers };
@@ -34,7 +37,19 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, raw: Raw) -> Config {
     let mut routes: Vec<Route> = routes.into_iter().flatten().collect();
     report_names(cx, &routes, &places);
     report_reserved(cx, &routes, &places, &login);
+    let sessions = raw.sessions.resolve(cx, &server.public_url);
     if is_whole {
+        meaning::Written {
+            server: &server,
+            public_url: public_url_place,
+            sessions: &sessions,
+            issuers: &issuers,
+            upstreams: &upstreams,
+            upstream_places: &upstream_places,
+            routes: &routes,
+            places: &places,
+        }
+        .judge(cx);
         super::issuers::report_same_names(cx, &issuers, &issuer_places, &routes);
         // With a route left out, the others would be judged as a table that nobody wrote.
         report_lints(cx, &routes, &places);
@@ -48,12 +63,13 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, raw: Raw) -> Config {
     let guarded = IdentityNames::new(overrides.flat_map(identity::names));
     Config {
         file: file.to_owned(),
+        files: vec![file.to_owned()],
         admin: raw.admin.resolve(cx, &store),
         log: raw.log.resolve(cx),
         trace: raw.trace.and_then(trace::Raw::resolve),
         tokens,
         issuers,
-        sessions: raw.sessions.resolve(cx, &server.public_url),
+        sessions,
         server,
         store,
         login,
@@ -61,16 +77,51 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, raw: Raw) -> Config {
         guarded: Arc::new(guarded),
         upstreams,
         routes: routes.into_iter().map(Arc::new).collect(),
+        mentions: mentions(&places),
         route_places: places.into_iter().map(|places| places.route).collect(),
         tests,
     }
 }
 
+fn mentions(places: &[Places]) -> Vec<Mention> {
+    let named = |route: usize, kind, names: &[Written<String>]| {
+        let mention =
+            |name: &Written<String>| Mention { kind, name: name.get_ref().clone(), route, place: name.span() };
+        names.iter().map(mention).collect::<Vec<_>>()
+    };
+    let rules =
+        places.iter().enumerate().flat_map(|(route, places)| places.rules.iter().map(move |rule| (route, rule)));
+    let of_rule = |(route, rule): (usize, &super::allow::Places)| {
+        [named(route, Mentioned::User, &rule.users), named(route, Mentioned::Group, &rule.groups)].concat()
+    };
+    rules.flat_map(of_rule).collect()
+}
+
+/// Upstreams of one name, which stand in two files: in one, TOML would not have it.
+fn report_upstream_names(cx: &Context<'_>, names: &[String], places: &[super::upstreams::Places]) {
+    let mut seen: HashMap<&str, usize> = HashMap::new();
+    for (at, name) in names.iter().enumerate() {
+        if let Some(first) = seen.get(name.as_str()) {
+            let message = format!("another upstream is called {} too", quoted(name));
+            let finding = Diagnostic::error("duplicate-name", message).at(places[at].name.clone());
+            let finding = finding.also(places[*first].name.clone(), "the other one");
+            cx.report(finding.help("keep one of them, or give each its own name"));
+        } else {
+            seen.insert(name, at);
+        }
+    }
+}
+
 fn report_names(cx: &Context<'_>, routes: &[Route], places: &[Places]) {
-    let mut seen = HashSet::new();
-    for route in routes.iter().filter(|route| !seen.insert(Arc::clone(&route.name))) {
+    let mut seen: HashMap<&str, usize> = HashMap::new();
+    for route in routes {
+        let Some(first) = seen.get(&*route.name) else {
+            seen.insert(&route.name, route.index);
+            continue;
+        };
         let message = format!("another route is called {} too", quoted(&route.name));
         let finding = Diagnostic::error("duplicate-name", message).at(places[route.index].route.clone());
+        let finding = finding.also(places[*first].route.clone(), "the other one");
         cx.report(finding.help("give each route its own name; logs and metrics tell routes by it"));
     }
 }
@@ -97,24 +148,63 @@ fn report_lints(cx: &Context<'_>, routes: &[Route], places: &[Places]) {
             Finding::Duplicate { route, earlier } => {
                 let message = format!("{} has the same hosts, path and methods as {}", name(route), name(earlier));
                 let finding = Diagnostic::error("duplicate-route", message).at(places[route].route.clone());
-                finding.label("never asked").help("the first that matches decides: keep one of the two")
+                let finding = finding.label("never asked").also(places[earlier].route.clone(), "takes every request");
+                finding.help("the first that matches decides: keep one of the two")
             }
             Finding::NeverMatches { route, earlier } => {
-                let message = format!("{} never matches: {} takes all that it is for", name(route), name(earlier));
+                let (who, takes) = match earlier.as_slice() {
+                    [one] => (name(*one), "takes"),
+                    several => (listed(several, &name), "together take"),
+                };
+                let message = format!("{} never matches: {who} {takes} all that it is for", name(route));
                 let finding = Diagnostic::warning("never-matches", message).at(places[route].route.clone());
-                finding
-                    .label("never asked")
+                let hiding = earlier.iter().take(MOST_PLACES);
+                hiding
+                    .fold(finding.label("never asked"), |finding, other| {
+                        finding.also(places[*other].route.clone(), "asked before it")
+                    })
                     .help("the first that matches decides: put the narrower route before the wider one")
+            }
+            Finding::PublicOverProtected { route, protected } => {
+                let verb = if protected.len() == 1 { "protects" } else { "protect" };
+                let message = format!("{} is public, and takes paths that {} {verb}", name(route), listed(&protected, &name));
+                let finding = Diagnostic::warning("public-over-protected", message).at(places[route].route.clone());
+                let opened = protected.iter().take(MOST_PLACES);
+                opened
+                    .fold(finding.label("lets everyone in"), |finding, other| {
+                        finding.also(places[*other].route.clone(), "asked only afterwards")
+                    })
+                    .help(format!("put {} behind what protects parts of it", name(route)))
+            }
+            Finding::OpenBelow { route, public } => {
+                let path = routes[route].path.as_str();
+                let message = format!("{} protects {} only: all below it is public", name(route), quoted(path));
+                let finding = Diagnostic::warning("open-below", message).at(places[route].route.clone());
+                let finding = finding.label("one page, and no more").also(places[public].route.clone(), "takes what lies below");
+                finding.help(format!(
+                    "write path = \"{path}/**\" if all of it is meant; else add a route of that path with allow = \"anyone\" behind it"
+                ))
             }
             Finding::DiffersByReading { route, earlier, reading } => {
                 let (path, other) = (quoted(routes[route].path.as_str()), quoted(routes[earlier].path.as_str()));
                 let message = format!("{path} and {other} are one to an application that {}", does(reading));
                 let finding = Diagnostic::warning("differs-by-reading", message).at(places[route].route.clone());
-                let finding = finding.label(format!("{} has the other", name(earlier)));
+                let finding = finding.also(places[earlier].route.clone(), format!("has {other}"));
                 finding.help("requests pass only if both routes let them; write one route, or choose other paths")
             }
-            Finding::FallsThrough { route, later } => falls_through(route, later, routes, &places[route]),
+            Finding::FallsThrough { route, later } => falls_through(route, later, routes, places),
         });
+    }
+}
+
+/// Names of routes, not without end.
+fn listed(routes: &[usize], name: &dyn Fn(usize) -> String) -> String {
+    let shown: Vec<String> = routes.iter().take(MOST_PLACES).map(|route| name(*route)).collect();
+    match (shown.as_slice(), routes.len().saturating_sub(MOST_PLACES)) {
+        ([], _) => String::new(),
+        ([one], _) => one.clone(),
+        ([first @ .., last], 0) => format!("{} and {last}", first.join(", ")),
+        (shown, more) => format!("{} and {more} more", shown.join(", ")),
     }
 }
 
@@ -128,14 +218,16 @@ fn entry<'a>(route: &'a Route, places: &[Places]) -> Entry<'a> {
     }
 }
 
-fn falls_through(route: usize, later: usize, routes: &[Route], places: &Places) -> Diagnostic {
+fn falls_through(route: usize, later: usize, routes: &[Route], all: &[Places]) -> Diagnostic {
+    let places = &all[route];
     let (limit, key) = if places.limited_by_method { ("other methods", "methods") } else { ("other hosts", "hosts") };
     let (first, second) = (quoted(&routes[route].name), quoted(&routes[later].name));
     let path = quoted(routes[route].path.as_str());
     let message =
         format!("{limit} than those of {first} go on to {second}, which lets in someone whom {first} excludes");
     let finding = Diagnostic::error("falls-through", message).at(places.limit.clone().unwrap_or(places.route.clone()));
-    finding.label(format!("does not close {path} to {limit}")).help(format!(
+    let finding = finding.label(format!("does not close {path} to {limit}"));
+    finding.also(all[later].route.clone(), "decides about them").help(format!(
         "remove `{key}`, add a route for the {limit} of {path} right behind it, or say fall_through = true in {first}"
     ))
 }
@@ -165,6 +257,9 @@ fn mark_method_overrides(routes: &mut [Route]) {
         routes[at].strips_method_overrides = true;
     }
 }
+
+/// More places than this in one finding help nobody.
+const MOST_PLACES: usize = 5;
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,6 @@ use super::{
 };
 use crate::diag::{Diagnostic, Span, nearest, quoted};
 use crate::pattern::{HostPattern, PathPattern, PatternError, Segment};
-use crate::policy::Policy;
 
 /// One route as written.
 pub(super) struct Raw {
@@ -22,7 +21,7 @@ pub(super) struct Raw {
     hosts: Key<Vec<Written<HostPattern>>>,
     path: Option<Written<PathPattern>>,
     methods: Key<Vec<Method>>,
-    allow: Option<Written<Policy>>,
+    allow: Option<allow::Allow>,
     upstream: Option<Written<String>>,
     strip_prefix: Option<Written<String>>,
     accept: Option<Written<Accept>>,
@@ -70,6 +69,8 @@ pub(super) struct Places {
     pub(super) limited_by_method: bool,
     /// `fall_through = true`
     pub(super) falls_through: bool,
+    /// The rules of its `allow`.
+    pub(super) rules: Vec<allow::Places>,
 }
 
 impl Raw {
@@ -104,13 +105,15 @@ impl Raw {
         raw
     }
 
-    pub(super) fn places(&self) -> Places {
+    /// The places; those of the rules are taken out.
+    pub(super) fn places(&mut self) -> Places {
         let by_method = self.methods.span();
         Places {
             route: self.name.as_ref().map_or(self.header.clone(), Spanned::span),
             limited_by_method: by_method.is_some(),
             limit: by_method.or(self.hosts.span()),
             falls_through: self.fall_through.as_ref().is_some_and(|fall| *fall.get_ref()),
+            rules: self.allow.as_mut().map(|allow| std::mem::take(&mut allow.places)).unwrap_or_default(),
         }
     }
 
@@ -159,7 +162,7 @@ impl Raw {
             hosts,
             path: path.into_inner(),
             methods,
-            allow: allow.into_inner(),
+            allow: allow.policy,
             upstream,
             strip_prefix: prefix.filter(|prefix| !prefix.is_empty()),
             accept,

@@ -1,13 +1,13 @@
 //! How secrets are written: `{ env = "NAME" }`, `{ file = "path" }`, or a plain string, which is warned of.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::modes;
 use super::reader::{Context, Item, Table, Written};
 use crate::diag::{Diagnostic, Span, quoted};
 use crate::secret::Secret;
@@ -41,7 +41,7 @@ pub(super) fn secret(item: &Item<'_>) -> Option<Written<SecretBytes>> {
         DeValue::Table(table) => {
             if let Some(default) = table.iter().find(|(key, _)| key.get_ref() == "default").map(|(_, default)| default)
             {
-                item.cx.mask(default.span());
+                item.cx.mask(item.cx.place(&default.span()));
                 warn_plain(item.cx, &item.name, item.key.clone());
             }
             item.string()?.into_inner().into_bytes()
@@ -57,6 +57,7 @@ fn from_file(item: &Item<'_>) -> Option<Vec<u8>> {
     table.finish();
     let file = file?;
     let path = item.cx.directory.join(file.get_ref());
+    item.cx.depends_on(path.clone());
     let bytes = match read(&path) {
         Ok(bytes) => bytes,
         Err(reason) => {
@@ -66,10 +67,8 @@ fn from_file(item: &Item<'_>) -> Option<Vec<u8>> {
             return None;
         }
     };
-    if fs::metadata(&path).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0) {
-        let message = format!("every user of this machine can read {}", quoted(&path.to_string_lossy()));
-        let finding = Diagnostic::warning("readable-by-all", message).at(file.span());
-        item.cx.report(finding.help(format!("chmod 600 {}", path.display())));
+    for finding in modes::of_secret(&path) {
+        item.cx.report(finding.at(file.span()));
     }
     Some(bytes)
 }
@@ -102,6 +101,8 @@ const LONGEST: u64 = 64 << 10;
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::reader::{Context, Item, Table, Written, report_later};
 use super::values::Fault;
 use super::{Limits, PublicUrl, Server, TrustedHeaders, later, url, values};
-use crate::diag::{Diagnostic, quoted};
+use crate::diag::{Diagnostic, Span, quoted};
 
 /// `[server]` as written.
 #[derive(Default)]
@@ -53,6 +53,11 @@ impl Raw {
         };
         table.finish();
         raw
+    }
+
+    /// Where `public_url` is written.
+    pub(super) fn public_url_place(&self) -> Option<Span> {
+        self.public_url.as_ref().map(Spanned::span)
     }
 
     pub(super) fn resolve(self, cx: &Context<'_>) -> Server {

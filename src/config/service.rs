@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 use super::reader::{Context, Item, Table, Written, report_later};
 use super::server::positive;
 use super::values::Fault;
-use super::{AccessLog, Admin, AdminListen, Log, LogFormat, Store, StoreKind, later, values};
+use super::{AccessLog, Admin, AdminListen, Log, LogFormat, Store, StoreKind, later, modes, values};
 use crate::diag::{nearest, quoted};
 
 /// `[admin]` as written.
@@ -150,9 +150,17 @@ impl RawStore {
     }
 
     pub(super) fn resolve(self, cx: &Context<'_>) -> Store {
+        let place = self.url.as_ref().map(Spanned::span);
         let file = self.url.map_or_else(|| PathBuf::from("portcullis.db"), Spanned::into_inner);
+        let path = cx.directory.join(file);
+        for finding in modes::of_secret(&path) {
+            cx.report(match &place {
+                Some(place) => finding.at(place.clone()),
+                None => finding,
+            });
+        }
         Store {
-            kind: StoreKind::Sqlite(cx.directory.join(file)),
+            kind: StoreKind::Sqlite(path),
             max_staleness: positive(cx, "max_staleness", self.max_staleness, Duration::from_secs(30)),
         }
     }

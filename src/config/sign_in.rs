@@ -9,7 +9,7 @@ use super::reader::{Context, Table, Written};
 use super::server::positive;
 use super::url::is_host;
 use super::values::Fault;
-use super::{Login, PublicUrl, Sessions};
+use super::{Login, PublicUrl, Sessions, meaning};
 use crate::diag::{Diagnostic, quoted};
 use crate::pattern::PathPattern;
 
@@ -45,6 +45,13 @@ impl RawSessions {
             cx.report(finding.help("make `idle` shorter or `lifetime` longer (it is 12h unless set)"));
         }
         let domain = self.domain.and_then(|domain| {
+            if meaning::is_public_suffix(domain.get_ref()) {
+                let message =
+                    format!("{} belongs to many: no site may set cookies for all of them", quoted(domain.get_ref()));
+                let finding = Diagnostic::error("public-suffix", message).at(domain.span());
+                cx.report(finding.label("browsers refuse this cookie").help("name your own domain below it"));
+                return None;
+            }
             let is_ours = is_under(&public_url.host, domain.get_ref());
             if !is_ours {
                 let message = format!("{} is not part of {}", quoted(domain.get_ref()), public_url.origin());
@@ -74,10 +81,11 @@ impl RawSessions {
 /// RFC 6265 section 4.1.1: a cookie's name is a token.
 fn cookie_name(text: &str) -> Result<String, Fault> {
     let fault = |message: String, help: &str| Err(Fault::new(message, "not a cookie's name", help));
-    if text.to_ascii_lowercase().starts_with("__host-") || text.to_ascii_lowercase().starts_with("__secure-") {
+    let folded = text.to_ascii_lowercase();
+    if ["__host-", "__secure-", "__http-"].iter().any(|prefix| folded.starts_with(prefix)) {
         return fault(
             "the gateway puts the prefix before the name itself".to_owned(),
-            "write the name without `__Host-` or `__Secure-`",
+            "write the name without `__Host-`, `__Secure-` or `__Http-`",
         );
     }
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);

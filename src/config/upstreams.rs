@@ -9,7 +9,7 @@ use super::reader::{Context, Item, Table, Written, not_yet, report_later};
 use super::server::{as_usize, positive};
 use super::values::Fault;
 use super::{ServerAddr, Timeouts, Upstream, UpstreamLimits, later, url};
-use crate::diag::{Diagnostic, quoted};
+use crate::diag::{Diagnostic, Span, quoted};
 
 /// One upstream as written.
 pub(super) struct Raw {
@@ -20,6 +20,13 @@ pub(super) struct Raw {
     connections: Option<Written<u64>>,
     idle: Option<Written<u64>>,
     pending: Option<Written<u64>>,
+}
+
+/// Where an upstream is written.
+pub(super) struct Places {
+    pub(super) name: Span,
+    /// In the order of `Upstream::servers`.
+    pub(super) servers: Vec<Span>,
 }
 
 /// `timeouts` as written, of an upstream or of a route.
@@ -87,6 +94,11 @@ impl Raw {
     /// The name, by which routes find it even where the rest is wrong.
     pub(super) fn name(&self) -> &str {
         self.name.get_ref()
+    }
+
+    /// Where it and its servers are written.
+    pub(super) fn places(&self) -> Places {
+        Places { name: self.name.span(), servers: self.servers.iter().map(Spanned::span).collect() }
     }
 
     pub(super) fn resolve(self, cx: &Context<'_>) -> Upstream {

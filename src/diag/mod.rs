@@ -1,13 +1,19 @@
 //! Findings in a file: what is wrong, where, and what to do about it.
 //!
-//! A [`Diagnostic`] is data; [`Diagnostics`] is the list for one file, with its text. `render` shows
-//! the list to a person, `json` to a program. Nothing here knows what the file is about.
+//! A [`Diagnostic`] is data; [`Diagnostics`] is the list for one file and those that it includes, with their text.
+//! `render` shows the list to a person; `json`, `github` and `sarif` to a program. Nothing here knows what the file is
+//! about, but [`CODES`] has all kinds of findings that there are.
 
+mod codes;
+mod github;
+mod json;
 mod render;
+mod sarif;
 mod source;
 
 use std::ops::Range;
 
+pub use codes::{CODES, Code, Severities, page};
 pub use source::{Position, Source};
 
 /// Byte offsets in a file.
@@ -146,6 +152,11 @@ impl Diagnostics {
     pub fn place(&self, finding: &Diagnostic) -> Option<(Position, Position)> {
         let span = finding.span.as_ref()?;
         Some((self.source.position(span.start), self.source.position(span.end)))
+    }
+
+    /// What messages call the file that `finding` is in.
+    pub fn file(&self, finding: &Diagnostic) -> &str {
+        finding.span.as_ref().map_or(self.source.name(), |span| self.source.file(span.start))
     }
 
     fn count(&self, severity: Severity) -> usize {

@@ -1,12 +1,11 @@
-//! How findings look: in rustc's style for people, as one JSON document for programs.
+//! How findings look to people: in rustc's style.
 
 use std::fmt::Write as _;
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet};
-use serde_json::{Value, json};
 
-use super::source::floor;
+use super::source::{Excerpt, floor};
 use super::{Diagnostic, Diagnostics, Severity, Span};
 
 impl Diagnostics {
@@ -24,17 +23,6 @@ impl Diagnostics {
             let _ = writeln!(text, "{}: {}", self.source().name(), self.summary());
         }
         text
-    }
-
-    /// The findings for a program. Columns count characters from 1; an end is one past the last character.
-    pub fn json(&self) -> Value {
-        let list: Vec<Value> = self.iter().map(|finding| self.entry(finding)).collect();
-        json!({
-            "file": self.source().name(),
-            "diagnostics": list,
-            "errors": self.errors(),
-            "warnings": self.warnings(),
-        })
     }
 
     /// `2 errors, 1 warning`.
@@ -68,37 +56,13 @@ impl Diagnostics {
         }
     }
 
-    fn also(&self, finding: &Diagnostic) -> Vec<Value> {
-        let place = |(span, label): &(Span, String)| {
-            let start = self.source().position(span.start);
-            json!({ "line": start.line, "column": start.column, "label": label })
-        };
-        finding.also.iter().map(place).collect()
-    }
-
     /// Only the lines in question are handed over: the renderer looks at all of its text each time.
     fn snippet<'a>(&'a self, span: &Span, label: &'a str, kind: AnnotationKind) -> Snippet<'a, Annotation<'a>> {
-        let (line, start, excerpt) = self.source().excerpt(span);
-        let from = floor(excerpt, span.start.saturating_sub(start));
-        let to = floor(excerpt, span.end.saturating_sub(start)).max(from);
+        let Excerpt { file, line, start, text } = self.source().excerpt(span);
+        let from = floor(text, span.start.saturating_sub(start));
+        let to = floor(text, span.end.saturating_sub(start)).max(from);
         let annotation = kind.span(from..to).label((!label.is_empty()).then_some(label));
-        Snippet::source(excerpt).line_start(line).path(self.source().name()).annotation(annotation)
-    }
-
-    fn entry(&self, finding: &Diagnostic) -> Value {
-        let place = self.place(finding);
-        json!({
-            "severity": finding.severity.name(),
-            "code": finding.code,
-            "message": finding.message,
-            "line": place.map(|(start, _)| start.line),
-            "column": place.map(|(start, _)| start.column),
-            "end_line": place.map(|(_, end)| end.line),
-            "end_column": place.map(|(_, end)| end.column),
-            "label": finding.label,
-            "also": self.also(finding),
-            "help": finding.help,
-        })
+        Snippet::source(text).line_start(line).path(file).annotation(annotation)
     }
 }
 
@@ -142,16 +106,6 @@ g.toml: 1 error, 1 warning
     fn colours_only_when_asked() {
         assert!(!sample().render(false).contains('\u{1b}'));
         assert!(sample().render(true).contains('\u{1b}'));
-    }
-
-    #[test]
-    fn json_counts_characters_from_one() {
-        let json = sample().json();
-        let finding = &json["diagnostics"][1];
-        assert_eq!((&finding["line"], &finding["column"]), (&json!(2), &json!(11)));
-        assert_eq!((&finding["end_line"], &finding["end_column"]), (&json!(2), &json!(14)));
-        assert_eq!((&json["errors"], &json["warnings"], &json["file"]), (&json!(1), &json!(1), &json!("g.toml")));
-        assert_eq!(json["diagnostics"][0]["line"], Value::Null);
     }
 
     #[test]

@@ -11,14 +11,14 @@ use crate::policy::Outcome;
 
 /// Reads and checks the file `path` as [`config::load`] does, and runs its tests: a failing one is an error like any other.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
-    let Loaded { config, mut diagnostics } = config::load(path, env);
-    let Some(config) = config else { return Loaded { config, diagnostics } };
+    let Loaded { config, mut diagnostics, files } = config::load(path, env);
+    let Some(config) = config else { return Loaded { config, diagnostics, files } };
     let failed = failing_tests(&config);
     let config = failed.is_empty().then_some(config);
     for finding in failed {
         diagnostics = diagnostics.with(finding);
     }
-    Loaded { config, diagnostics }
+    Loaded { config, diagnostics, files }
 }
 
 /// What is wrong with the rules of `config` according to its own tests: one finding for each that fails. Pure; what a

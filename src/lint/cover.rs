@@ -121,7 +121,8 @@ pub(super) fn hosts_are_disjoint(one: &[HostPattern], other: &[HostPattern]) -> 
     !one.is_empty() && !other.is_empty() && !one.iter().any(|one| other.iter().any(|other| meets(one, other)))
 }
 
-fn host_covers(wide: &HostPattern, narrow: &HostPattern) -> bool {
+/// Whether `wide` takes every host of `narrow`.
+pub(super) fn host_covers(wide: &HostPattern, narrow: &HostPattern) -> bool {
     let (wide, narrow) = (wide.as_str(), narrow.as_str());
     wide == narrow
         || wide.strip_prefix('*').is_some_and(|domain| narrow.ends_with(domain) && narrow.len() > domain.len())
@@ -134,6 +135,11 @@ pub(super) fn takes_host(hosts: &[HostPattern], host: &str) -> bool {
         None => pattern.as_str() == host,
     };
     hosts.is_empty() || hosts.iter().any(takes)
+}
+
+/// A host that `pattern` takes and no narrower pattern does.
+pub(super) fn sample_host(pattern: &str) -> String {
+    pattern.replacen('*', "~", 1)
 }
 
 /// Whether `wide` takes every method of `narrow`; `None` is every method.

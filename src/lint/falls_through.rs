@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use http::Method;
 use ipnet::IpNet;
 
-use super::cover::{hosts_are_disjoint, path_covers, takes_host};
+use super::cover::{hosts_are_disjoint, path_covers, sample_host, takes_host};
 use super::meets::Meets;
 use super::{Entry, Finding};
 use crate::policy::{Policy, Rule};
@@ -39,7 +39,7 @@ fn decides(routes: &[Entry<'_>], index: usize, later: usize, meets: &[usize]) ->
         .collect();
     let all = || before.iter().copied().chain([route, into]);
     let hosts: BTreeSet<String> =
-        all().flat_map(|entry| entry.hosts).map(|host| sample(host.as_str())).chain([sample("*")]).collect();
+        all().flat_map(|entry| entry.hosts).map(|host| sample_host(host.as_str())).chain([sample_host("*")]).collect();
     let other = Method::from_bytes(b"ANOTHER").unwrap_or_default();
     let named = all().flat_map(|entry| entry.methods.unwrap_or_default());
     let methods: Vec<&Method> = named.chain([&other]).collect();
@@ -51,11 +51,6 @@ fn decides(routes: &[Entry<'_>], index: usize, later: usize, meets: &[usize]) ->
             takes(into) && !takes(route) && !before.iter().any(|entry| takes(entry))
         })
     })
-}
-
-/// A host that `pattern` takes and no narrower pattern does.
-fn sample(pattern: &str) -> String {
-    pattern.replacen('*', "~", 1)
 }
 
 /// Whether `wide` lets in everyone whom `narrow` lets in. In doubt it does not.
@@ -155,11 +150,11 @@ mod tests {
 
     fn judge(routes: &[Written]) -> Vec<(usize, usize)> {
         let entries: Vec<Entry<'_>> = routes.iter().map(Written::entry).collect();
-        let found = findings(&entries).into_iter().filter_map(|finding| match finding {
-            Finding::FallsThrough { route, later } => Some((route, later)),
-            Finding::Duplicate { .. } | Finding::NeverMatches { .. } | Finding::DiffersByReading { .. } => None,
-        });
-        found.collect()
+        let pair = |finding| {
+            let Finding::FallsThrough { route, later } = finding else { return None };
+            Some((route, later))
+        };
+        findings(&entries).into_iter().filter_map(pair).collect()
     }
 
     const APPS: &[&str] = &["apps.example.com", "*.apps.example.com"];

@@ -1,17 +1,24 @@
-//! Routes that decide nothing, because an earlier one takes all that they are for.
+//! Routes that decide nothing, because earlier ones take all that they are for.
 
-use super::cover::{hosts_cover, methods_cover, path_covers};
+use std::collections::BTreeSet;
+
+use http::Method;
+
+use super::cover::{hosts_cover, methods_cover, path_covers, sample_host, takes_host};
 use super::{Entry, Finding};
 
 /// What is wrong with the route at `index`; `meets` are the routes that share a path with it.
 pub(super) fn judge(routes: &[Entry<'_>], index: usize, meets: &[usize]) -> Option<Finding> {
     let route = &routes[index];
-    let earlier = |other: &&usize| **other < index && covers(&routes[**other], route);
-    let earlier = *meets.iter().find(earlier)?;
+    let before = || meets.iter().copied().filter(|other| *other < index);
+    let Some(earlier) = before().find(|other| covers(&routes[*other], route)) else {
+        let wider: Vec<usize> = before().filter(|other| path_covers(routes[*other].path, route.path)).collect();
+        return together(routes, index, &wider);
+    };
     Some(if covers(route, &routes[earlier]) {
         Finding::Duplicate { route: index, earlier }
     } else {
-        Finding::NeverMatches { route: index, earlier }
+        Finding::NeverMatches { route: index, earlier: vec![earlier] }
     })
 }
 
@@ -19,6 +26,34 @@ fn covers(wide: &Entry<'_>, narrow: &Entry<'_>) -> bool {
     path_covers(wide.path, narrow.path)
         && hosts_cover(wide.hosts, narrow.hosts)
         && methods_cover(wide.methods, narrow.methods)
+}
+
+/// Whether `wider`, each of which takes all paths of the route at `index`, together take all its hosts and methods.
+fn together(routes: &[Entry<'_>], index: usize, wider: &[usize]) -> Option<Finding> {
+    if wider.len() < 2 {
+        return None;
+    }
+    let route = &routes[index];
+    let takes = |entry: &Entry<'_>, host: &str, method: &Method| {
+        takes_host(entry.hosts, host) && entry.methods.is_none_or(|methods| methods.contains(method))
+    };
+    // One host for each pattern, and one for all the others: what holds of it holds of all that no pattern tells from it.
+    let other = Method::from_bytes(b"ANOTHER").unwrap_or_default();
+    let all = || wider.iter().map(|other| &routes[*other]).chain([route]);
+    let hosts = all().flat_map(|entry| entry.hosts).map(|host| sample_host(host.as_str()));
+    let hosts: Vec<String> =
+        std::iter::once(sample_host("*")).chain(hosts).filter(|host| takes_host(route.hosts, host)).collect();
+    let methods: BTreeSet<&str> =
+        all().flat_map(|entry| entry.methods.unwrap_or_default()).chain([&other]).map(Method::as_str).collect();
+    let methods: Vec<Method> =
+        methods.into_iter().filter_map(|name| Method::from_bytes(name.as_bytes()).ok()).collect();
+    let mut earlier = BTreeSet::new();
+    for host in &hosts {
+        for method in methods.iter().filter(|method| takes(route, host, method)) {
+            earlier.insert(*wider.iter().find(|other| takes(&routes[**other], host, method))?);
+        }
+    }
+    Some(Finding::NeverMatches { route: index, earlier: earlier.into_iter().collect() })
 }
 
 #[cfg(test)]
@@ -47,12 +82,29 @@ mod tests {
 
     #[test]
     fn finds_routes_that_never_decide() {
-        assert_eq!(judge(&[(&[], "/**", None), (&[], "/a", None)]), [Finding::NeverMatches { route: 1, earlier: 0 }]);
+        assert_eq!(
+            judge(&[(&[], "/**", None), (&[], "/a", None)]),
+            [Finding::NeverMatches { route: 1, earlier: vec![0] }]
+        );
         assert_eq!(
             judge(&[(&["*.b"], "/a/**", None), (&["c.b"], "/a/b", Some(GET))]),
-            [Finding::NeverMatches { route: 1, earlier: 0 }]
+            [Finding::NeverMatches { route: 1, earlier: vec![0] }]
         );
         assert_eq!(judge(&[(&[], "/a", None), (&[], "/a", None)]), [Finding::Duplicate { route: 1, earlier: 0 }]);
+    }
+
+    #[test]
+    fn finds_routes_that_several_hide_together() {
+        let post: &[Method] = &[Method::POST];
+        let hidden = |earlier| [Finding::NeverMatches { route: 2, earlier }];
+        let [read, rest]: [Written<'_>; 2] = [(&[], "/a/**", Some(GET)), (&["c.b"], "/**", None)];
+        assert_eq!(
+            judge(&[read, (&[], "/**", Some(post)), (&[], "/a/b", Some(&[Method::POST, Method::GET]))]),
+            hidden(vec![0, 1])
+        );
+        assert_eq!(judge(&[rest, (&["d.b"], "/**", None), (&["c.b", "d.b"], "/a", None)]), hidden(vec![0, 1]));
+        assert_eq!(judge(&[read, (&[], "/**", Some(post)), (&[], "/a/b", None)]), []);
+        assert_eq!(judge(&[rest, (&["d.b"], "/**", None), (&["*.b"], "/a", None)]), []);
     }
 
     #[test]

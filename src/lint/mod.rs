@@ -3,6 +3,7 @@
 //! Knows patterns and policies only; where things are written, and how that is said, the caller knows.
 
 mod cover;
+mod exposed;
 mod falls_through;
 mod hidden;
 mod meets;
@@ -33,7 +34,7 @@ pub struct Entry<'a> {
 }
 
 /// Something wrong with a route; routes are named by their place in the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
     /// It is for the same hosts, paths and methods as an earlier one.
     Duplicate {
@@ -42,12 +43,26 @@ pub enum Finding {
         /// The earlier one.
         earlier: usize,
     },
-    /// An earlier one takes all that it is for.
+    /// Earlier ones take all that it is for.
     NeverMatches {
         /// The route.
         route: usize,
-        /// The earlier one.
-        earlier: usize,
+        /// The earlier ones: one that takes all, or several that do so together.
+        earlier: Vec<usize>,
+    },
+    /// It is public, and takes what later ones protect.
+    PublicOverProtected {
+        /// The route.
+        route: usize,
+        /// The later ones.
+        protected: Vec<usize>,
+    },
+    /// It protects one page, and what lies below that goes to a public route.
+    OpenBelow {
+        /// The route.
+        route: usize,
+        /// The public one.
+        public: usize,
     },
     /// What it leaves by its methods or hosts goes on to a later one, which lets in someone whom it excludes.
     FallsThrough {
@@ -74,6 +89,8 @@ pub fn findings(routes: &[Entry<'_>]) -> Vec<Finding> {
     for (at, route) in routes.iter().enumerate() {
         let meets = index.of(route);
         findings.extend(hidden::judge(routes, at, &meets));
+        findings.extend(exposed::public_over(routes, at, &meets));
+        findings.extend(exposed::open_below(routes, at, &index));
         findings.extend(falls_through::judge(routes, at, &meets, &index));
     }
     findings.extend(readings::judge(routes));

@@ -6,6 +6,7 @@
 //! Other processes (the command line) may open the same file at the same time.
 
 mod error;
+mod peek;
 mod records;
 mod sqlite;
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::{StoreError, StoreErrorKind};
+pub use peek::peek;
 pub use records::{
     ApiKeyRecord, DataVersion, Digest, Event, EventKind, HAND_OVER, KeyRecord, KeyUse, NewUser, Rotated, Rotation, Seq,
     SessionRecord, ThrottleRecord, ThrottleScope, UserRecord,

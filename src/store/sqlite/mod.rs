@@ -27,6 +27,11 @@ use super::{DEADLINE, StoreError, StoreErrorKind};
 use crate::clock::{Clock, Timestamp};
 use link::{Link, Role};
 
+/// Whether what `connection` leads to is a store that this version can read.
+pub(super) fn is_ours(connection: &Connection) -> bool {
+    schema::check(connection).is_ok()
+}
+
 /// Both threads of a store.
 #[derive(Debug)]
 pub(super) struct Database {
