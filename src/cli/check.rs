@@ -55,7 +55,7 @@ pub fn check(explicit: Option<&Path>, options: Options, env: &dyn Fn(&str) -> Op
         Ok(path) => path,
         Err(message) => return Outcome { stdout: String::new(), stderr: format!("error: {message}\n"), exit: 1 },
     };
-    let config::Loaded { config, diagnostics } = config::load(&path, env);
+    let config::Loaded { config, diagnostics, .. } = config::load(&path, env);
     let found = match config.as_ref().and_then(key_problem) {
         Some(problem) => diagnostics.with(problem),
         None => diagnostics,

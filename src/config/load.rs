@@ -19,6 +19,8 @@ pub struct Loaded {
     pub config: Option<Config>,
     /// All that was found, with the file's text. Secrets in it are masked.
     pub diagnostics: Diagnostics,
+    /// Every file that it was made of, or should have been: when one changes, it may come to something else.
+    pub files: Vec<PathBuf>,
 }
 
 /// Reads and checks the file `path`. `env` is the environment.
@@ -38,11 +40,15 @@ pub fn load_text(path: &Path, text: String, env: &dyn Fn(&str) -> Option<String>
     let cx = Context::new(env, path.parent().unwrap_or(Path::new("")));
     let source = Source::new(path.display().to_string(), text);
     let (table, errors) = DeTable::parse_recoverable(source.text());
-    let config = {
+    let mut config = {
         let parsed = parse(&cx, &source, table.get_ref(), &errors);
         parsed.is_whole.then(|| resolve(&cx, path, parsed.raw))
     };
     drop(table);
+    let files: Vec<PathBuf> = std::iter::once(path.to_owned()).chain(cx.take_files()).collect();
+    if let Some(config) = &mut config {
+        config.files.clone_from(&files);
+    }
     let (findings, mut masked) = cx.into_parts();
     if config.is_none() {
         masked.extend(suspects(source.text()));
@@ -50,7 +56,17 @@ pub fn load_text(path: &Path, text: String, env: &dyn Fn(&str) -> Option<String>
     let failed = findings.iter().any(|finding| finding.severity == Severity::Error);
     let text = mask(source.text(), &masked);
     let diagnostics = Diagnostics::new(Source::new(source.name(), text), findings);
-    Loaded { config: config.filter(|_| !failed), diagnostics }
+    Loaded { config: config.filter(|_| !failed), diagnostics, files }
+}
+
+/// Where the gateway that runs with the file `path` listens for commands, as far as a file tells that may have errors.
+pub fn control_socket(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    let source = Source::new(path.display().to_string(), read(path).unwrap_or_default());
+    let cx = Context::new(env, path.parent().unwrap_or(Path::new("")));
+    let (table, errors) = DeTable::parse_recoverable(source.text());
+    let raw = parse(&cx, &source, table.get_ref(), &errors).raw;
+    let store = raw.store.resolve(&cx);
+    raw.admin.resolve(&cx, &store).control
 }
 
 /// The configuration file: the one that is named, else the working directory's, else the machine's.
@@ -73,7 +89,8 @@ pub fn find_config_file(explicit: Option<&Path>) -> Result<PathBuf, String> {
 
 fn refused(path: &Path, finding: Diagnostic) -> Loaded {
     let source = Source::new(path.display().to_string(), String::new());
-    Loaded { config: None, diagnostics: Diagnostics::new(source, vec![finding]) }
+    let diagnostics = Diagnostics::new(source, vec![finding]);
+    Loaded { config: None, diagnostics, files: vec![path.to_owned()] }
 }
 
 fn read(path: &Path) -> Result<String, Diagnostic> {
@@ -167,6 +184,30 @@ mod tests {
         assert_eq!(masked.len(), text.len());
         assert_eq!(masked.chars().count(), text.chars().count());
         assert_eq!(masked, "secret = \"*·*•🔒***\" # äh");
+    }
+
+    #[test]
+    fn files_of_secrets_are_told_also_where_they_are_missing() {
+        let text = "[tokens]\nalgorithm = \"HS256\"\nsecret = { file = \"jwt\" }\n";
+        let loaded = load_text(Path::new("/nowhere/gateway.toml"), text.to_owned(), &|_| None);
+        assert!(loaded.config.is_none());
+        assert_eq!(loaded.files, [Path::new("/nowhere/gateway.toml"), Path::new("/nowhere/jwt")]);
+    }
+
+    #[test]
+    fn the_control_socket_is_found_in_a_file_with_errors() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gateway.toml");
+        let find = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            control_socket(&path, &|_| None)
+        };
+        let beside = |name: &str| directory.path().join(name);
+        assert_eq!(find("[admin]\ncontrol = \"c.sock\"\n[[routes]]\npth = 7\n"), beside("c.sock"));
+        assert_eq!(find("[store]\nurl = \"sqlite:/var/p/x.db\"\n[routes\n"), Path::new("/var/p/portcullis.sock"));
+        assert_eq!(find(""), beside("portcullis.sock"));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(control_socket(&path, &|_| None), beside("portcullis.sock"));
     }
 
     #[test]

@@ -4,10 +4,12 @@
 //! values; `resolve` turns that into the types here. Each section has a file of its own with both of its shapes.
 
 mod allow;
+pub mod changes;
 mod identity;
 mod issuers;
 mod later;
 mod load;
+mod order;
 mod parse;
 mod raw;
 mod reader;
@@ -36,7 +38,8 @@ use crate::pattern::{HostPattern, PathPattern};
 use crate::policy::Policy;
 use crate::secret::Secret;
 
-pub use load::{Loaded, find_config_file, load, load_text};
+pub use changes::Changes;
+pub use load::{Loaded, control_socket, find_config_file, load, load_text};
 pub use service::filter_fault as log_filter_fault;
 pub use values::parse_duration;
 
@@ -45,6 +48,8 @@ pub use values::parse_duration;
 pub struct Config {
     /// The file it was read from, for messages.
     pub file: PathBuf,
+    /// That one and every other that it was made of.
+    pub files: Vec<PathBuf>,
     /// `[server]`
     pub server: Server,
     /// `[admin]`
@@ -227,7 +232,7 @@ pub enum StoreKind {
 }
 
 /// `[tokens]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Tokens {
     /// The `iss` of own tokens.
     pub issuer: String,
@@ -264,7 +269,7 @@ pub enum Algorithm {
 }
 
 /// Where signing keys come from. In a list the first signs and all verify.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum KeySource {
     /// Made on first start and kept in the store.
     Store,
@@ -408,7 +413,7 @@ pub struct Identity {
 }
 
 /// A named upstream. One server for now.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
     /// Its name in the file.
     pub name: String,
@@ -430,7 +435,7 @@ pub struct ServerAddr {
 }
 
 /// Timeouts towards an upstream.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Timeouts {
     /// Until a connection stands.
     pub connect: Duration,
@@ -443,7 +448,7 @@ pub struct Timeouts {
 }
 
 /// Limits towards one server of an upstream, over all workers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct UpstreamLimits {
     /// Open connections.
     pub connections: usize,

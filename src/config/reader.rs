@@ -4,7 +4,7 @@
 //! Every typed access gives `None` where it has reported something, so that reading goes on.
 
 use std::cell::{Cell, RefCell};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Spanned;
@@ -27,6 +27,7 @@ pub(super) struct Context<'a> {
     errors: Cell<usize>,
     warnings: Cell<usize>,
     masked: RefCell<Vec<Span>>,
+    files: RefCell<Vec<PathBuf>>,
 }
 
 impl<'a> Context<'a> {
@@ -38,6 +39,7 @@ impl<'a> Context<'a> {
             errors: Cell::new(0),
             warnings: Cell::new(0),
             masked: RefCell::default(),
+            files: RefCell::default(),
         }
     }
 
@@ -61,6 +63,16 @@ impl<'a> Context<'a> {
     /// Marks a place whose text no message may show.
     pub(super) fn mask(&self, span: Span) {
         self.masked.borrow_mut().push(span);
+    }
+
+    /// Says that what is read depends on the file `path`.
+    pub(super) fn depends_on(&self, path: PathBuf) {
+        self.files.borrow_mut().push(path);
+    }
+
+    /// The files that it depends on, in the order in which they were named.
+    pub(super) fn take_files(&self) -> Vec<PathBuf> {
+        self.files.take()
     }
 
     /// What was found, and the places that no message may show.

@@ -45,6 +45,7 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, raw: Raw) -> Config {
     let guarded = IdentityNames::new(overrides.flat_map(identity::names));
     Config {
         file: file.to_owned(),
+        files: vec![file.to_owned()],
         admin: raw.admin.resolve(cx, &store),
         log: raw.log.resolve(cx),
         trace: raw.trace.and_then(trace::Raw::resolve),

@@ -57,6 +57,7 @@ fn from_file(item: &Item<'_>) -> Option<Vec<u8>> {
     table.finish();
     let file = file?;
     let path = item.cx.directory.join(file.get_ref());
+    item.cx.depends_on(path.clone());
     let bytes = match read(&path) {
         Ok(bytes) => bytes,
         Err(reason) => {
