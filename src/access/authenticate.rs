@@ -11,11 +11,11 @@ use crate::config;
 use crate::identity::api_key::ApiKeyText;
 use crate::identity::{Identity, Profile, UserName};
 use crate::message::head::Head;
-use crate::session::{Account, ApiKey, Failure, Live, Verified, cookie_key};
+use crate::session::{Account, ApiKey, Failure, Live, Verified as VerifiedPassword, cookie_key};
 use crate::store::StoreError;
 use crate::throttle::RetryAfter;
 use crate::token::foreign::{self, ForeignRefusal, Issuer};
-use crate::token::{Claims, Refusal};
+use crate::token::{Claims, Refusal, Verified};
 
 /// What a credential came to.
 #[derive(Debug)]
@@ -50,6 +50,8 @@ pub struct Proof {
     pub account: Option<UserName>,
     /// The issuer of the token, where it is another one than this gateway.
     pub issuer: Option<Arc<Issuer>>,
+    /// The token, where it is an own one.
+    pub own: Option<Verified>,
     /// The session behind it.
     pub session: Option<Arc<str>>,
     /// When that session ends, used or not.
@@ -99,7 +101,7 @@ impl Access {
     }
 
     /// Whether what is known of revocations is fresh enough to let anyone in.
-    pub(super) fn is_fresh(&self) -> bool {
+    pub fn is_fresh(&self) -> bool {
         self.people.follower.is_fresh(self.max_staleness)
     }
 
@@ -109,7 +111,7 @@ impl Access {
             Some(entry) => match self.recheck(entry.verified(), now) {
                 Ok(()) => (entry, false),
                 Err(standing) => {
-                    self.seen.drop(&digest);
+                    self.seen.forget(&digest);
                     return Ok(standing);
                 }
             },
@@ -122,7 +124,7 @@ impl Access {
             return Ok(Standing::Unavailable);
         }
         let standing = match entry.verified() {
-            AnyVerified::Own(verified) => self.by_own_token(verified.claims(), &entry, is_new, now).await?,
+            AnyVerified::Own(verified) => self.by_own_token(verified, &entry, is_new, now).await?,
             AnyVerified::Foreign(verified) => self.by_foreign_token(verified, &entry, is_new).await?,
         };
         if is_new && matches!(standing, Standing::Known(_)) {
@@ -166,11 +168,12 @@ impl Access {
 
     async fn by_own_token(
         &self,
-        claims: &Arc<Claims>,
+        token: &Verified,
         entry: &Entry,
         is_new: bool,
         now: Timestamp,
     ) -> Result<Standing, StoreError> {
+        let claims = token.claims();
         if let Some(why) = self.people.revocations.refuses(claims) {
             return refused(why.to_string());
         }
@@ -182,7 +185,7 @@ impl Access {
                 if let Some(session) = &claims.sid {
                     self.people.sessions.seen_by_token(session, entry.noted(), now);
                 }
-                let make = || known_by_token(&account, Arc::clone(claims));
+                let make = || known_by_token(&account, token);
                 Ok(Standing::Known(Known::clone(&entry.known(&account.profile, make))))
             }
         }
@@ -297,6 +300,7 @@ impl Proof {
         Self {
             account: Some(account.name.clone()),
             issuer: None,
+            own: None,
             session: None,
             session_ends: None,
             claims: None,
@@ -319,8 +323,8 @@ pub(super) fn identity_by_key(account: &Account, key: &ApiKey) -> Option<Identit
     })
 }
 
-fn known_by_basic(verified: &Verified) -> Known {
-    let Verified { found, is_sign_in } = verified;
+fn known_by_basic(verified: &VerifiedPassword) -> Known {
+    let VerifiedPassword { found, is_sign_in } = verified;
     let account = &found.account;
     let identity = Identity {
         profile: Arc::clone(&account.profile),
@@ -335,7 +339,8 @@ fn known_by_basic(verified: &Verified) -> Known {
     Known { identity: Arc::new(identity), proof: Arc::new(proof) }
 }
 
-fn known_by_token(account: &Account, claims: Arc<Claims>) -> Known {
+fn known_by_token(account: &Account, token: &Verified) -> Known {
+    let claims = token.claims();
     let session: Option<Arc<str>> = claims.sid.as_deref().map(Into::into);
     let identity = Identity {
         profile: Arc::clone(&account.profile),
@@ -345,7 +350,8 @@ fn known_by_token(account: &Account, claims: Arc<Claims>) -> Known {
         signed_in_at: claims.auth_time.map(Timestamp::from_secs),
         session: session.clone(),
     };
-    let proof = Proof { session, claims: Some(claims), ..Proof::of(account) };
+    let (own, claims) = (Some(token.clone()), Some(Arc::clone(claims)));
+    let proof = Proof { own, session, claims, ..Proof::of(account) };
     Known { identity: Arc::new(identity), proof: Arc::new(proof) }
 }
 
@@ -363,6 +369,7 @@ fn known_by_foreign_token(verified: &foreign::Verified, profile: &Arc<Profile>, 
     let proof = Proof {
         account,
         issuer: Some(Arc::clone(verified.issuer())),
+        own: None,
         session: None,
         session_ends: None,
         claims: Some(Arc::clone(claims)),

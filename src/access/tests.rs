@@ -21,7 +21,7 @@ use crate::session::{
 };
 use crate::store::{NewUser, Store};
 use crate::throttle::Throttle;
-use crate::token::{self, Keyring, NewClaims, Revocations};
+use crate::token::{self, NewClaims, Revocations};
 
 const ROUTES: &str = r#"
     [upstreams]
@@ -77,10 +77,10 @@ const ROUTES: &str = r#"
 struct Bench {
     hand: ManualClock,
     store: Store,
-    keys: Arc<Keyring>,
+    own_keys: Arc<OwnKeys>,
     people: People,
     current: Arc<Current>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Bench {
@@ -114,10 +114,10 @@ impl Bench {
         let sign_in = Arc::new(SignIn::new(store.clone(), hasher, throttle, follower.clone()));
         let basic = Arc::new(Basic::new(sign_in, accounts.clone(), &Random::system()));
         let people = People { accounts, api_keys, basic, sessions, revocations, follower };
-        let keys = Arc::clone(own_keys.ring());
-        let access = Arc::new(Access::new(&config, keys.clone(), Arc::default(), people.clone()));
+        let keys = own_keys.ring();
+        let access = Arc::new(Access::new(&config, keys, Arc::default(), people.clone()));
         let current = Arc::new(Current::new(access));
-        let bench = Self { hand, store, keys, people, current, _directory: directory };
+        let bench = Self { hand, store, own_keys, people, current, directory };
         for (name, groups) in [("alice", &["admin"][..]), ("bob", &[])] {
             let groups = groups.iter().map(|&group| group.to_owned()).collect();
             let user = NewUser { name: user(name), hash: None, groups, email: None, full_name: None };
@@ -125,6 +125,20 @@ impl Bench {
         }
         bench.catch_up().await;
         bench
+    }
+
+    /// Another configuration of these sections and routes, as a reload puts it in force.
+    async fn reload(&self, more: &str, routes: &str) {
+        let file = self.directory.path().join("gateway.toml");
+        let loaded = config::load_text(&file, format!("{more}\n{routes}"), &|_| None);
+        let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.diagnostics.render(false)));
+        self.people.follower.remember_for(token::memory(&config)).await.unwrap();
+        let keys = self.own_keys.next(&config).await.unwrap();
+        let access = self.current.load().succeeded_by(&config, keys.ring().clone(), Arc::default());
+        let _is_due = self.own_keys.adopt(keys);
+        self.people.sessions.set_terms(config.sessions);
+        self.current.replace(Arc::new(access));
+        self.people.follower.raise();
     }
 
     fn now(&self) -> Timestamp {
@@ -175,7 +189,7 @@ impl Bench {
             scope: "",
             not_after: None,
         };
-        self.keys.sign(&claims).unwrap()
+        self.own_keys.ring().sign(&claims).unwrap()
     }
 
     async fn decide(&self, method: Method, path: &str, fields: &[&str]) -> Decision {
@@ -439,7 +453,7 @@ async fn a_revoked_token_stays_revoked_until_it_expires() {
     bench.hand.advance(Duration::from_secs(30));
     let token = bench.token("alice", None);
     bench.hand.set_wall(bench.now() - Duration::from_secs(30));
-    let claims = bench.keys.verify(&token, bench.now()).unwrap();
+    let claims = bench.own_keys.ring().verify(&token, bench.now()).unwrap();
     let (jti, bearer) = (claims.claims().jti.clone().unwrap(), format!("authorization: Bearer {token}"));
     bench.store.revoke_jti(&jti, Timestamp::from_secs(claims.claims().exp)).await.unwrap();
     bench.catch_up().await;
@@ -521,4 +535,80 @@ async fn what_is_ours_never_goes_on() {
     assert_eq!(bench.get("/forward", &[&bearer]).await, "alice");
     assert_eq!(bench.get("/forward", &["authorization: Bearer x"]).await, "nobody, kept");
     assert_eq!(bench.get("/any", &[&bearer.replace("Bearer ", "Bearer   ")]).await, "alice, kept");
+}
+
+#[tokio::test]
+async fn a_reload_takes_in_other_rules_and_keeps_who_is_known() {
+    let bench = Bench::new("").await;
+    let ((cookie, _), (bearer, _)) = (bench.cookie("alice", false).await, bench.bearer("alice").await);
+    for field in [&cookie, &bearer] {
+        assert!(bench.get("/any", &[field]).await.starts_with("alice"));
+    }
+    let (stays, ends) = (bench.lease("/any", &[&bearer]).await, bench.lease("/token", &[&bearer]).await);
+    let narrowed = ROUTES.replacen(
+        "path = \"/token/**\"\n    allow = \"signed-in\"",
+        "path = \"/token/**\"\n    allow = \"nobody\"",
+        1,
+    );
+    assert_ne!(narrowed, ROUTES);
+    bench.reload("", &narrowed).await;
+    assert!(ends_soon(&ends).await && !ends_soon(&stays).await);
+    assert_eq!(bench.get("/token", &[&bearer]).await, "denied");
+    bench.store.set_disabled(&user("alice"), true).await.unwrap();
+    bench.catch_up().await;
+    bench.reload("", ROUTES).await;
+    for (field, said) in [(&cookie, "sign in, cleared"), (&bearer, "invalid")] {
+        assert_eq!(bench.get("/any", &[field]).await, said, "what was revoked stays so");
+    }
+    assert!(ends_soon(&stays).await);
+}
+
+#[tokio::test]
+async fn a_token_that_verified_before_a_reload_meets_the_terms_of_after() {
+    let bench = Bench::new("").await;
+    let (bearer, _) = bench.bearer("alice").await;
+    let lease = bench.lease("/any", &[&bearer]).await;
+    assert_eq!(bench.get("/any", &[&bearer]).await, "alice, kept");
+    bench.reload("[tokens]\nlifetime = \"1m\"", ROUTES).await;
+    assert_eq!(bench.get("/any", &[&bearer]).await, "alice, kept");
+    assert!(!ends_soon(&lease).await);
+    bench.reload("[tokens]\naudience = \"others\"", ROUTES).await;
+    assert_eq!(bench.get("/any", &[&bearer]).await, "invalid");
+    assert!(ends_soon(&lease).await);
+    let (bearer, _) = bench.bearer("alice").await;
+    assert_eq!(bench.get("/any", &[&bearer]).await, "alice, kept");
+    bench.reload("", ROUTES).await;
+    assert_eq!(bench.get("/any", &[&bearer]).await, "invalid");
+}
+
+#[tokio::test]
+async fn another_idle_time_counts_for_sessions_that_are_there() {
+    let bench = Bench::new("[sessions]\nidle = \"10m\"").await;
+    let (cookie, _) = bench.cookie("alice", false).await;
+    let (remembered, _) = bench.cookie("alice", true).await;
+    for field in [&cookie, &remembered] {
+        assert_eq!(bench.get("/any", &[field]).await, "alice");
+    }
+    bench.reload("[sessions]\nidle = \"1m\"", ROUTES).await;
+    bench.pass(59).await;
+    assert_eq!(bench.get("/any", &[&cookie]).await, "alice");
+    bench.pass(60).await;
+    assert_eq!(bench.get("/any", &[&cookie]).await, "sign in, cleared");
+    assert_eq!(bench.get("/any", &[&remembered]).await, "alice");
+}
+
+#[tokio::test]
+async fn a_longer_life_of_tokens_finds_the_revocations_that_were_forgotten() {
+    let bench = Bench::new("[tokens]\nmax_lifetime = \"1h\"\nlifetime = \"1h\"").await;
+    let ((bearer, opened), (other, _)) = (bench.bearer("alice").await, bench.bearer("alice").await);
+    let claims =
+        bench.own_keys.ring().verify(bearer.rsplit(' ').next().unwrap(), bench.now()).unwrap().claims().clone();
+    assert_eq!(bench.get("/any", &[&other]).await, "alice, kept");
+    bench.store.end_session(&opened.id).await.unwrap();
+    bench.catch_up().await;
+    bench.pass(5 * 3600).await;
+    (0..10_000).for_each(|_| bench.people.revocations.forget(bench.now()));
+    assert!(bench.people.revocations.refuses(&claims).is_none(), "no token of then can be alive");
+    bench.reload("[tokens]\nmax_lifetime = \"24h\"", ROUTES).await;
+    assert!(bench.people.revocations.refuses(&claims).is_some(), "one could be now");
 }

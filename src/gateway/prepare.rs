@@ -119,7 +119,7 @@ pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Res
     let (people, sign_in) =
         people(&config, &store, &clock, &random, (&throttle, hasher, &own_keys)).await.map_err(StartError::Store)?;
     advise(&store).await.map_err(StartError::Store)?;
-    let keys = Arc::clone(own_keys.ring());
+    let keys = own_keys.ring();
     let request_ids = RequestIds::new(&random);
     let returning = Returning::default();
     let metrics = Arc::new(Metrics::new(clock.now().as_secs()));
