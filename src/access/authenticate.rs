@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::credential::name_and_password;
 use super::seen::{AnyVerified, Entry};
@@ -98,6 +99,11 @@ impl Access {
             tracing::warn!(%error, "a credential can't be judged");
             Standing::Unavailable
         })
+    }
+
+    /// How long revocations may be unread before nobody is let in.
+    pub const fn max_staleness(&self) -> Duration {
+        self.max_staleness
     }
 
     /// Whether what is known of revocations is fresh enough to let anyone in.

@@ -10,6 +10,7 @@ pub mod demo_app;
 pub mod key;
 mod log_level;
 pub mod prompt;
+mod reload;
 mod serve;
 pub mod session;
 pub mod table;
@@ -45,6 +46,8 @@ enum Command {
     Demo(demo::Args),
     /// Read the configuration and report every problem at once
     Check(check::Args),
+    /// Have the running gateway read its configuration anew
+    Reload(reload::Args),
     /// Keys for machines
     #[command(subcommand, name = "apikey")]
     ApiKey(apikey::ApiKeyCommand),
@@ -75,6 +78,11 @@ pub fn main() -> ExitCode {
         Command::Serve => serve::run(cli.config.as_deref()),
         Command::Demo(args) => demo::run(&args),
         Command::Check(args) => return run_check(cli.config.as_deref(), args),
+        Command::Reload(args) => match reload::run(cli.config.as_deref(), args) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(message) => Err(message),
+        },
         Command::User(command) => {
             run_with(cli.config.as_deref(), |config, console| user::run(command, config, console, &mut tell_gateway))
         }

@@ -9,12 +9,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::reload::{self, Request};
 use crate::observe::log;
 use crate::session::Follower;
+
+/// What commands reach.
+#[derive(Clone, Debug)]
+pub(super) struct Reach {
+    pub(super) follower: Arc<Follower>,
+    pub(super) reloads: mpsc::Sender<Request>,
+}
 
 /// A control socket that is bound; its file goes with it.
 #[derive(Debug)]
@@ -34,13 +44,13 @@ impl Control {
     }
 
     /// Answers until the task ends.
-    pub(super) async fn serve(&self, follower: Arc<Follower>) {
+    pub(super) async fn serve(&self, reach: Reach) {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let follower = Arc::clone(&follower);
+                    let reach = reach.clone();
                     tokio::spawn(async move {
-                        if let Ok(Err(error)) = timeout(PATIENCE, answer(stream, &follower)).await {
+                        if let Err(error) = answer(stream, &reach).await {
                             tracing::debug!(%error, "control connection ended");
                         }
                     });
@@ -86,25 +96,29 @@ pub(super) fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn answer(stream: UnixStream, follower: &Follower) -> io::Result<()> {
+async fn answer(stream: UnixStream, reach: &Reach) -> io::Result<()> {
     let uid = stream.peer_cred()?.uid();
     if uid != 0 && uid != rustix::process::geteuid().as_raw() {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the peer is another user"));
     }
     let mut line = String::new();
     let mut reader = BufReader::new(stream);
-    (&mut reader).take(MOST_BYTES).read_line(&mut line).await?;
-    let reply = match line.trim() {
-        "catch-up" => match follower.catch_up().await {
+    timeout(PATIENCE, (&mut reader).take(MOST_BYTES).read_line(&mut line)).await??;
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let reply = match words[..] {
+        ["catch-up"] => match timeout(PATIENCE, reach.follower.catch_up()).await? {
             Ok(()) => "ok\n".to_owned(),
             Err(error) => format!("error {error}\n"),
         },
-        asked => match asked.strip_prefix("log-level") {
-            Some(filter) if filter.is_empty() || filter.starts_with(' ') => log_level(filter.trim()),
-            _ => "error unknown command\n".to_owned(),
-        },
+        ["log-level", ..] => log_level(line.trim().trim_start_matches("log-level").trim()),
+        ["reload"] | ["reload", "color"] => {
+            let reloaded = timeout(RELOAD_PATIENCE, reload::ask(&reach.reloads, "command")).await?;
+            let document = reloaded.map(|reloaded| reloaded.json(words.len() > 1));
+            document.map_or_else(|| "error the gateway is ending\n".to_owned(), |document| format!("ok {document}\n"))
+        }
+        _ => "error unknown command\n".to_owned(),
     };
-    reader.into_inner().write_all(reply.as_bytes()).await
+    timeout(PATIENCE, reader.into_inner().write_all(reply.as_bytes())).await?
 }
 
 /// Filters the log by `filter`, where there is one, and says by what it is filtered.
@@ -130,9 +144,28 @@ fn log_level(filter: &str) -> String {
 pub fn catch_up(path: &Path) -> io::Result<bool> {
     match ask(path, "catch-up") {
         Ok(_) => Ok(true),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(false),
+        Err(error) if is_nobody(&error) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Has the gateway that runs with this control socket read its configuration anew. The answer is the one of
+/// [`super::Reloaded::json`]; without a running gateway there is none.
+///
+/// # Errors
+/// When there is one and it does not answer, or ends.
+pub fn reload(path: &Path, color: bool) -> io::Result<Option<Value>> {
+    let question = if color { "reload color" } else { "reload" };
+    match ask_for(path, question, RELOAD_PATIENCE + PATIENCE, LONGEST_REPLY) {
+        Ok(reply) => serde_json::from_str(&reply).map(Some).map_err(io::Error::other),
+        Err(error) if is_nobody(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether nobody listens there.
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 /// Asks the gateway that runs with this control socket, in one line; gives what stands behind its `ok`.
@@ -140,15 +173,19 @@ pub fn catch_up(path: &Path) -> io::Result<bool> {
 /// # Errors
 /// When there is none, it does not answer, or says `error`: then the rest of its line is the message.
 pub fn ask(path: &Path, line: &str) -> io::Result<String> {
+    ask_for(path, line, PATIENCE, MOST_BYTES)
+}
+
+fn ask_for(path: &Path, line: &str, patience: Duration, most: u64) -> io::Result<String> {
     if line.contains('\n') {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a question is one line"));
     }
     let mut stream = StdStream::connect(path)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all(format!("{line}\n").as_bytes())?;
     let mut reply = String::new();
-    StdReader::new(io::Read::take(stream, MOST_BYTES)).read_line(&mut reply)?;
+    StdReader::new(io::Read::take(stream, most)).read_line(&mut reply)?;
     let reply = reply.trim();
     match reply.split_once(' ').unwrap_or((reply, "")) {
         ("ok", rest) => Ok(rest.to_owned()),
@@ -160,11 +197,17 @@ pub fn ask(path: &Path, line: &str) -> io::Result<String> {
 /// How long a question and its answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a reload may take, those included that others asked for before.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(60);
+
 /// How long accepting rests after it failed.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// Bytes of a line.
 const MOST_BYTES: u64 = 4096;
+
+/// Bytes of an answer: every route of a large file by name, twice.
+const LONGEST_REPLY: u64 = 64 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -27,7 +27,7 @@ struct Open {
     /// Lines that were dropped and not told of in the log yet.
     dropped: Arc<AtomicU64>,
     /// All that were dropped.
-    lost: AtomicU64,
+    lost: Arc<AtomicU64>,
 }
 
 enum Job {
@@ -57,7 +57,7 @@ impl AccessLog {
         let (lines, queue) = sync_channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
         spawn_writer(sink, queue, Arc::clone(&dropped))?;
-        Ok(Self(Some(Arc::new(Open { format, lines, dropped, lost: AtomicU64::new(0) }))))
+        Ok(Self(Some(Arc::new(Open { format, lines, dropped, lost: Arc::default() }))))
     }
 
     /// Whether lines are written at all.
@@ -75,6 +75,17 @@ impl AccessLog {
         if open.lines.try_send(Job::Line(line)).is_err() {
             open.dropped.fetch_add(1, Ordering::Relaxed);
             open.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The same in place of `former`, whose dropped lines it goes on counting. To be called before anything is written.
+    #[must_use]
+    pub fn after(self, former: &Self) -> Self {
+        match (self.0.map(Arc::try_unwrap), &former.0) {
+            (Some(Ok(open)), Some(former)) => Self(Some(Arc::new(Open { lost: Arc::clone(&former.lost), ..open }))),
+            (Some(Ok(open)), None) => Self(Some(Arc::new(open))),
+            (Some(Err(shared)), _) => Self(Some(shared)),
+            (None, _) => Self(None),
         }
     }
 

@@ -9,5 +9,5 @@ pub mod otlp;
 mod record;
 pub mod trace;
 
-pub use log::init as init_log;
+pub use log::{FilterError, change as change_log, init as init_log};
 pub use record::{Record, RequestIds};

@@ -32,7 +32,7 @@ pub(super) fn begin(
     let mut record = blank(state.shared.request_ids.next(), info, (time, started));
     record.method = request.method().clone();
     record.path = request.uri().path().to_owned();
-    let (log, tracer) = (&state.shared.access_log, state.shared.tracer.as_ref());
+    let (log, tracer) = (&state.access_log, state.shared.tracer.as_ref());
     if log.is_on() || tracer.is_some() {
         let parent = Parent::read(request.headers());
         record.recording = tracer.and_then(|tracer| tracer.begin(parent, &state.shared.random)).map(Box::new);
@@ -53,7 +53,7 @@ pub(super) fn finish(state: &State, answered: Answered, mut record: Record, obse
     }
     record.status = response.status();
     count(state, &record, &observed);
-    let log = &state.shared.access_log;
+    let log = &state.access_log;
     let tracer = record.recording.as_ref().and_then(|_| state.shared.tracer.clone());
     if !log.is_on() && tracer.is_none() {
         return response;
@@ -79,18 +79,18 @@ pub(super) fn note_sign_in(permit: &Permit) {
 
 /// Writes the access line of a head that the parser refused, and answered itself.
 pub fn unreadable(worker: &Worker, info: &ConnInfo, error: &hyper::Error) {
-    let shared = &worker.state.shared;
+    let State { shared, access_log, .. } = &*worker.state;
     let status =
         if error.is_parse_too_large() { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST };
     shared.metrics.no_route.count(Outcome::BadRequest, status.as_u16(), Duration::ZERO, None);
-    if !shared.access_log.is_on() {
+    if !access_log.is_on() {
         return;
     }
     let mut record = blank(shared.request_ids.next(), info, (shared.clock.now(), Instant::now()));
     record.decision = "bad-request";
     record.reason = error.to_string();
     record.status = status;
-    shared.access_log.write(&record);
+    access_log.write(&record);
 }
 
 fn blank(request_id: Arc<str>, info: &ConnInfo, (time, started): (Timestamp, Instant)) -> Record {

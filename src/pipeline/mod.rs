@@ -68,7 +68,7 @@ async fn judge(
     observed: &Arc<Observed>,
 ) -> Answered {
     let state = &*worker.state;
-    let decision = state.access.check(&normal.head, request.headers(), &state.current).await;
+    let decision = state.access.check(&normal.head, request.headers(), &state.shared.current).await;
     let request_id = Arc::clone(&record.request_id);
     let asker =
         Asker { state, head: Some(&normal.head), manner: Manner::of(request.headers()), request_id: &request_id };
