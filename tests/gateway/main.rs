@@ -34,6 +34,8 @@ mod paths;
 mod paths_generated;
 mod paths_readings;
 mod refresh;
+mod reload;
+mod reload_listeners;
 mod revocation;
 mod rules;
 mod session;
