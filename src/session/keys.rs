@@ -387,6 +387,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn another_configuration_has_keys_of_its_own_and_the_same_one_those_in_force() {
+        let here = Fixture::new("").await;
+        let (before, early) = (here.keys.ring(), here.token());
+        let config = |more: &str| {
+            let text = format!(
+                "{more}\n[upstreams]\napp = \"http://127.0.0.1:1\"\n\
+                 [[routes]]\npath = \"/**\"\nallow = \"signed-in\"\nupstream = \"app\"\n"
+            );
+            config::load_text(&here._directory.path().join("gateway.toml"), text, &|_| None).config.unwrap()
+        };
+        let same = here.keys.next(&config("[login]\ntitle = \"Other\"")).await.unwrap();
+        assert!(Arc::ptr_eq(same.ring(), &before) && !here.keys.adopt(same));
+        let next = here.keys.next(&config("[tokens]\nalgorithm = \"RS256\"\n[identity]\nassertion = \"X-A\"")).await;
+        let next = next.unwrap();
+        assert_eq!(here.signer(), before.load().signing_key_id(here.now()), "nothing is in force yet");
+        assert!(here.keys.adopt(next), "the store may have changed meanwhile");
+        assert!(here.keys.ring().assertions().is_some() && before.assertions().is_none());
+        assert_ne!(here.signer(), before.load().signing_key_id(here.now()));
+        assert!(here.keys.ring().verify(&early, here.now()).is_ok(), "tokens of the former algorithm's key verify");
+        let rotated = fresh(KeyUse::Tokens, Algorithm::RS256, here.now(), &here.keys.random).unwrap();
+        let (key, _) = here.store.rotate_keys(rotated, Duration::ZERO).await.unwrap();
+        here.keys.reload().await.unwrap();
+        assert_eq!(here.signer(), key.kid, "and it is what follows the store");
+    }
+
+    #[tokio::test]
     async fn keys_of_the_configuration_are_not_the_store_s() {
         let secret = "a secret of at least thirty-two bytes";
         let text =

@@ -106,6 +106,32 @@ fn what_is_revoked_stays_so_and_the_gateway_s_own_paths_move() {
 }
 
 #[test]
+fn what_an_application_is_told_changes_with_the_file() {
+    let app = Recorder::start();
+    let setup = || Setup::new(app.address());
+    let gateway = setup().start();
+    let token = gateway.token("alice");
+    let told = |name: &str| {
+        app.take();
+        gateway.send(&get("/x").bearer(&token).header("X-WEBAUTH-USER", "root")).assert_status(200, name);
+        app.only(name).header(name)
+    };
+    assert_eq!((told("X-Forwarded-User").as_deref(), told("X-WEBAUTH-USER")), (Some("alice"), None));
+    let keys =
+        || gateway.send(&get("/.well-known/jwks.json").host("127.0.0.1:8080")).json()["keys"].as_array().unwrap().len();
+    let before = keys();
+    gateway.reload(&setup().key("identity.user", "\"X-WEBAUTH-USER\"").key("identity.assertion", "\"X-Assertion\""));
+    assert_eq!((told("X-Forwarded-User"), told("X-WEBAUTH-USER").as_deref()), (None, Some("alice")));
+    assert!(told("X-Assertion").is_some_and(|assertion| assertion.matches('.').count() == 2));
+    assert_eq!(keys(), before + 1, "and its key is published");
+    gateway.reload(&setup().key("server.trusted_proxies", "[\"127.0.0.0/8\"]"));
+    let from = get("/public/x").header("X-Forwarded-For", "192.0.2.7");
+    gateway.send(&from).assert_status(200, "through a proxy");
+    let line = gateway.stdout.wait("the client behind it", |line| line.contains("192.0.2.7").then(|| line.to_owned()));
+    assert!(line.contains("/public/x"), "{line}");
+}
+
+#[test]
 fn a_symbolic_link_that_is_swapped_far_up_the_path_is_a_change() {
     let app = Recorder::start();
     let dir = Setup::new(app.address()).prepare();
