@@ -28,6 +28,7 @@ pub struct Permit {
     signs_in: Option<UserName>,
     drops_authorization: bool,
     clears_cookie: bool,
+    instead: Option<Box<Decision>>,
     lease: Lease,
 }
 
@@ -65,6 +66,11 @@ impl Permit {
     /// Whether the answer may be kept by a shared cache: nobody was named, everyone may have it, and it clears no cookie.
     pub fn is_public(&self) -> bool {
         self.identity.is_none() && !self.clears_cookie && self.route.allow.is_public()
+    }
+
+    /// What would have been decided, had not every route that says no only been observed.
+    pub fn instead(&self) -> Option<&Decision> {
+        self.instead.as_deref()
     }
 
     /// What the permission holds by, for what outlives the request.
@@ -174,71 +180,74 @@ pub struct Authorized<'a> {
 
 impl Access {
     /// Asks the rules. The only maker of [`Permit`].
+    ///
+    /// On a route that is observed whoever would be refused goes on: with the name that a good credential gives, else without.
+    /// A no of another route, under a reading of the path, is a no all the same.
     pub(super) fn authorize(&self, asked: Authorized<'_>) -> Decision {
         let Authorized { head, headers, route, seen, credential, standing, current } = asked;
         let clears_cookie = matches!(standing, Standing::StaleCookie);
-        let known = match standing {
-            // Someone whose key is for other routes comes to a public one without a name.
-            Standing::Known(known) if !known.counts_on(route) && self.is_open_to(head, route) => None,
-            Standing::Known(known) => Some(known),
-            Standing::Nobody | Standing::StaleCookie => None,
-            // On a public route a bad credential is removed and the request goes on without a name.
-            Standing::Refused(_) | Standing::Throttled(_) | Standing::Unavailable if self.is_open_to(head, route) => {
+        let mut instead = None;
+        let known = match self.known(standing, head, route) {
+            Ok(known) => known,
+            Err(refused) if route.observe => {
+                instead = Some(refused);
                 None
             }
-            Standing::Throttled(wait) => return Decision::Throttled(Arc::clone(route), wait),
-            Standing::Unavailable => return Decision::Unavailable(Arc::clone(route)),
-            Standing::Refused(bad) => return refused_token(route, bad),
+            Err(refused) => return refused,
         };
-        let identity = known.as_ref().map(|known| &known.identity);
-        let deny = |route: &Arc<Route>, why| {
-            let identity = identity.cloned();
-            Decision::Deny(Denial { route: Arc::clone(route), why, identity, clears_cookie })
-        };
-        let ruling = self.ruling(head, route, known.as_ref(), Shown::of(credential));
-        match ruling {
-            Ruling::NoRoute(reading) => return Decision::NotFound { reading: Some(reading) },
-            Ruling::KeyElsewhere { route, reading } => return deny(route, Why::KeyElsewhere(reading)),
-            Ruling::No { route, verdict, reading } => match verdict {
-                Verdict::Deny(refused) => return deny(route, Why::Rule(refused, reading)),
-                Verdict::SignIn { by_password } => {
-                    let (route, identity) = (Arc::clone(route), None);
-                    return Decision::Challenge(Challenge {
-                        route,
-                        want: Want::Credential,
-                        by_password,
-                        clears_cookie,
-                        identity,
-                    });
-                }
-                Verdict::StepUp | Verdict::Allow => {
-                    let (route, identity) = (Arc::clone(route), identity.cloned());
-                    return Decision::Challenge(Challenge {
-                        route,
-                        want: Want::StepUp,
-                        by_password: true,
-                        clears_cookie,
-                        identity,
-                    });
-                }
-            },
-            Ruling::Yes => {}
-        }
         let by_cookie = known.is_some() && matches!(credential, Credential::Cookies(_));
-        if by_cookie && !self.is_of_this_site(head, headers, route) {
-            return deny(route, Why::CrossSite);
+        let is_foreign = by_cookie && !self.is_of_this_site(head, headers, route);
+        let refuse = |no: No<'_>, known: Option<&Known>| {
+            no.decision(known.map(|known| Arc::clone(&known.identity)), clears_cookie)
+        };
+        // What another site has a browser send must not go on in the name of whoever uses it, observed or not.
+        let named = if is_foreign && route.observe { None } else { known.as_ref() };
+        let Ruling { no, waived } = self.ruling(head, route, named, Shown::of(credential));
+        if let Some(no) = no {
+            return refuse(no, named);
         }
+        if is_foreign {
+            let refused = refuse(No::CrossSite { route }, known.as_ref());
+            if !route.observe {
+                return refused;
+            }
+            instead = Some(refused);
+        }
+        let instead = instead.or_else(|| waived.map(|no| refuse(no, named)));
+        let known = named.cloned();
         let drops_authorization = self.drops_authorization(headers, route, seen, known.is_some());
         let proof = known.as_ref().map(|known| &known.proof).filter(|proof| proof.is_sign_in);
         Decision::Permit(Permit {
             route: Arc::clone(route),
             head: Arc::clone(head),
-            identity: identity.cloned(),
+            identity: known.as_ref().map(|known| Arc::clone(&known.identity)),
             signs_in: proof.and_then(|proof| proof.account.clone()),
             drops_authorization,
             clears_cookie,
+            instead: instead.map(Box::new),
             lease: Lease::new(current, head, known, Shown::of(credential)),
         })
+    }
+
+    /// Who it is on `route`; an error is what is decided where that can't be said.
+    fn known(&self, standing: Standing, head: &Head, route: &Arc<Route>) -> Result<Option<Known>, Decision> {
+        match standing {
+            // Someone whose key is for other routes comes to a public one without a name.
+            Standing::Known(known) if !known.counts_on(route) && self.is_open_to(head, route) => Ok(None),
+            // Nor does such a key give a name where the rule that it fails is only observed.
+            Standing::Known(known) if !known.counts_on(route) && route.observe => {
+                Err(No::KeyElsewhere { route, reading: None }.decision(Some(known.identity), false))
+            }
+            Standing::Known(known) => Ok(Some(known)),
+            Standing::Nobody | Standing::StaleCookie => Ok(None),
+            // On a public route a bad credential is removed and the request goes on without a name.
+            Standing::Refused(_) | Standing::Throttled(_) | Standing::Unavailable if self.is_open_to(head, route) => {
+                Ok(None)
+            }
+            Standing::Throttled(wait) => Err(Decision::Throttled(Arc::clone(route), wait)),
+            Standing::Unavailable => Err(Decision::Unavailable(Arc::clone(route))),
+            Standing::Refused(bad) => Err(refused_token(route, bad)),
+        }
     }
 
     /// Whether the route lets this client in without a sign-in.
@@ -269,10 +278,11 @@ impl Access {
     pub(super) fn still_permits(&self, head: &Head, known: Option<&Known>, shown: Shown) -> bool {
         let Some(route) = self.router.find(head.host.name(), &head.method, head.path.canonical()) else { return false };
         let is_taken = known.is_none_or(|known| self.takes(known, route));
-        is_taken && shown.is_accepted_by(route) && matches!(self.ruling(head, route, known, shown), Ruling::Yes)
+        is_taken && shown.is_accepted_by(route) && self.ruling(head, route, known, shown).no.is_none()
     }
 
-    /// The rules as written and under each reading that could differ; the first no decides.
+    /// The rules as written and under each reading that could differ; the first no decides, but for those of routes that
+    /// are observed.
     fn ruling<'a>(&'a self, head: &Head, route: &'a Arc<Route>, known: Option<&Known>, shown: Shown) -> Ruling<'a> {
         let facts = |route: &Route| Facts {
             client: head.client.0,
@@ -283,14 +293,16 @@ impl Access {
         };
         let refused = |route: &'a Arc<Route>, reading| match route.allow.evaluate(&facts(route)) {
             Verdict::Allow => None,
-            _ if known.is_some_and(|known| !known.counts_on(route)) => Some(Ruling::KeyElsewhere { route, reading }),
-            verdict => Some(Ruling::No { route, verdict, reading }),
+            _ if known.is_some_and(|known| !known.counts_on(route)) => Some(No::KeyElsewhere { route, reading }),
+            verdict => Some(No::Rule { route, verdict, reading }),
         };
-        if let Some(no) = refused(route, None) {
-            return no;
+        let mut waived = None;
+        match refused(route, None) {
+            Some(no) if !route.observe => return Ruling { no: Some(no), waived },
+            observed => waived = waived.or(observed),
         }
         if route.readings == Readings::AsWritten {
-            return Ruling::Yes;
+            return Ruling { no: None, waived };
         }
         for reading in Reading::ALL {
             if !self.router.needs(reading, &head.path) {
@@ -298,13 +310,14 @@ impl Access {
             }
             let read = head.path.reading(reading);
             let Some(route) = self.router.find_read_as(reading, head.host.name(), &head.method, &read) else {
-                return Ruling::NoRoute(reading);
+                return Ruling { no: Some(No::Unrouted(reading)), waived };
             };
-            if let Some(no) = refused(route, Some(reading)) {
-                return no;
+            match refused(route, Some(reading)) {
+                Some(no) if !route.observe => return Ruling { no: Some(no), waived },
+                observed => waived = waived.or(observed),
             }
         }
-        Ruling::Yes
+        Ruling { no: None, waived }
     }
 
     /// Unsafe methods and WebSockets on a cookie must come from this site (section 3 of the contract).
@@ -374,11 +387,40 @@ impl Shown {
     }
 }
 
-enum Ruling<'a> {
-    Yes,
-    No { route: &'a Arc<Route>, verdict: Verdict, reading: Option<Reading> },
+/// What the rules say.
+struct Ruling<'a> {
+    /// The first no that counts.
+    no: Option<No<'a>>,
+    /// The first no of a route that is only observed.
+    waived: Option<No<'a>>,
+}
+
+enum No<'a> {
+    Rule { route: &'a Arc<Route>, verdict: Verdict, reading: Option<Reading> },
     KeyElsewhere { route: &'a Arc<Route>, reading: Option<Reading> },
-    NoRoute(Reading),
+    CrossSite { route: &'a Arc<Route> },
+    Unrouted(Reading),
+}
+
+impl No<'_> {
+    /// What is decided of a request by `identity` that it stands against.
+    fn decision(self, identity: Option<Arc<Identity>>, clears_cookie: bool) -> Decision {
+        let (route, why) = match self {
+            Self::Unrouted(reading) => return Decision::NotFound { reading: Some(reading) },
+            Self::Rule { route, verdict: Verdict::SignIn { by_password }, .. } => {
+                let (route, want, identity) = (Arc::clone(route), Want::Credential, None);
+                return Decision::Challenge(Challenge { route, want, by_password, clears_cookie, identity });
+            }
+            Self::Rule { route, verdict: Verdict::StepUp | Verdict::Allow, .. } => {
+                let (route, want, by_password) = (Arc::clone(route), Want::StepUp, true);
+                return Decision::Challenge(Challenge { route, want, by_password, clears_cookie, identity });
+            }
+            Self::Rule { route, verdict: Verdict::Deny(refused), reading } => (route, Why::Rule(refused, reading)),
+            Self::KeyElsewhere { route, reading } => (route, Why::KeyElsewhere(reading)),
+            Self::CrossSite { route } => (route, Why::CrossSite),
+        };
+        Decision::Deny(Denial { route: Arc::clone(route), why, identity, clears_cookie })
+    }
 }
 
 /// Whether the request opens a WebSocket (RFC 6455 section 4.1), or could be taken for one that does.

@@ -139,6 +139,7 @@ fn is_same_route((old, before): (&Config, &Route), (new, after): (&Config, &Rout
         origins,
         body_bytes,
         timeouts,
+        observe,
         strips_method_overrides,
     } = before;
     let name = |config: &Config, at: usize| config.upstreams.get(at).map(|upstream| upstream.name.clone());
@@ -157,6 +158,7 @@ fn is_same_route((old, before): (&Config, &Route), (new, after): (&Config, &Rout
         && *origins == after.origins
         && *body_bytes == after.body_bytes
         && *timeouts == after.timeouts
+        && *observe == after.observe
         && *strips_method_overrides == after.strips_method_overrides
 }
 

@@ -495,6 +495,8 @@ pub struct Route {
     pub body_bytes: Option<u64>,
     /// The upstream's timeouts, or the route's own over them.
     pub timeouts: Timeouts,
+    /// Whether it is only tried out: what it would refuse is logged and let pass.
+    pub observe: bool,
     /// Whether a route that shares a path with this one names methods, so that method overrides must go.
     pub strips_method_overrides: bool,
 }

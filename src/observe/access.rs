@@ -195,6 +195,8 @@ struct Line<'a> {
     route: Option<&'a str>,
     decision: &'a str,
     reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    observed: Option<&'a str>,
     bytes_in: u64,
     bytes_out: u64,
     duration_ms: f64,
@@ -216,6 +218,7 @@ fn json_line(record: &Record) -> Vec<u8> {
         route: record.route.as_deref(),
         decision: record.decision,
         reason: &record.reason,
+        observed: record.observed,
         bytes_in: record.bytes_in,
         bytes_out: record.bytes_out,
         duration_ms: millis(record.duration),
@@ -232,9 +235,10 @@ fn text_line(record: &Record) -> Vec<u8> {
     let mut line = Vec::with_capacity(256);
     let upstream = record.upstream_time.map(|time| format!(" upstream_ms={:.3}", millis(time))).unwrap_or_default();
     let trace = record.trace.map(|trace| format!(" trace={trace}")).unwrap_or_default();
+    let observed = record.observed.map(|decision| format!(" observed={decision}")).unwrap_or_default();
     let _infallible = writeln!(
         line,
-        "{time} {client} {user} \"{method} {host}{path}\" {status} route={route} {decision} ({reason}) in={bytes_in} out={bytes_out} ms={ms:.3}{upstream} id={id}{trace}",
+        "{time} {client} {user} \"{method} {host}{path}\" {status} route={route} {decision} ({reason}){observed} in={bytes_in} out={bytes_out} ms={ms:.3}{upstream} id={id}{trace}",
         time = record.time,
         client = record.client,
         user = record.user.as_deref().map_or_else(|| "-".into(), escaped),
@@ -290,9 +294,18 @@ mod tests {
     #[test]
     fn json_lines_hold_what_was_decided() {
         let line: serde_json::Value = serde_json::from_slice(&json_line(&record())).unwrap();
-        assert_eq!(line["decision"], "permit");
+        assert_eq!((&line["decision"], line.get("observed")), (&"permit".into(), None));
         assert_eq!(line["duration_ms"], 1.5);
         assert_eq!(line["time"], "2023-11-14T22:13:20.123Z");
+    }
+
+    #[test]
+    fn what_a_route_would_have_refused_is_told() {
+        let record = Record { observed: Some("deny"), ..record() };
+        let line: serde_json::Value = serde_json::from_slice(&json_line(&record)).unwrap();
+        assert_eq!((&line["decision"], &line["observed"]), (&"permit".into(), &"deny".into()));
+        let line = String::from_utf8(text_line(&record)).unwrap();
+        assert!(line.contains(" permit (signed-in) observed=deny in=0"), "{line}");
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct Record {
     pub fault: Option<Blame>,
     /// Why, in the words of the rules.
     pub reason: String,
+    /// What would have been decided, had the route not only been observed.
+    pub observed: Option<&'static str>,
     /// Body bytes from the client.
     pub bytes_in: u64,
     /// Body bytes to the client.
@@ -126,6 +128,7 @@ pub(super) fn blank_for_tests() -> Record {
         decision: "permit",
         fault: None,
         reason: "signed-in".to_owned(),
+        observed: None,
         bytes_in: 0,
         bytes_out: 12,
         duration: Duration::from_micros(1500),

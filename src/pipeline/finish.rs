@@ -109,6 +109,7 @@ fn blank(request_id: Arc<str>, info: &ConnInfo, (time, started): (Timestamp, Ins
         decision: "error",
         fault: None,
         reason: String::new(),
+        observed: None,
         bytes_in: 0,
         bytes_out: 0,
         duration: Duration::ZERO,

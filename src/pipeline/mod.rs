@@ -88,6 +88,9 @@ async fn judge(
             record.decided_by(permit.route());
             record.reason = if permit.identity().is_some() { "signed in" } else { "public" }.to_owned();
             record.upstream = state.upstream_names.get(permit.route().upstream).cloned();
+            if let Some(instead) = permit.instead() {
+                refuse::observed(record, instead);
+            }
             finish::note_sign_in(&permit);
             let recording = record.recording.clone();
             let surroundings = Surroundings {

@@ -3,7 +3,7 @@
 use http::{Response, StatusCode};
 
 use super::normalize::Malformed;
-use crate::access::{Bad, Challenge, Denial, Want, Why};
+use crate::access::{Bad, Challenge, Decision, Denial, Want, Why};
 use crate::config::Unauthenticated;
 use crate::endpoint::answer::{self, Asker, Problem, REALM};
 use crate::message::body::Body;
@@ -49,7 +49,7 @@ pub(super) fn not_found(asker: &Asker<'_>, record: &mut Record) -> Response<Body
 /// 429: too many wrong passwords, and this one was not looked at.
 pub(super) fn throttled(asker: &Asker<'_>, record: &mut Record, wait: RetryAfter) -> Response<Body> {
     record.decision = "challenge";
-    record.reason = "too many attempts".to_owned();
+    record.reason = TOO_MANY.to_owned();
     let seconds = wait.seconds();
     audit::Event::SignInThrottled { client: record.client, method: "basic", seconds }.log();
     let problem = Problem { detail: "Too many attempts", retry_after: Some(seconds), ..Problem::default() };
@@ -59,22 +59,51 @@ pub(super) fn throttled(asker: &Asker<'_>, record: &mut Record, wait: RetryAfter
 /// 503: the credential can't be judged.
 pub(super) fn unavailable(asker: &Asker<'_>, record: &mut Record) -> Response<Body> {
     record.decision = "error";
-    record.reason = "the store does not answer".to_owned();
+    record.reason = NO_ANSWER.to_owned();
     let problem =
         Problem { detail: "Credentials can't be judged now", retry_after: Some(RETRY_SECONDS), ..Problem::default() };
     asker.problem(StatusCode::SERVICE_UNAVAILABLE, &problem)
 }
 
-/// 303 to the sign-in page, or 401.
-pub(super) fn challenge(asker: &Asker<'_>, record: &mut Record, challenge: &Challenge) -> Response<Body> {
-    record.decision = "challenge";
-    record.reason = match &challenge.want {
+/// What an observed route would have refused goes on, and is told.
+pub(super) fn observed(record: &mut Record, instead: &Decision) {
+    let (decision, route, reason) = match instead {
+        Decision::Deny(denial) => ("deny", Some(&denial.route), denial.why.to_string()),
+        Decision::Challenge(challenge) => ("challenge", Some(&challenge.route), wanted(challenge)),
+        Decision::Throttled(route, _) => ("challenge", Some(route), TOO_MANY.to_owned()),
+        Decision::Unavailable(route) => ("error", Some(route), NO_ANSWER.to_owned()),
+        // Neither is ever let pass.
+        Decision::Permit(_) | Decision::NotFound { .. } | Decision::Malformed(_) => return,
+    };
+    record.observed = Some(decision);
+    record.reason = reason;
+    if let Decision::Challenge(Challenge { want: Want::Token(Bad::Credentials { user, reason }), .. }) = instead {
+        audit::Event::SignInFailed { user: user.as_ref(), client: record.client, method: "basic", reason }.log();
+    }
+    let who = match instead {
+        Decision::Deny(denial) => denial.identity.as_ref().map(|identity| identity.profile.user.as_str()),
+        _ => None,
+    };
+    let (user, client, reason) = (who.or(record.user.as_deref()), record.client, record.reason.as_str());
+    let (route, request_id) = (route.map(|route| &*route.name), &*record.request_id);
+    audit::Event::WouldDeny { user, client, route, reason, instead: decision, request_id }.log();
+}
+
+/// What a challenge is made for, in words for the log.
+fn wanted(challenge: &Challenge) -> String {
+    match &challenge.want {
         Want::Credential => "not authenticated".to_owned(),
         Want::Token(Bad::Expired) => "the token has expired".to_owned(),
         Want::Token(Bad::Invalid(why)) => why.to_string(),
         Want::Token(Bad::Credentials { reason, .. }) => (*reason).to_owned(),
         Want::StepUp => "the sign-in is too old or of another kind".to_owned(),
-    };
+    }
+}
+
+/// 303 to the sign-in page, or 401.
+pub(super) fn challenge(asker: &Asker<'_>, record: &mut Record, challenge: &Challenge) -> Response<Body> {
+    record.decision = "challenge";
+    record.reason = wanted(challenge);
     match &challenge.want {
         Want::Token(Bad::Invalid(_)) => {
             let (client, route) = (record.client, Some(&*challenge.route.name));
@@ -168,6 +197,12 @@ pub(super) fn rejection(asker: &Asker<'_>, record: &mut Record, rejection: &Reje
 fn step_up() -> String {
     format!("Bearer realm=\"{REALM}\", error=\"insufficient_user_authentication\"")
 }
+
+/// Why a password was not looked at.
+const TOO_MANY: &str = "too many attempts";
+
+/// Why a credential could not be judged.
+const NO_ANSWER: &str = "the store does not answer";
 
 /// What goes on, when the rules let it.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";

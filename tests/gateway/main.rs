@@ -30,6 +30,7 @@ mod login_refusals;
 mod machines;
 mod methods;
 mod metrics;
+mod observe;
 mod paths;
 mod paths_generated;
 mod paths_readings;
