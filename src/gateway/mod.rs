@@ -13,7 +13,6 @@ mod reload;
 mod scrape;
 #[cfg(test)]
 mod tests;
-
 mod worker;
 
 use std::net::SocketAddr;

@@ -71,6 +71,17 @@ fn the_admin_listener_moves() {
     let gateway = setup("\"127.0.0.1:0\"").start();
     let before = gateway.admin();
     Client::of(before).send(&get("/readyz")).assert_status(200, "before");
+    gateway.reload(&setup("\"127.0.0.1:0\""));
+    gateway.rewrite(&setup("7"));
+    assert_eq!(gateway.command(&["reload"]).code, Some(1));
+    let page = Client::of(before).send(&get("/metrics")).text();
+    let counted = |result: &str| {
+        page.lines().any(|line| {
+            line.starts_with(&format!("portcullis_reloads_total{{result=\"{result}\"}} ")) && !line.ends_with(" 0")
+        })
+    };
+    assert!(counted("success") && counted("failure"), "{page}");
+    assert!(page.contains("portcullis_reload_last_successful 0"), "{page}");
     gateway.reload(&setup("\"unix:./admin.sock\""));
     until("nobody is there any more", || TcpStream::connect(before).is_err().then_some(()));
     let socket = gateway.dir().join("admin.sock");
