@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use http::HeaderMap;
 use http::header::USER_AGENT;
 
@@ -34,8 +35,6 @@ pub struct State {
     pub issuers: Arc<Issuers>,
     /// The decisions.
     pub access: Arc<Access>,
-    /// Where leases find the decisions of later.
-    pub current: Arc<Current>,
     /// Whose forwarded headers are believed.
     pub trust: Trust,
     /// Names of the upstreams, for the log.
@@ -44,6 +43,8 @@ pub struct State {
     pub route_counts: Vec<Arc<metrics::Route>>,
     /// Our cookie.
     pub cookie: OurCookie,
+    /// Where access lines go.
+    pub access_log: AccessLog,
     /// What outlives a configuration.
     pub shared: Arc<Shared>,
 }
@@ -60,11 +61,24 @@ pub struct Shared {
     pub sign_in: Arc<SignIn>,
     pub throttle: Throttle,
     pub returning: Returning,
-    pub access_log: AccessLog,
+    /// Where leases find the decisions of later.
+    pub current: Arc<Current>,
+    /// The access log in force, for whoever opens it anew or counts what it lost.
+    pub access_log: Arc<ArcSwap<AccessLog>>,
     pub request_ids: RequestIds,
     pub metrics: Arc<Metrics>,
     pub tracer: Option<Tracer>,
     pub recent: Recent,
+}
+
+/// What a [`State`] is built of, beside the configuration and what outlives it.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the fields are named after their types")]
+pub struct Parts {
+    pub keys: Arc<Keyring>,
+    pub issuers: Arc<Issuers>,
+    pub access: Arc<Access>,
+    pub access_log: AccessLog,
 }
 
 impl State {
@@ -72,18 +86,14 @@ impl State {
     ///
     /// # Errors
     /// When `[sessions]` names a cookie that no browser would keep.
-    pub fn new(config: Arc<Config>, keys: Arc<Keyring>, shared: Arc<Shared>) -> Result<Self, InvalidCookie> {
+    pub fn new(config: Arc<Config>, parts: Parts, shared: Arc<Shared>) -> Result<Self, InvalidCookie> {
+        let Parts { keys, issuers, access, access_log } = parts;
         let (sessions, secure) = (&config.sessions, config.server.public_url.https);
         let cookie = OurCookie::new(&sessions.cookie, secure, sessions.domain.as_deref())?;
-        let issuers = Arc::new(Issuers::new(&config.issuers, &Issuers::default(), &shared.clock));
-        let people = shared.people.clone();
-        let access = Access::new(&config, Arc::clone(&keys), Arc::clone(&issuers), people);
-        let access = Arc::new(access.counting(&shared.metrics.tokens));
-        let current = Arc::new(Current::new(Arc::clone(&access)));
         let trust = trust(&config.server);
         let upstream_names = config.upstreams.iter().map(|upstream| upstream.name.as_str().into()).collect();
         let route_counts = config.routes.iter().map(|route| shared.metrics.routes.find(&route.name)).collect();
-        Ok(Self { config, keys, issuers, access, current, trust, upstream_names, route_counts, cookie, shared })
+        Ok(Self { config, keys, issuers, access, trust, upstream_names, route_counts, cookie, access_log, shared })
     }
 }
 

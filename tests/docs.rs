@@ -38,7 +38,12 @@ fn every_configuration_loads_without_findings() {
                 assert!(loaded.diagnostics.is_empty(), "{place}\n{}", loaded.diagnostics.render(false));
                 parts += 1;
             }
-            other => panic!("{place}: {other} is `toml`, `toml whole` or `toml wrong`"),
+            "toml warned" => {
+                let loaded = check(completed(&block.text));
+                let found = (loaded.diagnostics.errors(), loaded.diagnostics.warnings());
+                assert_eq!(found, (0, 1), "{place}\n{}", loaded.diagnostics.render(false));
+            }
+            other => panic!("{place}: {other} is `toml`, `toml whole`, `toml warned` or `toml wrong`"),
         }
     }
     assert!(whole >= 4 && parts >= 15 && wrong >= 1, "only {whole} whole, {parts} parts, {wrong} wrong");
@@ -96,7 +101,7 @@ fn what_comes_later_is_said_to_come_later() {
         assert!(row.is_some(), "docs/configuration.md does not say that `{name}` comes with {version}");
         count += 1;
     }
-    assert!(count >= 20, "only {count} later keys and words found");
+    assert!(count >= 10, "only {count} later keys and words found");
 }
 
 #[test]

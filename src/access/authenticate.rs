@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::credential::name_and_password;
 use super::seen::{AnyVerified, Entry};
@@ -11,11 +12,11 @@ use crate::config;
 use crate::identity::api_key::ApiKeyText;
 use crate::identity::{Identity, Profile, UserName};
 use crate::message::head::Head;
-use crate::session::{Account, ApiKey, Failure, Live, Verified, cookie_key};
+use crate::session::{Account, ApiKey, Failure, Live, Verified as VerifiedPassword, cookie_key};
 use crate::store::StoreError;
 use crate::throttle::RetryAfter;
 use crate::token::foreign::{self, ForeignRefusal, Issuer};
-use crate::token::{Claims, Refusal};
+use crate::token::{Claims, Refusal, Verified};
 
 /// What a credential came to.
 #[derive(Debug)]
@@ -52,6 +53,8 @@ pub struct Proof {
     pub issuer: Option<Arc<Issuer>>,
     /// That token, which ends with the key that signed it.
     pub token: Option<foreign::Verified>,
+    /// The token, where it is an own one.
+    pub own: Option<Verified>,
     /// The session behind it.
     pub session: Option<Arc<str>>,
     /// When that session ends, used or not.
@@ -102,8 +105,13 @@ impl Access {
         })
     }
 
+    /// How long revocations may be unread before nobody is let in.
+    pub const fn max_staleness(&self) -> Duration {
+        self.max_staleness
+    }
+
     /// Whether what is known of revocations is fresh enough to let anyone in.
-    pub(super) fn is_fresh(&self) -> bool {
+    pub fn is_fresh(&self) -> bool {
         self.people.follower.is_fresh(self.max_staleness)
     }
 
@@ -113,7 +121,7 @@ impl Access {
             Some(entry) => match self.recheck(entry.verified(), now) {
                 Ok(()) => (entry, false),
                 Err(standing) => {
-                    self.seen.drop(&digest);
+                    self.seen.forget(&digest);
                     return Ok(standing);
                 }
             },
@@ -126,7 +134,7 @@ impl Access {
             return Ok(Standing::Unavailable);
         }
         let standing = match entry.verified() {
-            AnyVerified::Own(verified) => self.by_own_token(verified.claims(), &entry, is_new, now).await?,
+            AnyVerified::Own(verified) => self.by_own_token(verified, &entry, is_new, now).await?,
             AnyVerified::Foreign(verified) => self.by_foreign_token(verified, &entry, is_new).await?,
         };
         if is_new && matches!(standing, Standing::Known(_)) {
@@ -170,11 +178,12 @@ impl Access {
 
     async fn by_own_token(
         &self,
-        claims: &Arc<Claims>,
+        token: &Verified,
         entry: &Entry,
         is_new: bool,
         now: Timestamp,
     ) -> Result<Standing, StoreError> {
+        let claims = token.claims();
         if let Some(why) = self.people.revocations.refuses(claims) {
             return refused(why.to_string());
         }
@@ -186,7 +195,7 @@ impl Access {
                 if let Some(session) = &claims.sid {
                     self.people.sessions.seen_by_token(session, entry.noted(), now);
                 }
-                let make = || known_by_token(&account, Arc::clone(claims));
+                let make = || known_by_token(&account, token);
                 Ok(Standing::Known(Known::clone(&entry.known(&account.profile, make))))
             }
         }
@@ -302,6 +311,7 @@ impl Proof {
             account: Some(account.name.clone()),
             issuer: None,
             token: None,
+            own: None,
             session: None,
             session_ends: None,
             claims: None,
@@ -324,8 +334,8 @@ pub fn identity_by_key(account: &Account, key: &ApiKey) -> Option<Identity> {
     })
 }
 
-fn known_by_basic(verified: &Verified) -> Known {
-    let Verified { found, is_sign_in } = verified;
+fn known_by_basic(verified: &VerifiedPassword) -> Known {
+    let VerifiedPassword { found, is_sign_in } = verified;
     let account = &found.account;
     let identity = Identity {
         profile: Arc::clone(&account.profile),
@@ -352,9 +362,11 @@ pub fn identity_by_token(account: &Account, claims: &Claims) -> Identity {
     }
 }
 
-fn known_by_token(account: &Account, claims: Arc<Claims>) -> Known {
-    let identity = identity_by_token(account, &claims);
-    let proof = Proof { session: identity.session.clone(), claims: Some(claims), ..Proof::of(account) };
+fn known_by_token(account: &Account, token: &Verified) -> Known {
+    let claims = token.claims();
+    let identity = identity_by_token(account, claims);
+    let (own, session) = (Some(token.clone()), identity.session.clone());
+    let proof = Proof { own, session, claims: Some(Arc::clone(claims)), ..Proof::of(account) };
     Known { identity: Arc::new(identity), proof: Arc::new(proof) }
 }
 
@@ -373,6 +385,7 @@ fn known_by_foreign_token(verified: &foreign::Verified, profile: &Arc<Profile>, 
         account,
         issuer: Some(Arc::clone(verified.issuer())),
         token: Some(verified.clone()),
+        own: None,
         session: None,
         session_ends: None,
         claims: Some(Arc::clone(claims)),

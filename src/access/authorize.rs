@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 
 use super::credential::{hides, is_api_key, is_basic, is_bearer, smuggles_api_key};
-use super::rules::{Asker, Asking, Ruling, Says, Shown, Source};
+use super::rules::{Asker, Asking, No, Says, Shown, Source};
 use super::{Access, Authorization, Bad, Credential, Current, Known, Lease, Reason, Standing};
 use crate::config::Route;
 use crate::identity::{Identity, UserName};
@@ -27,6 +27,7 @@ pub struct Permit {
     signs_in: Option<UserName>,
     drops_authorization: bool,
     clears_cookie: bool,
+    instead: Option<Box<Decision>>,
     lease: Lease,
 }
 
@@ -64,6 +65,11 @@ impl Permit {
     /// Whether the answer may be kept by a shared cache: nobody was named, everyone may have it, and it clears no cookie.
     pub fn is_public(&self) -> bool {
         self.identity.is_none() && !self.clears_cookie && self.route.allow.is_public()
+    }
+
+    /// What would have been decided, had not every route that says no only been observed.
+    pub fn instead(&self) -> Option<&Decision> {
+        self.instead.as_deref()
     }
 
     /// What the permission holds by, for what outlives the request.
@@ -168,6 +174,9 @@ impl From<Decision> for Judged {
 
 impl Access {
     /// Asks the rules. The only maker of [`Permit`].
+    ///
+    /// On a route that is observed whoever would be refused goes on: with the name that a good credential gives, else without.
+    /// A no of another route, under a reading of the path, is a no all the same.
     pub(super) fn authorize(&self, asked: Authorized<'_>) -> Judged {
         let asker = self.asker(&asked.standing, Shown::of(asked.credential));
         let decision = self.decide(asked, &asker);
@@ -175,57 +184,44 @@ impl Access {
     }
 
     fn decide(&self, asked: Authorized<'_>, asker: &Asker) -> Decision {
-        let Authorized { head, headers, route, seen, credential, standing, current } = asked;
+        let Authorized { head, headers, route, seen, credential, mut standing, current } = asked;
         let clears_cookie = matches!(standing, Standing::StaleCookie);
-        let Ruling { route: judged, reading, says } = self.rules.judge_from(Some(route), head, &asker.asking());
-        let judged = Arc::clone(judged.unwrap_or(route));
-        // Someone whose key is for other routes comes to an open one without a name, whatever a reading says then.
-        let counts = |asking: Asking<'_>| asking.on(route, head).is_ok_and(|asking| asking.person.is_some());
-        let is_there = (asker.key_routes.is_none() && asker.source == Source::Own) || counts(asker.asking());
-        let identity = asker.identity.clone().filter(|_| is_there);
-        let challenge = |want, by_password, identity| {
-            let route = Arc::clone(&judged);
-            Decision::Challenge(Challenge { route, reading, want, by_password, clears_cookie, identity })
-        };
-        let deny = |route: &Arc<Route>, why, identity| {
-            Decision::Deny(Denial { route: Arc::clone(route), why, reading, identity, clears_cookie })
-        };
-        let named = match says {
-            Says::NoRoute => return Decision::NotFound { reading },
-            Says::Refuse(_) | Says::KeyElsewhere => return deny(&judged, says.reason(), identity),
-            Says::SignIn { by_password } => return challenge(Want::Credential, by_password, None),
-            Says::StepUp => return challenge(Want::StepUp, true, identity),
-            Says::Unproven(_) => {
-                return match standing {
-                    Standing::Throttled(wait) => Decision::Throttled(judged, wait),
-                    Standing::Refused(bad) => challenge(Want::Token(bad), true, None),
-                    Standing::Unavailable => Decision::Unavailable(judged),
-                    // Someone whom another issuer knows than the route wants.
-                    Standing::Known(_) | Standing::Nobody | Standing::StaleCookie => {
-                        challenge(Want::Token(Bad::OtherIssuer), true, None)
-                    }
-                };
+        let by_cookie = matches!((&standing, credential), (Standing::Known(_), Credential::Cookies(_)));
+        let is_foreign = by_cookie && !self.is_of_this_site(head, headers, route);
+        // What another site has a browser send must not go on in the name of whoever uses it, observed or not.
+        let asking = if is_foreign && route.observe { Asking::default() } else { asker.asking() };
+        let ruling = self.rules.judge_from(Some(route), head, &asking);
+        let told = Told { route, head, asker, clears_cookie };
+        let Says::Pass { named } = ruling.says else { return told.refusal(ruling.no(), standing) };
+        let mut instead = None;
+        if let Some(no) = ruling.waived {
+            // Who is there is needed again where a name goes on all the same.
+            let given = if named { Standing::Nobody } else { std::mem::replace(&mut standing, Standing::Nobody) };
+            instead = Some(Box::new(told.refusal(no, given)));
+        }
+        if is_foreign {
+            let why = Reason::CrossSite;
+            let (route, identity) = (Arc::clone(route), asker.identity.clone());
+            let refused = Decision::Deny(Denial { route, why, reading: None, identity, clears_cookie });
+            if !told.route.observe {
+                return refused;
             }
-            Says::Pass { named } => named,
-        };
+            instead = Some(Box::new(refused));
+        }
         let known = match standing {
             Standing::Known(known) if named => Some(known),
             _ => None,
         };
-        let identity = known.as_ref().map(|known| Arc::clone(&known.identity));
-        let by_cookie = known.is_some() && matches!(credential, Credential::Cookies(_));
-        if by_cookie && !self.is_of_this_site(head, headers, route) {
-            return deny(route, Reason::CrossSite, identity);
-        }
         let drops_authorization = self.drops_authorization(headers, route, seen, known.is_some());
         let proof = known.as_ref().map(|known| &known.proof).filter(|proof| proof.is_sign_in);
         Decision::Permit(Permit {
             route: Arc::clone(route),
             head: Arc::clone(head),
-            identity,
+            identity: known.as_ref().map(|known| Arc::clone(&known.identity)),
             signs_in: proof.and_then(|proof| proof.account.clone()),
             drops_authorization,
             clears_cookie,
+            instead,
             lease: Lease::new(current, head, known, Shown::of(credential)),
         })
     }
@@ -306,6 +302,48 @@ impl Known {
     /// The only routes on which what they showed counts, where it is an API key with a limit.
     fn key_routes(&self) -> Option<&[String]> {
         self.proof.api_key.as_ref()?.routes().map(|routes| &**routes)
+    }
+}
+
+/// What a refusal is made of, beside the no itself.
+struct Told<'a> {
+    route: &'a Arc<Route>,
+    head: &'a Head,
+    asker: &'a Asker,
+    clears_cookie: bool,
+}
+
+impl Told<'_> {
+    /// What is decided where the rules say `no`.
+    fn refusal(&self, no: No<'_>, standing: Standing) -> Decision {
+        let Self { route, head, asker, clears_cookie } = *self;
+        let No { route: judged, reading, says } = no;
+        let judged = Arc::clone(judged.unwrap_or(route));
+        // Someone whose key is for other routes comes to an open one without a name, whatever a reading says then.
+        let counts = |asking: Asking<'_>| asking.on(route, head).is_ok_and(|asking| asking.person.is_some());
+        let is_there = (asker.key_routes.is_none() && asker.source == Source::Own) || counts(asker.asking());
+        let identity = asker.identity.clone().filter(|_| is_there);
+        let challenge = |want, by_password, identity| {
+            let route = Arc::clone(&judged);
+            Decision::Challenge(Challenge { route, reading, want, by_password, clears_cookie, identity })
+        };
+        match says {
+            Says::NoRoute => Decision::NotFound { reading },
+            Says::Refuse(_) | Says::KeyElsewhere | Says::Pass { .. } => {
+                Decision::Deny(Denial { route: judged, why: says.reason(), reading, identity, clears_cookie })
+            }
+            Says::SignIn { by_password } => challenge(Want::Credential, by_password, None),
+            Says::StepUp => challenge(Want::StepUp, true, identity),
+            Says::Unproven(_) => match standing {
+                Standing::Throttled(wait) => Decision::Throttled(judged, wait),
+                Standing::Refused(bad) => challenge(Want::Token(bad), true, None),
+                Standing::Unavailable => Decision::Unavailable(judged),
+                // Someone whom another issuer knows than the route wants.
+                Standing::Known(_) | Standing::Nobody | Standing::StaleCookie => {
+                    challenge(Want::Token(Bad::OtherIssuer), true, None)
+                }
+            },
+        }
     }
 }
 

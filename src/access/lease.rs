@@ -27,7 +27,7 @@ impl Lease {
 
     /// Resolves when what was permitted would not be any more: the session has ended, the API key was revoked or the password
     /// changed that was shown, the account is disabled, the groups or the rules have changed so that they refuse it, the
-    /// issuer of a token has withdrawn its key, or revocations are not known to be fresh.
+    /// issuer of a token or a reload has withdrawn its key, or revocations are not known to be fresh.
     ///
     /// The idle time of a session does not count, nor does the expiry of an access token. Without a session it resolves
     /// `max_lifetime` after the request at the latest, which another issuer has its own of.
@@ -86,6 +86,7 @@ impl Lease {
         }
         let (proof, people) = (&known.proof, &access.people);
         let is_revoked = proof.claims.as_ref().is_some_and(|claims| people.revocations.refuses(claims).is_some())
+            || proof.own.as_ref().is_some_and(|token| !access.keys.still_counts(token))
             || proof.session.as_ref().is_some_and(|session| people.revocations.session_ended(session));
         if is_revoked {
             return false;

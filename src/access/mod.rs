@@ -25,7 +25,7 @@ pub use authorize::{Authorized, Challenge, Decision, Denial, Judged, Permit, Wan
 pub use credential::{Authorization, Credential, authorization, extract, shows_api_key};
 pub use lease::Lease;
 pub use reason::Reason;
-pub use rules::{Asker, Asking, Look, Rules, Ruling, Says, Shown, Source, rule};
+pub use rules::{Asker, Asking, Look, No, Rules, Ruling, Says, Shown, Source, rule};
 
 use crate::clock::Timestamp;
 use crate::config::{Accept, Config};
@@ -43,7 +43,7 @@ pub struct Access {
     keys: Arc<Keyring>,
     issuers: Arc<Issuers>,
     people: People,
-    seen: Seen,
+    seen: Arc<Seen>,
     cookie: String,
     public_origin: String,
     max_staleness: Duration,
@@ -63,7 +63,7 @@ pub struct People {
     pub follower: Arc<Follower>,
 }
 
-/// The [`Access`] in force, behind one pointer that a reload replaces.
+/// The [`Access`] in force, behind one pointer that a reload replaces: leases of whatever generation ask here.
 #[derive(Debug)]
 pub struct Current(ArcSwap<Access>);
 
@@ -71,6 +71,11 @@ impl Current {
     /// Puts `access` in force.
     pub fn new(access: Arc<Access>) -> Self {
         Self(ArcSwap::new(access))
+    }
+
+    /// Puts `access` in force in place of what is.
+    pub fn replace(&self, access: Arc<Access>) {
+        self.0.store(access);
     }
 
     /// What is in force now.
@@ -87,12 +92,22 @@ impl Current {
 impl Access {
     /// The decisions of `config`.
     pub fn new(config: &Arc<Config>, keys: Arc<Keyring>, issuers: Arc<Issuers>, people: People) -> Self {
+        Self::with(config, keys, issuers, people, Arc::new(Seen::new(Arc::default())))
+    }
+
+    /// The decisions of `config` after these: what is known of people, sessions and tokens stays known.
+    #[must_use]
+    pub fn succeeded_by(&self, config: &Arc<Config>, keys: Arc<Keyring>, issuers: Arc<Issuers>) -> Self {
+        Self::with(config, keys, issuers, self.people.clone(), Arc::clone(&self.seen))
+    }
+
+    fn with(config: &Arc<Config>, keys: Arc<Keyring>, issuers: Arc<Issuers>, people: People, seen: Arc<Seen>) -> Self {
         Self {
             rules: Rules::new(&config.routes),
             keys,
             issuers,
             people,
-            seen: Seen::new(),
+            seen,
             cookie: config.sessions.cookie.clone(),
             public_origin: config.server.public_url.origin(),
             max_staleness: config.store.max_staleness,
@@ -101,10 +116,10 @@ impl Access {
         }
     }
 
-    /// The same, with the tokens that it looks for counted in `lookups`, which outlives it.
+    /// The same before it has seen any token: those that it and its successors look for are counted in `lookups`.
     #[must_use]
     pub fn counting(mut self, lookups: &Arc<Lookups>) -> Self {
-        self.seen.count_in(lookups);
+        self.seen = Arc::new(Seen::new(Arc::clone(lookups)));
         self
     }
 

@@ -100,6 +100,30 @@ pub struct Ruling<'a> {
     pub reading: Option<Reading>,
     /// What.
     pub says: Says,
+    /// The first no of a route that is only observed, where it passes all the same.
+    pub waived: Option<No<'a>>,
+}
+
+/// A no, and where it was said.
+#[derive(Clone, Copy, Debug)]
+pub struct No<'a> {
+    /// The route that says it.
+    pub route: Option<&'a Arc<Route>>,
+    /// Under which reading; `None`: as written.
+    pub reading: Option<Reading>,
+    /// What.
+    pub says: Says,
+}
+
+impl<'a> Ruling<'a> {
+    /// What is said, as a no.
+    pub const fn no(&self) -> No<'a> {
+        No { route: self.route, reading: self.reading, says: self.says }
+    }
+
+    const fn of(no: No<'a>) -> Self {
+        Self { route: no.route, reading: no.reading, says: no.says, waived: None }
+    }
 }
 
 /// What the rules say.
@@ -161,19 +185,36 @@ impl Rules {
         head: &'a Head,
         asking: &Asking<'_>,
     ) -> Ruling<'a> {
-        let Some(route) = route else { return Ruling { route: None, reading: None, says: Says::NoRoute } };
-        let asking = match asking.on(route, head) {
-            Ok(asking) => asking,
-            Err(reason) => return Ruling { route: Some(route), reading: None, says: Says::Unproven(reason) },
-        };
-        for look in self.looks_from(Some(route), head) {
-            let says = look.route.map_or(Says::NoRoute, |route| rule(route, head, &asking));
-            if !matches!(says, Says::Pass { .. }) {
-                return Ruling { route: look.route, reading: look.reading, says };
+        let as_written = |says| No { route, reading: None, says };
+        let Some(found) = route else { return Ruling::of(as_written(Says::NoRoute)) };
+        let nobody = Asking { shown: asking.shown, ..Asking::default() };
+        let mut waived = None;
+        let asking = match asking.on(found, head) {
+            // A key for other routes gives no name where the rule that it fails is only observed.
+            Ok(asking) if found.observe && asking.person.is_some() && !asking.counts_on(found) => {
+                waived = Some(as_written(Says::KeyElsewhere));
+                nobody
             }
+            Ok(asking) => asking,
+            Err(reason) if found.observe => {
+                waived = Some(as_written(Says::Unproven(reason)));
+                nobody
+            }
+            Err(reason) => return Ruling::of(as_written(Says::Unproven(reason))),
+        };
+        for look in self.looks_from(route, head) {
+            let says = look.route.map_or(Says::NoRoute, |route| rule(route, head, &asking));
+            if matches!(says, Says::Pass { .. }) {
+                continue;
+            }
+            let no = No { route: look.route, reading: look.reading, says };
+            if !look.route.is_some_and(|route| route.observe) {
+                return Ruling::of(no);
+            }
+            waived = waived.or(Some(no));
         }
-        let named = asking.seen_by(route).is_some();
-        Ruling { route: Some(route), reading: None, says: Says::Pass { named } }
+        let named = asking.seen_by(found).is_some();
+        Ruling { waived, ..Ruling::of(as_written(Says::Pass { named })) }
     }
 
     fn looks_from<'a>(&'a self, route: Option<&'a Arc<Route>>, head: &'a Head) -> impl Iterator<Item = Look<'a>> {

@@ -2,7 +2,8 @@
 //!
 //! The key is the SHA-256 of the whole token: no token lies in memory, and no other text finds its entry. Only what
 //! verified is ever kept, so a flood of bad tokens evicts nothing. Whatever can change is judged after each hit:
-//! expiry and key by `recheck`, revocation, account and the route's own demands by the caller.
+//! expiry, key, and after a reload issuer and audience by `recheck`; revocation, account and the route's own demands by the
+//! caller. So what is kept outlives a reload.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -19,7 +20,7 @@ use crate::session::sha256;
 use crate::store::Digest;
 use crate::token::{Verified, foreign};
 
-/// The tokens of one generation of the configuration, in bounded memory.
+/// The tokens, in bounded memory.
 #[derive(Debug)]
 pub(super) struct Seen {
     tokens: Cache<Digest, Arc<Entry>, ByWeight>,
@@ -52,13 +53,9 @@ pub(super) enum AnyVerified {
 }
 
 impl Seen {
-    pub(super) fn new() -> Self {
-        Self { tokens: Cache::with_weighter(MOST, MOST_BYTES, ByWeight), lookups: Arc::default() }
-    }
-
-    /// Counts what is looked for in `lookups` from now on.
-    pub(super) fn count_in(&mut self, lookups: &Arc<Lookups>) {
-        self.lookups = Arc::clone(lookups);
+    /// None yet; what is looked for is counted in `lookups`.
+    pub(super) fn new(lookups: Arc<Lookups>) -> Self {
+        Self { tokens: Cache::with_weighter(MOST, MOST_BYTES, ByWeight), lookups }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -78,7 +75,7 @@ impl Seen {
         self.tokens.insert(digest, entry);
     }
 
-    pub(super) fn drop(&self, digest: &Digest) {
+    pub(super) fn forget(&self, digest: &Digest) {
         self.tokens.remove(digest);
     }
 }
@@ -195,7 +192,7 @@ mod tests {
     #[test]
     fn large_tokens_leave_room_for_fewer() {
         for (groups, kept) in [(0, 10_000..16_001), (600, 50..1000)] {
-            let (seen, entry) = (Seen::new(), entry(groups));
+            let (seen, entry) = (Seen::new(Arc::default()), entry(groups));
             for number in 0..16_000 {
                 seen.keep(sha256(format!("{number}").as_bytes()), Arc::clone(&entry));
             }

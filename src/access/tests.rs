@@ -1,5 +1,8 @@
 //! Decisions over the real parts on a store of their own, by a clock that the test moves.
 
+mod observe;
+mod reload;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +24,7 @@ use crate::session::{
 };
 use crate::store::{NewUser, Store};
 use crate::throttle::Throttle;
-use crate::token::{self, Keyring, NewClaims, Revocations};
+use crate::token::{self, NewClaims, Revocations};
 
 const ROUTES: &str = r#"
     [upstreams]
@@ -77,10 +80,10 @@ const ROUTES: &str = r#"
 struct Bench {
     hand: ManualClock,
     store: Store,
-    keys: Arc<Keyring>,
+    own_keys: Arc<OwnKeys>,
     people: People,
     current: Arc<Current>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Bench {
@@ -114,10 +117,10 @@ impl Bench {
         let sign_in = Arc::new(SignIn::new(store.clone(), hasher, throttle, follower.clone()));
         let basic = Arc::new(Basic::new(sign_in, accounts.clone(), &Random::system()));
         let people = People { accounts, api_keys, basic, sessions, revocations, follower };
-        let keys = Arc::clone(own_keys.ring());
-        let access = Arc::new(Access::new(&Arc::new(config), keys.clone(), Arc::default(), people.clone()));
+        let keys = own_keys.ring();
+        let access = Arc::new(Access::new(&Arc::new(config), keys, Arc::default(), people.clone()));
         let current = Arc::new(Current::new(access));
-        let bench = Self { hand, store, keys, people, current, _directory: directory };
+        let bench = Self { hand, store, own_keys, people, current, directory };
         for (name, groups) in [("alice", &["admin"][..]), ("bob", &[])] {
             let groups = groups.iter().map(|&group| group.to_owned()).collect();
             let user = NewUser { name: user(name), hash: None, groups, email: None, full_name: None };
@@ -125,6 +128,21 @@ impl Bench {
         }
         bench.catch_up().await;
         bench
+    }
+
+    /// Another configuration of these sections and routes, as a reload puts it in force.
+    async fn reload(&self, more: &str, routes: &str) {
+        let file = self.directory.path().join("gateway.toml");
+        let loaded = config::load_text(&file, format!("{more}\n{routes}"), &|_| None);
+        let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.diagnostics.render(false)));
+        self.people.follower.remember_for(token::memory(&config)).await.unwrap();
+        let keys = self.own_keys.next(&config).await.unwrap();
+        let config = Arc::new(config);
+        let access = self.current.load().succeeded_by(&config, keys.ring().clone(), Arc::default());
+        let _is_due = self.own_keys.adopt(keys);
+        self.people.sessions.set_terms(config.sessions.clone());
+        self.current.replace(Arc::new(access));
+        self.people.follower.raise();
     }
 
     fn now(&self) -> Timestamp {
@@ -175,7 +193,7 @@ impl Bench {
             scope: "",
             not_after: None,
         };
-        self.keys.sign(&claims).unwrap()
+        self.own_keys.ring().sign(&claims).unwrap()
     }
 
     async fn decide(&self, method: Method, path: &str, fields: &[&str]) -> Decision {
@@ -439,7 +457,7 @@ async fn a_revoked_token_stays_revoked_until_it_expires() {
     bench.hand.advance(Duration::from_secs(30));
     let token = bench.token("alice", None);
     bench.hand.set_wall(bench.now() - Duration::from_secs(30));
-    let claims = bench.keys.verify(&token, bench.now()).unwrap();
+    let claims = bench.own_keys.ring().verify(&token, bench.now()).unwrap();
     let (jti, bearer) = (claims.claims().jti.clone().unwrap(), format!("authorization: Bearer {token}"));
     bench.store.revoke_jti(&jti, Timestamp::from_secs(claims.claims().exp)).await.unwrap();
     bench.catch_up().await;

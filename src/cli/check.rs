@@ -142,11 +142,9 @@ fn compare(config: &Config, found: &Diagnostics, options: Options, outcome: &mut
 /// How requests of late would fare, for a person.
 fn in_words(differences: &Differences) -> String {
     let Differences { judged, skipped, differ, examples } = differences;
-    let requests = |count: usize| if count == 1 { "request" } else { "requests" };
-    let mut text = match (judged, differ) {
-        (0, _) => "the running gateway remembers no request that rules decided about\n".to_owned(),
-        (_, 0) => format!("none of the last {judged} {} would come out differently\n", requests(*judged)),
-        _ => format!("{differ} of the last {judged} {} would come out differently\n", requests(*judged)),
+    let mut text = match judged {
+        0 => "the running gateway remembers no request that rules decided about\n".to_owned(),
+        _ => differences.words(),
     };
     for difference in examples {
         let Difference { request_id, time, who, what, before, after } = difference;

@@ -11,6 +11,7 @@ pub mod explain;
 pub mod key;
 mod log_level;
 pub mod prompt;
+mod reload;
 mod serve;
 pub mod session;
 pub mod table;
@@ -51,6 +52,8 @@ enum Command {
     Explain(explain::Args),
     /// Why a running gateway let a request pass, or did not
     Why(why::Args),
+    /// Have the running gateway read its configuration anew
+    Reload(reload::Args),
     /// Keys for machines
     #[command(subcommand, name = "apikey")]
     ApiKey(apikey::ApiKeyCommand),
@@ -86,6 +89,11 @@ pub fn main() -> ExitCode {
             run_with(cli.config.as_deref(), |config, console| why::run(&args, config, console, color))
         }
         Command::Explain(args) => return run_explain(cli.config.as_deref(), &args),
+        Command::Reload(args) => match reload::run(cli.config.as_deref(), args) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(message) => Err(message),
+        },
         Command::User(command) => {
             run_with(cli.config.as_deref(), |config, console| user::run(command, config, console, &mut tell_gateway))
         }

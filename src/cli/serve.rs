@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::load_tested;
 use crate::gateway::Gateway;
@@ -12,7 +12,7 @@ use crate::observe;
 /// Runs the gateway until SIGTERM or SIGINT has drained it; a second one ends it at once.
 pub(super) fn run(file: Option<&Path>) -> Result<(), String> {
     let config = load_tested(file)?;
-    observe::init_log(&config.log).map_err(|error| format!("log.level is not a filter: {error}"))?;
+    observe::init_log(&config.log).map_err(|error| error.to_string())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -52,7 +52,7 @@ async fn until_ended(gateway: &Gateway, mut signals: Signals) -> Result<(), Stri
             _ = signals.interrupt.recv() => break,
             () = gateway.ended() => return Err("the gateway ended by itself; the log has more".to_owned()),
             _ = signals.reopen.recv() => gateway.reopen_log(),
-            _ = signals.hang_up.recv() => warn!("a reload without a restart comes with 0.3; the configuration stays as it is"),
+            _ = signals.hang_up.recv() => gateway.request_reload(),
         }
     }
     info!("draining: requests in progress may end, a second signal ends at once");
@@ -63,6 +63,7 @@ async fn until_ended(gateway: &Gateway, mut signals: Signals) -> Result<(), Stri
             _ = signals.terminate.recv() => gateway.stop(),
             _ = signals.interrupt.recv() => gateway.stop(),
             _ = signals.reopen.recv() => gateway.reopen_log(),
+            // What ends needs no other configuration.
             _ = signals.hang_up.recv() => {}
         }
     }

@@ -84,7 +84,6 @@ const KEYS: &[Later] = &[
     later("routes", "retries", "0.4", Nothing),
     later("routes", "cors", "0.4", Nothing),
     later("routes", "upgrade", "0.4", Words(&["websocket"])),
-    later("routes", "observe", "0.3", False),
 ];
 
 const WORDS: &[Later] = &[

@@ -92,6 +92,16 @@ pub fn load_text(path: &Path, text: String, env: &dyn Fn(&str) -> Option<String>
     Loaded { config: config.filter(|_| !failed), diagnostics: Diagnostics::new(source, findings), files }
 }
 
+/// Where the gateway that runs with the file `path` listens for commands, as far as a file tells that may have errors.
+pub fn control_socket(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    let text = read(path, LARGEST, "the configuration").unwrap_or_default();
+    let source = Source::new(path.display().to_string(), text);
+    let cx = Context::new(env, path.parent().unwrap_or(Path::new("")));
+    let raw = parse(&cx, &source, 0, Raw::read).raw;
+    let store = raw.store.resolve(&cx);
+    raw.admin.resolve(&cx, &store).control
+}
+
 /// The configuration file: the one that is named, else the working directory's, else the machine's.
 ///
 /// # Errors
@@ -209,6 +219,30 @@ mod tests {
         assert_eq!(masked.len(), text.len());
         assert_eq!(masked.chars().count(), text.chars().count());
         assert_eq!(masked, "secret = \"*·*•🔒***\" # äh");
+    }
+
+    #[test]
+    fn files_of_secrets_are_told_also_where_they_are_missing() {
+        let text = "[tokens]\nalgorithm = \"HS256\"\nsecret = { file = \"jwt\" }\n";
+        let loaded = load_text(Path::new("/nowhere/gateway.toml"), text.to_owned(), &|_| None);
+        assert!(loaded.config.is_none());
+        assert_eq!(loaded.files, [Path::new("/nowhere/gateway.toml"), Path::new("/nowhere/jwt")]);
+    }
+
+    #[test]
+    fn the_control_socket_is_found_in_a_file_with_errors() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gateway.toml");
+        let find = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            control_socket(&path, &|_| None)
+        };
+        let beside = |name: &str| directory.path().join(name);
+        assert_eq!(find("[admin]\ncontrol = \"c.sock\"\n[[routes]]\npth = 7\n"), beside("c.sock"));
+        assert_eq!(find("[store]\nurl = \"sqlite:/var/p/x.db\"\n[routes\n"), Path::new("/var/p/portcullis.sock"));
+        assert_eq!(find(""), beside("portcullis.sock"));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(control_socket(&path, &|_| None), beside("portcullis.sock"));
     }
 
     #[test]

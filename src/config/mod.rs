@@ -4,6 +4,7 @@
 //! values; `resolve` turns that into the types here. Each section has a file of its own with both of its shapes.
 
 mod allow;
+pub mod changes;
 mod identity;
 mod include;
 mod issuers;
@@ -11,6 +12,7 @@ mod later;
 mod load;
 mod meaning;
 mod modes;
+mod order;
 mod parse;
 mod raw;
 mod reader;
@@ -41,8 +43,9 @@ use crate::pattern::{HostPattern, PathPattern};
 use crate::policy::Policy;
 use crate::secret::Secret;
 
+pub use changes::Changes;
 pub use issuers::is_key_url;
-pub use load::{Loaded, find_config_file, load, load_text};
+pub use load::{Loaded, control_socket, find_config_file, load, load_text};
 pub use service::filter_fault as log_filter_fault;
 pub use test_cases::{Expected, Invented, Test};
 pub use values::parse_duration;
@@ -263,7 +266,7 @@ pub enum StoreKind {
 }
 
 /// `[tokens]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Tokens {
     /// The `iss` of own tokens.
     pub issuer: String,
@@ -300,7 +303,7 @@ pub enum Algorithm {
 }
 
 /// Where signing keys come from. In a list the first signs and all verify.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum KeySource {
     /// Made on first start and kept in the store.
     Store,
@@ -455,7 +458,7 @@ impl Identity {
 }
 
 /// A named upstream. One server for now.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
     /// Its name in the file.
     pub name: String,
@@ -477,7 +480,7 @@ pub struct ServerAddr {
 }
 
 /// Timeouts towards an upstream.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Timeouts {
     /// Until a connection stands.
     pub connect: Duration,
@@ -490,7 +493,7 @@ pub struct Timeouts {
 }
 
 /// Limits towards one server of an upstream, over all workers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct UpstreamLimits {
     /// Open connections.
     pub connections: usize,
@@ -537,6 +540,8 @@ pub struct Route {
     pub body_bytes: Option<u64>,
     /// The upstream's timeouts, or the route's own over them.
     pub timeouts: Timeouts,
+    /// Whether it is only tried out: what it would refuse is logged and let pass.
+    pub observe: bool,
     /// Whether a route that shares a path with this one names methods, so that method overrides must go.
     pub strips_method_overrides: bool,
 }

@@ -34,6 +34,7 @@ pub(super) struct Raw {
     body_bytes: Option<Written<Option<u64>>>,
     timeouts: RawTimeouts,
     fall_through: Option<Written<bool>>,
+    observe: Option<Written<bool>>,
 }
 
 /// A key whose absence means something else than a value that can't be used.
@@ -100,6 +101,7 @@ impl Raw {
             body_bytes: table.take("body_bytes").and_then(|item| item.size()),
             timeouts: table.table("timeouts", "routes.timeouts").map(RawTimeouts::read).unwrap_or_default(),
             fall_through: table.boolean("fall_through"),
+            observe: table.boolean("observe"),
         };
         table.finish();
         raw
@@ -141,6 +143,13 @@ impl Raw {
         if let (Some(prefix), Some(path)) = (&self.strip_prefix, &self.path) {
             judge_prefix(cx, prefix, path.get_ref());
         }
+        let observe = self.observe.as_ref().is_some_and(|observe| *observe.get_ref());
+        if let Some(place) = self.observe.as_ref().filter(|_| observe) {
+            let finding =
+                Diagnostic::warning("observes", "this route refuses nobody: what it would deny is only logged");
+            let finding = finding.at(place.span()).label("everybody passes");
+            cx.report(finding.help("remove `observe` once the log shows what you expect"));
+        }
         let identity = self.identity.map_or_else(|| Arc::clone(base), |identity| Arc::new(identity.resolve(cx, base)));
         let upstream = self.upstream.and_then(|name| known.upstreams.find(cx, &name));
         let hosts = match self.hosts {
@@ -174,6 +183,7 @@ impl Raw {
             origins: self.origins,
             body_bytes: self.body_bytes.map(|bytes| bytes.into_inner().unwrap_or(u64::MAX)),
             timeouts,
+            observe,
             strips_method_overrides: false,
         })
     }

@@ -69,6 +69,19 @@ pub struct Differences {
     pub examples: Vec<Difference>,
 }
 
+impl Differences {
+    /// How many, in a line; nothing where none was judged.
+    pub fn words(&self) -> String {
+        let Self { judged, differ, .. } = self;
+        let requests = if *judged == 1 { "request" } else { "requests" };
+        match (judged, differ) {
+            (0, _) => String::new(),
+            (_, 0) => format!("none of the last {judged} {requests} would come out differently\n"),
+            _ => format!("{differ} of the last {judged} {requests} would come out differently\n"),
+        }
+    }
+}
+
 /// A request that would come out differently.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {

@@ -45,6 +45,8 @@ pub struct Judgement<'a> {
     pub reading: Option<Reading>,
     /// Whether a password on the sign-in page could do.
     pub by_password: bool,
+    /// Why it would be refused, and under which reading, were the route that says no not only observed.
+    pub observed: Option<(Reason, Option<Reading>)>,
 }
 
 impl Question {
@@ -80,7 +82,7 @@ impl Judgement<'static> {
     pub const fn malformed(reason: Reason) -> Self {
         let outcome =
             if matches!(reason, Reason::Line(LineError::OptionsOfServer)) { Outcome::Own } else { Outcome::BadRequest };
-        Self { outcome, reason, route: None, reading: None, by_password: false }
+        Self { outcome, reason, route: None, reading: None, by_password: false, observed: None }
     }
 }
 
@@ -92,24 +94,37 @@ impl Judgement<'_> {
 
     /// Why, in words.
     pub fn sentence(&self) -> String {
-        match self.reading {
-            None => self.reason.to_string(),
-            Some(reading) => format!("{}, read with {}", self.reason, reading.name()),
+        let read = |reason: Reason, reading: Option<Reading>| match reading {
+            None => reason.to_string(),
+            Some(reading) => format!("{reason}, read with {}", reading.name()),
+        };
+        let sentence = read(self.reason, self.reading);
+        match self.observed {
+            None => sentence,
+            Some((reason, reading)) => format!("{sentence}; only observed: {}", read(reason, reading)),
         }
     }
 }
 
 /// What would come of the request with this head, of which the gateway's own paths are the first to take theirs.
 pub fn judge<'a>(config: &Config, rules: &'a Rules, head: &'a Head, asking: &Asking<'_>) -> Judgement<'a> {
-    let own = |outcome| Judgement { outcome, reason: Reason::Own, route: None, reading: None, by_password: false };
+    let own = |outcome| Judgement {
+        outcome,
+        reason: Reason::Own,
+        route: None,
+        reading: None,
+        by_password: false,
+        observed: None,
+    };
     match endpoint::find(config, head.host.name(), head.path.canonical()) {
         None => {}
         Some(Endpoint::Unknown) => return own(Outcome::NotFound),
         Some(_) => return own(Outcome::Own),
     }
-    let Ruling { route, reading, says } = rules.judge(head, asking);
+    let Ruling { route, reading, says, waived } = rules.judge(head, asking);
     let by_password = matches!(says, Says::StepUp | Says::SignIn { by_password: true });
-    Judgement { outcome: says.outcome(), reason: says.reason(), route, reading, by_password }
+    let observed = waived.map(|no| (no.says.reason(), no.reading));
+    Judgement { outcome: says.outcome(), reason: says.reason(), route, reading, by_password, observed }
 }
 
 /// Someone who need not exist, with what the route of the path takes from such a person. `None`: no application may be

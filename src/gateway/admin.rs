@@ -15,15 +15,87 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::task::AbortHandle;
 
+use super::StartError;
 use super::readiness::Readiness;
 use super::scrape::Scrape;
 use crate::config::AdminListen;
 use crate::metrics::Format;
 
+/// Where the admin listener is, over reloads: `admin.listen` as it is written, and the task behind it.
+#[derive(Debug)]
+pub(super) struct AdminPlace {
+    desk: Arc<Desk>,
+    written: Option<AdminListen>,
+    serving: Option<AbortHandle>,
+}
+
+/// A place for the admin listener that is bound already, but not served yet.
+#[derive(Debug)]
+pub(super) struct NextPlace {
+    written: Option<AdminListen>,
+    admin: Option<Admin>,
+}
+
+impl AdminPlace {
+    /// Serves at the first place.
+    pub(super) fn begin(desk: Desk, first: NextPlace) -> Self {
+        let mut place = Self { desk: Arc::new(desk), written: None, serving: None };
+        place.move_to(first);
+        place
+    }
+
+    /// What `/readyz` says.
+    pub(super) fn readiness(&self) -> &Arc<Readiness> {
+        &self.desk.readiness
+    }
+
+    /// Binds where `wanted` says; `None`: that is where it is.
+    ///
+    /// # Errors
+    /// When the address is taken or may not be used.
+    pub(super) fn next(&self, wanted: Option<&AdminListen>) -> Result<Option<NextPlace>, StartError> {
+        if self.written.as_ref() == wanted { Ok(None) } else { NextPlace::bind(wanted).map(Some) }
+    }
+
+    /// Serves there from now on, and no longer where it was.
+    pub(super) fn move_to(&mut self, next: NextPlace) {
+        if let Some(serving) = self.serving.take() {
+            serving.abort();
+        }
+        if let Some(AdminListen::Unix(path)) = &self.written {
+            let _gone_already = std::fs::remove_file(path);
+        }
+        let NextPlace { written, admin } = next;
+        self.written = written;
+        let Some(admin) = admin else { return };
+        if let Some(address) = admin.address() {
+            tracing::info!(%address, "admin listening");
+        }
+        self.serving = Some(tokio::spawn(admin.serve(Arc::clone(&self.desk))).abort_handle());
+    }
+}
+
+impl NextPlace {
+    /// Binds where `wanted` says.
+    ///
+    /// # Errors
+    /// When the address is taken or may not be used.
+    pub(super) fn bind(wanted: Option<&AdminListen>) -> Result<Self, StartError> {
+        let admin = wanted.map(Admin::bind).transpose().map_err(StartError::Admin)?;
+        Ok(Self { written: wanted.cloned(), admin })
+    }
+
+    /// The address, when it is one of TCP.
+    pub(super) fn address(&self) -> Option<net::SocketAddr> {
+        self.admin.as_ref().and_then(Admin::address)
+    }
+}
+
 /// The admin listener, bound.
 #[derive(Debug)]
-pub(super) enum Admin {
+enum Admin {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
@@ -33,7 +105,7 @@ impl Admin {
     ///
     /// # Errors
     /// When the address is taken or may not be used.
-    pub(super) fn bind(listen: &AdminListen) -> io::Result<Self> {
+    fn bind(listen: &AdminListen) -> io::Result<Self> {
         match listen {
             AdminListen::Tcp(address) => {
                 let listener = net::TcpListener::bind(address)?;
@@ -45,7 +117,7 @@ impl Admin {
     }
 
     /// The address, when it is one of TCP.
-    pub(super) fn address(&self) -> Option<net::SocketAddr> {
+    fn address(&self) -> Option<net::SocketAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok(),
             Self::Unix(_) => None,
@@ -53,7 +125,7 @@ impl Admin {
     }
 
     /// Answers until the task ends.
-    pub(super) async fn serve(self, desk: Arc<Desk>) {
+    async fn serve(self, desk: Arc<Desk>) {
         loop {
             let accepted = match &self {
                 Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| spawn(stream, &desk)),

@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::access::Current;
+use super::reload::{self, Request};
 use crate::clock::Timestamp;
 use crate::explain::{self, Explanation, Past};
 use crate::observe::{Reach, log};
@@ -46,7 +48,7 @@ impl Control {
                 Ok((stream, _)) => {
                     let clerk = Arc::clone(&clerk);
                     tokio::spawn(async move {
-                        if let Ok(Err(error)) = timeout(PATIENCE, answer(stream, &clerk)).await {
+                        if let Err(error) = answer(stream, &clerk).await {
                             tracing::debug!(%error, "control connection ended");
                         }
                     });
@@ -99,19 +101,24 @@ async fn answer(stream: UnixStream, clerk: &Clerk) -> io::Result<()> {
     }
     let mut line = String::new();
     let mut reader = BufReader::new(stream);
-    (&mut reader).take(MOST_BYTES).read_line(&mut line).await?;
+    timeout(PATIENCE, (&mut reader).take(MOST_BYTES).read_line(&mut line)).await??;
     let (command, argument) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
-    let reply = match command {
-        "catch-up" => match clerk.shared.people.follower.catch_up().await {
+    let reply = match (command, argument.trim()) {
+        ("catch-up", "") => match timeout(PATIENCE, clerk.shared.people.follower.catch_up()).await? {
             Ok(()) => "ok\n".to_owned(),
             Err(error) => format!("error {error}\n"),
         },
-        "why" => clerk.why(argument),
-        "recent" => return clerk.recent(reader.into_inner()).await,
-        "log-level" => log_level(argument.trim()),
+        ("why", id) => clerk.why(id),
+        ("recent", "") => return timeout(PATIENCE, clerk.recent(reader.into_inner())).await?,
+        ("log-level", filter) => log_level(filter),
+        ("reload", color @ ("" | "color")) => {
+            let reloaded = timeout(RELOAD_PATIENCE, reload::ask(&clerk.reloads, "command")).await?;
+            let document = reloaded.map(|reloaded| reloaded.json(!color.is_empty()));
+            document.map_or_else(|| "error the gateway is ending\n".to_owned(), |document| format!("ok {document}\n"))
+        }
         _ => "error unknown command\n".to_owned(),
     };
-    reader.into_inner().write_all(reply.as_bytes()).await
+    timeout(PATIENCE, reader.into_inner().write_all(reply.as_bytes())).await?
 }
 
 /// Filters the log by `filter`, where there is one, and says by what it is filtered.
@@ -133,7 +140,7 @@ fn log_level(filter: &str) -> String {
 #[derive(Debug)]
 pub(super) struct Clerk {
     pub(super) shared: Arc<Shared>,
-    pub(super) current: Arc<Current>,
+    pub(super) reloads: mpsc::Sender<Request>,
 }
 
 impl Clerk {
@@ -141,7 +148,7 @@ impl Clerk {
     fn why(&self, id: &str) -> String {
         let answer = match self.shared.recent.find(id) {
             Some(record) => {
-                let access = self.current.load_full();
+                let access = self.shared.current.load_full();
                 Why::Explained(Box::new(explain::explain_record(access.config(), access.rules(), &record)))
             }
             None => {
@@ -206,9 +213,28 @@ impl From<Reach> for Memory {
 pub fn catch_up(path: &Path) -> io::Result<bool> {
     match ask(path, "catch-up") {
         Ok(_) => Ok(true),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(false),
+        Err(error) if is_nobody(&error) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Has the gateway that runs with this control socket read its configuration anew. The answer is the one of
+/// [`super::Reloaded::json`]; without a running gateway there is none.
+///
+/// # Errors
+/// When there is one and it does not answer, or ends.
+pub fn reload(path: &Path, color: bool) -> io::Result<Option<Value>> {
+    let question = if color { "reload color" } else { "reload" };
+    match ask_for(path, question, RELOAD_PATIENCE + PATIENCE, LONGEST_REPLY) {
+        Ok(reply) => serde_json::from_str(&reply).map(Some).map_err(io::Error::other),
+        Err(error) if is_nobody(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether nobody listens there.
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 /// Asks the gateway that runs with this control socket, in one line; gives what stands behind its `ok`.
@@ -216,11 +242,15 @@ pub fn catch_up(path: &Path) -> io::Result<bool> {
 /// # Errors
 /// When there is none, it does not answer, or says `error`: then the rest of its line is the message.
 pub fn ask(path: &Path, line: &str) -> io::Result<String> {
+    ask_for(path, line, PATIENCE, MOST_BYTES)
+}
+
+fn ask_for(path: &Path, line: &str, patience: Duration, most: u64) -> io::Result<String> {
     if line.contains('\n') {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a question is one line"));
     }
     let mut reply = String::new();
-    connect(path, line, MOST_BYTES)?.read_line(&mut reply)?;
+    connect(path, line, patience, most)?.read_line(&mut reply)?;
     let reply = reply.trim();
     match reply.split_once(' ').unwrap_or((reply, "")) {
         ("ok", rest) => Ok(rest.to_owned()),
@@ -255,16 +285,16 @@ pub fn recent(path: &Path) -> io::Result<Option<Vec<Past>>> {
 
 /// Asks the gateway that runs with this control socket. `Ok(None)`: none does.
 fn open(path: &Path, question: &str, most: u64) -> io::Result<Option<StdReader<io::Take<StdStream>>>> {
-    match connect(path, question, most) {
+    match connect(path, question, PATIENCE, most) {
         Ok(reply) => Ok(Some(reply)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
+        Err(error) if is_nobody(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn connect(path: &Path, question: &str, most: u64) -> io::Result<StdReader<io::Take<StdStream>>> {
+fn connect(path: &Path, question: &str, patience: Duration, most: u64) -> io::Result<StdReader<io::Take<StdStream>>> {
     let mut stream = StdStream::connect(path)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all(format!("{question}\n").as_bytes())?;
     Ok(StdReader::new(io::Read::take(stream, most)))
@@ -286,6 +316,9 @@ fn read<T: DeserializeOwned>(line: &str) -> io::Result<T> {
 /// How long a question and its answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a reload may take, those included that others asked for before.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(60);
+
 /// How long accepting rests after it failed.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -297,6 +330,8 @@ const MOST_EXPLAINED: u64 = 16 << 20;
 
 /// Bytes of all that is remembered.
 const MOST_REMEMBERED: u64 = 256 << 20;
+/// Bytes of an answer: every route of a large file by name, twice.
+const LONGEST_REPLY: u64 = 64 << 20;
 
 #[cfg(test)]
 mod tests {

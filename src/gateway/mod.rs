@@ -5,8 +5,11 @@
 
 mod admin;
 pub mod control;
+mod files;
+mod listeners;
 mod prepare;
 mod readiness;
+mod reload;
 mod scrape;
 #[cfg(test)]
 mod tests;
@@ -17,31 +20,38 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 pub use prepare::StartError;
+pub use reload::Reloaded;
 
 use crate::clock::Clock;
-use crate::config::{Config, Limits};
+use crate::config::Config;
 use crate::message::connection::Stop;
 use crate::observe::access::AccessLog;
 use crate::secret::Random;
 use crate::state::Shared;
 use crate::store::StoreError;
-use admin::{Admin, Desk};
+use admin::{AdminPlace, Desk};
 use control::{Clerk, Control};
+use files::Watch;
+use listeners::Listeners;
 use prepare::Prepared;
 use readiness::Readiness;
+use reload::Reloader;
 use scrape::Scrape;
+use worker::Crew;
 
 /// A running gateway. Dropping it ends it at once.
 #[derive(Debug)]
 pub struct Gateway {
     addresses: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
-    access_log: AccessLog,
+    access_log: Arc<ArcSwap<AccessLog>>,
+    reloads: mpsc::Sender<reload::Request>,
     orders: mpsc::UnboundedSender<Order>,
     ended: watch::Receiver<bool>,
 }
@@ -68,6 +78,8 @@ impl Gateway {
     pub async fn start_at(config: Config, clock: Clock, random: Random) -> Result<Self, StartError> {
         let (started, outcome) = oneshot::channel();
         let (orders, taken) = mpsc::unbounded_channel();
+        let (reloads, asked) = mpsc::channel(MOST_RELOADS);
+        let asks = reloads.clone();
         let (end, ended) = watch::channel(false);
         let control = move || {
             let runtime = match prepare::runtime() {
@@ -83,15 +95,16 @@ impl Gateway {
                         let _caller_left = started.send(Err(error));
                     }
                     Ok(prepared) => {
-                        let facts = (prepared.addresses.clone(), prepared.admin.as_ref().and_then(Admin::address));
-                        match Running::begin(prepared) {
+                        let admin = prepared.admin.address();
+                        match Running::begin(prepared, asks) {
                             Err(error) => {
                                 let _caller_left = started.send(Err(error));
                             }
                             Ok(running) => {
-                                let log = running.shared.access_log.clone();
-                                if started.send(Ok((facts, log))).is_ok() {
-                                    running.until_ended(taken).await;
+                                let log = Arc::clone(&running.shared.access_log);
+                                let facts = (running.reloader.listeners.addresses(), admin, log);
+                                if started.send(Ok(facts)).is_ok() {
+                                    running.until_ended(taken, asked).await;
                                 }
                             }
                         }
@@ -103,18 +116,29 @@ impl Gateway {
             let _nobody_waits = end.send(true);
         };
         thread::Builder::new().name("control".to_owned()).spawn(control).map_err(StartError::Thread)?;
-        let ((addresses, admin), access_log) = outcome.await.map_err(|_| StartError::Panicked)??;
-        Ok(Self { addresses, admin, access_log, orders, ended })
+        let (addresses, admin, access_log) = outcome.await.map_err(|_| StartError::Panicked)??;
+        Ok(Self { addresses, admin, access_log, reloads, orders, ended })
     }
 
-    /// Where it listens, in the order of `server.listen`.
+    /// Where it listened when it started, in the order of `server.listen`.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// Where its admin listener is, when that is one of TCP.
+    /// Where its admin listener was then, when that is one of TCP.
     pub const fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
+    }
+
+    /// Reads the configuration's file anew, and goes on with it if there is nothing against it. `None`: the gateway ends.
+    pub async fn reload(&self) -> Option<Reloaded> {
+        reload::ask(&self.reloads, "program").await
+    }
+
+    /// The same, without waiting for what comes of it, which the log tells.
+    pub fn request_reload(&self) {
+        // So many wait that one of them reads what is in the file now.
+        let _enough_wait = self.reloads.try_send(reload::Request::because_of("signal"));
     }
 
     /// Begins to end: not ready, after `drain_delay` nothing new is accepted, and what is in progress has `drain_timeout`.
@@ -129,7 +153,7 @@ impl Gateway {
 
     /// Opens the access log anew, after its file was moved away.
     pub fn reopen_log(&self) {
-        self.access_log.reopen();
+        self.access_log.load().reopen();
     }
 
     /// Resolves when it has ended.
@@ -141,55 +165,60 @@ impl Gateway {
     /// Waits for its end, and until the access log is written.
     pub async fn join(self) {
         self.ended().await;
-        self.access_log.flush(LOG_PATIENCE);
+        self.access_log.load().flush(LOG_PATIENCE);
     }
 }
 
 /// What the control thread looks after.
 struct Running {
     shared: Arc<Shared>,
-    readiness: Arc<Readiness>,
-    limits: Limits,
+    reloader: Reloader,
     stop: watch::Sender<Stop>,
-    workers: mpsc::Receiver<()>,
     control: Option<Arc<Control>>,
 }
 
 impl Running {
-    fn begin(prepared: Prepared) -> Result<Self, StartError> {
-        let Prepared { state, shared, backends, listeners, addresses, admin, control } = prepared;
-        let config = Arc::clone(&state.config);
+    fn begin(prepared: Prepared, reloads: mpsc::Sender<reload::Request>) -> Result<Self, StartError> {
+        let Prepared { state, shared, backends, listeners, admin, control } = prepared;
         let (stop, stopping) = watch::channel(Stop::Run);
-        let workers = worker::start_all(&state, backends, &listeners, &stopping)?;
-        let readiness = Arc::new(Readiness::new(&state));
-        for address in addresses {
-            info!(%address, public_url = config.server.public_url.origin(), "listening");
-        }
-        if let Some(admin) = admin {
-            if let Some(address) = admin.address() {
-                info!(%address, "admin listening");
-            }
-            let desk = Desk { readiness: Arc::clone(&readiness), scrape: Scrape::of(&state) };
-            tokio::spawn(admin.serve(Arc::new(desk)));
-        }
+        let (mut open, public_url) = (Listeners::default(), state.config.server.public_url.origin());
+        let crew = Crew::start(&state, &backends, open.take(listeners, &public_url), &stopping)?;
+        let desk = Desk { readiness: Arc::new(Readiness::new(&state)), scrape: Scrape::of(&state) };
+        let admin = AdminPlace::begin(desk, admin);
         let control = control.map(Arc::new);
         if let Some(control) = control.clone() {
-            let desk = Arc::new(Clerk { shared: Arc::clone(&shared), current: Arc::clone(&state.current) });
-            tokio::spawn(async move { control.serve(desk).await });
+            let clerk = Arc::new(Clerk { shared: Arc::clone(&shared), reloads });
+            tokio::spawn(async move { control.serve(clerk).await });
         }
         state.issuers.keep_fresh();
-        tokio::spawn(follow(Arc::clone(&shared), config.store.max_staleness));
+        tokio::spawn(follow(Arc::clone(&shared)));
         tokio::spawn(keep_house(Arc::clone(&shared)));
-        Ok(Self { shared, readiness, limits: config.server.limits.clone(), stop, workers, control })
+        let reloader = Reloader {
+            shared: Arc::clone(&shared),
+            backends,
+            listeners: open,
+            admin,
+            crew,
+            watch: Watch::new(state.config.files.clone()),
+            state,
+        };
+        Ok(Self { shared, reloader, stop, control })
     }
 
     /// Obeys orders until every worker has ended.
-    async fn until_ended(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
-        match orders.recv().await {
-            Some(Order::Drain) => {}
-            Some(Order::Stop) | None => return self.end(Stop::Now).await,
+    async fn until_ended(
+        mut self,
+        mut orders: mpsc::UnboundedReceiver<Order>,
+        mut reloads: mpsc::Receiver<reload::Request>,
+    ) {
+        match self.until_told(&mut orders, &mut reloads).await {
+            Order::Drain => {}
+            Order::Stop => return self.end(Stop::Now).await,
         }
-        self.readiness.drain();
+        // Whoever waits for a reload learns that there is none any more.
+        drop(reloads);
+        let limits = self.reloader.state.config.server.limits.clone();
+        self.reloader.admin.readiness().drain();
         let hurry = async {
             // A second order to drain is none; whoever is gone can't give another.
             while let Some(Order::Drain) = orders.recv().await {}
@@ -197,12 +226,12 @@ impl Running {
         tokio::pin!(hurry);
         tokio::select! {
             () = &mut hurry => return self.end(Stop::Now).await,
-            () = sleep(self.limits.drain_delay) => {}
+            () = sleep(limits.drain_delay) => {}
         }
-        self.stop.send_replace(Stop::Drain);
+        self.tell(Stop::Drain);
         tokio::select! {
             () = &mut hurry => {}
-            drained = timeout(self.limits.drain_timeout, self.workers.recv()) => {
+            drained = timeout(limits.drain_timeout, self.reloader.crew.gone()) => {
                 if drained.is_err() {
                     warn!("drain_timeout is over: what is still in progress ends now");
                 }
@@ -211,10 +240,42 @@ impl Running {
         self.end(Stop::Now).await;
     }
 
-    async fn end(mut self, stop: Stop) {
+    /// Reloads when someone asks or a file has changed, until there is an order to end. That one waits for no reload.
+    async fn until_told(
+        &mut self,
+        orders: &mut mpsc::UnboundedReceiver<Order>,
+        reloads: &mut mpsc::Receiver<reload::Request>,
+    ) -> Order {
+        loop {
+            let first = tokio::select! {
+                biased;
+                order = orders.recv() => return order.unwrap_or(Order::Stop),
+                Some(request) = reloads.recv() => request,
+                () = self.reloader.watch.changed() => reload::Request::because_of("file"),
+            };
+            let mut asked = vec![first];
+            // One reading is for all who asked before it begins; whoever asks later waits for the next.
+            while let Ok(request) = reloads.try_recv() {
+                asked.push(request);
+            }
+            let reloaded = tokio::select! {
+                biased;
+                order = orders.recv() => return order.unwrap_or(Order::Stop),
+                reloaded = self.reloader.reload(&asked) => reloaded,
+            };
+            asked.into_iter().for_each(|request| request.answer(&reloaded));
+        }
+    }
+
+    fn tell(&self, stop: Stop) {
         self.stop.send_replace(stop);
+        self.reloader.listeners.tell(stop);
+    }
+
+    async fn end(mut self, stop: Stop) {
+        self.tell(stop);
         // Workers only drop what they have: a moment each.
-        let _stuck_worker = timeout(STOP_PATIENCE, self.workers.recv()).await;
+        let _stuck_worker = timeout(STOP_PATIENCE, self.reloader.crew.gone()).await;
         let _told_in_the_log = self.shared.people.sessions.flush().await;
         let _told_in_the_log = self.shared.people.api_keys.flush().await;
         if let Err(error) = self.shared.throttle.save().await {
@@ -232,7 +293,7 @@ impl Running {
 }
 
 /// Takes in events. Nothing else is done here, so that no writer who has to wait holds up a revocation.
-async fn follow(shared: Arc<Shared>, max_staleness: Duration) {
+async fn follow(shared: Arc<Shared>) {
     let mut tick = interval(FOLLOW_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut is_down, mut is_stale) = (false, false);
@@ -253,7 +314,7 @@ async fn follow(shared: Arc<Shared>, max_staleness: Duration) {
                 is_down = true;
             }
         }
-        let was_stale = std::mem::replace(&mut is_stale, !shared.people.follower.is_fresh(max_staleness));
+        let was_stale = std::mem::replace(&mut is_stale, !shared.current.load().is_fresh());
         if is_stale && !was_stale {
             shared.people.follower.raise();
         }
@@ -307,6 +368,9 @@ async fn clean(shared: &Shared) {
         }
     }
 }
+
+/// Reloads that may wait.
+const MOST_RELOADS: usize = 16;
 
 /// How often events are taken in: well within the second that the contract promises.
 const FOLLOW_EVERY: Duration = Duration::from_millis(250);

@@ -1,21 +1,22 @@
 //! Everything that can fail, before anything is served.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::{fmt, io};
 
+use arc_swap::ArcSwap;
 use rustix::process::{Resource, Rlimit};
 use tokio::runtime::{Builder, Runtime};
 
-use super::admin::Admin;
+use super::admin::NextPlace;
 use super::control::Control;
-use crate::access::People;
+use super::listeners::{Listeners, Planned};
+use crate::access::{Access, Current, People};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::explain;
 use crate::identity::password::Hasher;
-use crate::listen::socket;
 use crate::message::cookie::InvalidCookie;
 use crate::metrics::Metrics;
 use crate::observe::access::AccessLog;
@@ -24,9 +25,10 @@ use crate::secret::Random;
 use crate::session::keys::KeysError;
 use crate::session::refresh::RefreshKey;
 use crate::session::{Accounts, ApiKeys, Basic, Followed, Follower, OwnKeys, Returning, Sessions, SignIn};
-use crate::state::{Shared, State};
+use crate::state::{Parts, Shared, State};
 use crate::store::{Store, StoreError};
 use crate::throttle::Throttle;
+use crate::token::foreign::Issuers;
 use crate::token::{self, KeyError, Revocations};
 use crate::upstream::Backend;
 
@@ -36,6 +38,8 @@ use crate::upstream::Backend;
 pub enum StartError {
     /// An address can't be listened on.
     Listen { address: SocketAddr, source: io::Error },
+    /// An address overlaps one that this gateway still listens on, and has to before the other takes over.
+    Overlap { address: SocketAddr, held: SocketAddr },
     /// The admin listener can't be bound.
     Admin(io::Error),
     /// The control socket can't be bound.
@@ -70,6 +74,10 @@ impl fmt::Display for StartError {
                 write!(f, "can't listen on {address}: ports below 1024 need the capability CAP_NET_BIND_SERVICE")
             }
             Self::Listen { address, source } => write!(f, "can't listen on {address}: {source}"),
+            Self::Overlap { address, held } => write!(
+                f,
+                "can't listen on {address} while this gateway listens on {held}: restart it to move from one to the other"
+            ),
             Self::Admin(source) => write!(f, "can't listen on admin.listen: {source}"),
             Self::Control { path, source } => write!(f, "can't make the control socket {}: {source}", path.display()),
             Self::Store(source) => write!(f, "{source}"),
@@ -92,10 +100,9 @@ impl std::error::Error for StartError {}
 pub(super) struct Prepared {
     pub(super) state: Arc<State>,
     pub(super) shared: Arc<Shared>,
-    pub(super) backends: Vec<Arc<Backend>>,
-    pub(super) listeners: Vec<TcpListener>,
-    pub(super) addresses: Vec<SocketAddr>,
-    pub(super) admin: Option<Admin>,
+    pub(super) backends: Arc<[Arc<Backend>]>,
+    pub(super) listeners: Planned,
+    pub(super) admin: NextPlace,
     pub(super) control: Option<Control>,
 }
 
@@ -110,9 +117,9 @@ pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Res
         return Err(StartError::Tests { first: first.message.clone(), count: rest.len() + 1 });
     }
     open_files(&config);
-    let listeners = listeners(&config)?;
-    let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-    let admin = config.admin.listen.as_ref().map(Admin::bind).transpose().map_err(StartError::Admin)?;
+    let metrics = Arc::new(Metrics::new(clock.now().as_secs()));
+    let listeners = Listeners::default().plan(&config.server.listen, config.server.workers, &metrics)?;
+    let admin = NextPlace::bind(config.admin.listen.as_ref())?;
     let access_log = AccessLog::open(&config.log.access, config.log.format).map_err(StartError::AccessLog)?;
     let memory = token::memory(&config);
     let store =
@@ -127,10 +134,14 @@ pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Res
     let (people, sign_in) =
         people(&config, &store, &clock, &random, (&throttle, hasher, &own_keys)).await.map_err(StartError::Store)?;
     advise(&store).await.map_err(StartError::Store)?;
-    let keys = Arc::clone(own_keys.ring());
+    let keys = own_keys.ring();
+    let config = Arc::new(config);
+    let issuers = Arc::new(Issuers::new(&config.issuers, &Issuers::default(), &clock));
+    let access = Access::new(&config, Arc::clone(&keys), Arc::clone(&issuers), people.clone());
+    let access = Arc::new(access.counting(&metrics.tokens));
+    let current = Arc::new(Current::new(Arc::clone(&access)));
     let request_ids = RequestIds::new(&random);
     let returning = Returning::default();
-    let metrics = Arc::new(Metrics::new(clock.now().as_secs()));
     let tracer = config.trace.as_ref().map(|trace| otlp::start(trace, &metrics));
     let shared = Arc::new(Shared {
         clock,
@@ -141,20 +152,22 @@ pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Res
         sign_in,
         throttle,
         returning,
-        access_log,
+        current,
+        access_log: Arc::new(ArcSwap::from_pointee(access_log.clone())),
         request_ids,
         metrics,
         tracer,
         recent: Recent::default(),
     });
     let control = bind_control(&config)?;
-    let backends = super::worker::backends(&config, &shared.metrics)?;
-    let state = State::new(Arc::new(config), keys, Arc::clone(&shared)).map_err(StartError::Cookie)?;
-    Ok(Prepared { state: Arc::new(state), shared, backends, listeners, addresses, admin, control })
+    let backends = super::worker::backends(&config, &shared.metrics, &[])?;
+    let parts = Parts { keys, issuers, access, access_log };
+    let state = State::new(config, parts, Arc::clone(&shared)).map_err(StartError::Cookie)?;
+    Ok(Prepared { state: Arc::new(state), shared, backends, listeners, admin, control })
 }
 
 /// Raises the limit of open files as far as it goes, and says when it is too low for `server.limits.connections`.
-fn open_files(config: &Config) {
+pub(super) fn open_files(config: &Config) {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let files = match rustix::process::setrlimit(Resource::Nofile, raised) {
@@ -166,11 +179,6 @@ fn open_files(config: &Config) {
     if let Some(files) = files.filter(|files| *files < needed) {
         tracing::warn!(files, needed, "fewer open files than `server.limits.connections` needs: raise LimitNOFILE");
     }
-}
-
-fn listeners(config: &Config) -> Result<Vec<TcpListener>, StartError> {
-    let bind = |&address: &SocketAddr| socket::bind(address).map_err(|source| StartError::Listen { address, source });
-    config.server.listen.iter().map(bind).collect()
 }
 
 async fn people(

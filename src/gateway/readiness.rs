@@ -7,7 +7,6 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use crate::access::Current;
 use crate::state::{Shared, State};
@@ -42,13 +41,13 @@ impl Readiness {
     /// The checks of what a gateway has: the store, its keys, its upstreams, other issuers.
     pub(super) fn new(state: &State) -> Self {
         let mut readiness = Self { checks: Vec::new(), is_draining: AtomicBool::new(false) };
-        let (shared, max_staleness) = (Arc::clone(&state.shared), state.config.store.max_staleness);
-        readiness.add("store", move || Finding::about_all(store(&shared, max_staleness)));
-        let (keys, clock) = (Arc::clone(&state.keys), state.shared.clock.clone());
-        readiness.add("keys", move || Finding::about_all(signs(&keys, &clock)));
+        let shared = Arc::clone(&state.shared);
+        readiness.add("store", move || Finding::about_all(store(&shared)));
+        let shared = Arc::clone(&state.shared);
+        readiness.add("keys", move || Finding::about_all(signs(&shared.own_keys.ring(), &shared.clock)));
         let shared = Arc::clone(&state.shared);
         readiness.add("upstream", move || upstreams(&shared));
-        let current = Arc::clone(&state.current);
+        let current = Arc::clone(&state.shared.current);
         readiness.add("issuer", move || issuers(&current));
         readiness
     }
@@ -103,9 +102,9 @@ impl fmt::Debug for Readiness {
     }
 }
 
-fn store(shared: &Shared, max_staleness: Duration) -> Result<String, String> {
+fn store(shared: &Shared) -> Result<String, String> {
     match shared.people.follower.staleness() {
-        Some(age) if age <= max_staleness => Ok(format!("read {:.1} s ago", age.as_secs_f64())),
+        Some(age) if age <= shared.current.load().max_staleness() => Ok(format!("read {:.1} s ago", age.as_secs_f64())),
         _ => Err("the store does not answer".to_owned()),
     }
 }

@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use crate::access::Current;
 use crate::metrics::{Format, Page, family, write_process};
 use crate::state::{Shared, State};
 
@@ -12,12 +11,11 @@ use crate::state::{Shared, State};
 #[derive(Clone, Debug)]
 pub(super) struct Scrape {
     shared: Arc<Shared>,
-    current: Arc<Current>,
 }
 
 impl Scrape {
     pub(super) fn of(state: &State) -> Self {
-        Self { shared: Arc::clone(&state.shared), current: Arc::clone(&state.current) }
+        Self { shared: Arc::clone(&state.shared) }
     }
 
     /// The page. Reads `/proc` and may be long: not for a thread that others wait for.
@@ -30,7 +28,7 @@ impl Scrape {
         self.reloads(&mut page);
         self.upstreams(&mut page);
         self.listeners(&mut page);
-        page.family(&family::LINES_DROPPED).value(&[], self.shared.access_log.lost());
+        page.family(&family::LINES_DROPPED).value(&[], self.shared.access_log.load().lost());
         page.family(&family::SPANS_EXPORTED).value(&[], self.shared.metrics.spans_exported.value());
         page.family(&family::SPANS_DROPPED).words(&[], &self.shared.metrics.spans_dropped);
         page.family(&family::BUILD).value(&[env!("CARGO_PKG_VERSION")], 1);
@@ -46,12 +44,12 @@ impl Scrape {
         let mut lookups = page.family(&family::TOKEN_CACHE_LOOKUPS);
         lookups.value(&["hit"], metrics.tokens.hits.value());
         lookups.value(&["miss"], metrics.tokens.misses.value());
-        page.family(&family::TOKEN_CACHE_ENTRIES).value(&[], self.current.load().tokens_remembered());
+        page.family(&family::TOKEN_CACHE_ENTRIES).value(&[], self.shared.current.load().tokens_remembered());
         page.family(&family::REVOCATIONS).value(&[], self.shared.people.revocations.len());
     }
 
     fn issuers(&self, page: &mut Page) {
-        let access = self.current.load();
+        let access = self.shared.current.load();
         let all: Vec<_> = access.issuers().iter().map(|issuer| (&issuer.config().name, issuer.status())).collect();
         let mut samples = page.family(&family::ISSUER_KEYS);
         all.iter().for_each(|(name, status)| samples.value(&[name], status.keys));

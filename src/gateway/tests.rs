@@ -146,3 +146,36 @@ async fn a_configuration_whose_tests_fail_starts_no_gateway() {
     assert!(refused.contains("a test of the configuration fails: `GET /x` as `anonymous`"), "{refused}");
     assert!(!directory.path().join("portcullis.db").exists(), "nothing was made");
 }
+
+#[tokio::test]
+async fn a_reload_says_what_changes_before_it_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("gateway.toml");
+    let route = |name: &str| {
+        format!("[[routes]]\nname = \"{name}\"\npath = \"/{name}\"\nallow = \"anyone\"\nupstream = \"app\"\n")
+    };
+    let write = |more: &str, routes: &[&str]| {
+        let routes: String = routes.iter().map(|name| route(name)).collect();
+        let text = format!(
+            "[server]\nlisten = [\"127.0.0.1:0\"]\nworkers = 2\n[log]\naccess = \"off\"\n{more}\n\
+             [upstreams]\napp = \"http://127.0.0.1:1\"\n{routes}"
+        );
+        std::fs::write(&file, text).unwrap();
+    };
+    write("", &["a", "b", "c"]);
+    let gateway = Gateway::start(config::load(&file, &|_| None).config.unwrap()).await.unwrap();
+    let reload = async || gateway.reload().await.unwrap();
+    assert_eq!(reload().await.changes.to_string(), "nothing has changed\n");
+    write("[login]\ntitle = \"Other\"", &["c", "a", "new"]);
+    let reloaded = reload().await;
+    assert!(reloaded.is_applied && reloaded.findings.is_empty());
+    assert_eq!(reloaded.changes.to_string(), "routes: added new; removed b; changed c\nkeys: login.title\n");
+    write("[login]\ntitel = \"Other\"", &["c"]);
+    let reloaded = reload().await;
+    assert!(!reloaded.is_applied && reloaded.changes.is_empty() && reloaded.findings.errors() == 1);
+    write("[login]\ntitle = \"Other\"", &["c", "a", "new"]);
+    assert_eq!(reload().await.changes.to_string(), "nothing has changed\n", "the refused one was never in force");
+    gateway.drain();
+    assert!(gateway.reload().await.is_none(), "what ends does not reload");
+    gateway.join().await;
+}

@@ -1,40 +1,60 @@
 //! Worker threads: each accepts from clones of the same sockets, and keeps what it accepted to itself.
+//!
+//! What is in force lies behind one pointer of each worker's own, which is loaded once per request; a reload replaces it,
+//! with the connections to every upstream that is still the same.
 
-use std::net::TcpListener;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
 
+use super::StartError;
+use super::listeners::Entrance;
+use super::prepare;
 use crate::config::Config;
 use crate::listen::conn;
 use crate::listen::socket::{self, Census};
-use crate::message::connection::{ConnInfo, Stop};
-use crate::metrics::{self, Held, Listener, Metrics};
+use crate::message::connection::{ConnInfo, Link, Stop};
+use crate::metrics::{self, Held, Metrics};
 use crate::pipeline::{self, Worker};
 use crate::proxy::Forwarder;
 use crate::proxy::upgrade::Tunnels;
 use crate::state::State;
 use crate::upstream::{Backend, Upstream};
 
-use super::StartError;
-use super::prepare;
-
-/// What all workers share beside the state.
-#[derive(Clone)]
-struct Common {
-    state: Arc<State>,
-    backends: Vec<Arc<Backend>>,
+/// All workers.
+#[derive(Debug)]
+pub(super) struct Crew {
+    changes: Vec<mpsc::UnboundedSender<Change>>,
     census: Arc<Census>,
-    /// What is counted of each listener.
-    counts: Vec<Arc<Listener>>,
-    stop: watch::Receiver<Stop>,
+    alive: mpsc::Receiver<()>,
 }
 
-/// One [`Backend`] per upstream, for all workers.
-pub(super) fn backends(config: &Config, metrics: &Metrics) -> Result<Vec<Arc<Backend>>, StartError> {
+/// What a worker is to take in.
+#[derive(Debug)]
+struct Change {
+    state: Arc<State>,
+    backends: Arc<[Arc<Backend>]>,
+    entrances: Vec<Entrance>,
+    /// Dropped when that is done.
+    _taken_in: Option<mpsc::Sender<()>>,
+}
+
+/// One [`Backend`] per upstream, for all workers; those of `former` where the upstream is the same.
+pub(super) fn backends(
+    config: &Config,
+    metrics: &Metrics,
+    former: &[Former<'_>],
+) -> Result<Arc<[Arc<Backend>]>, StartError> {
+    let former: HashMap<&str, &Former<'_>> = former.iter().map(|former| (former.0.name.as_str(), former)).collect();
     let backend = |upstream: &Arc<crate::config::Upstream>| {
+        if let Some((_, backend)) = former.get(upstream.name.as_str()).filter(|(known, _)| **known == **upstream) {
+            return Ok(Arc::clone(backend));
+        }
         let invalid = || StartError::Upstream { name: upstream.name.clone() };
         let server = upstream.servers.first().cloned().ok_or_else(invalid)?;
         Backend::new(upstream, server, metrics.upstreams.find(&upstream.name)).map_err(|_| invalid())
@@ -42,96 +62,171 @@ pub(super) fn backends(config: &Config, metrics: &Metrics) -> Result<Vec<Arc<Bac
     config.upstreams.iter().map(backend).collect()
 }
 
-/// Starts the workers. The receiver ends when the last of them has.
-pub(super) fn start_all(
-    state: &Arc<State>,
-    backends: Vec<Arc<Backend>>,
-    listeners: &[TcpListener],
-    stop: &watch::Receiver<Stop>,
-) -> Result<mpsc::Receiver<()>, StartError> {
-    let server = &state.config.server;
-    let census = Census::new(server.limits.connections, server.workers);
-    let named = |listener: &TcpListener| {
-        let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
-        state.shared.metrics.listeners.find(&address)
-    };
-    let counts = listeners.iter().map(named).collect();
-    let common = Common { state: Arc::clone(state), backends, census, counts, stop: stop.clone() };
-    let (alive, all_gone) = mpsc::channel(1);
-    for number in 0..server.workers {
-        let clones: Result<Vec<_>, _> = listeners.iter().map(TcpListener::try_clone).collect();
-        let (listeners, common, alive) = (clones.map_err(StartError::Runtime)?, common.clone(), alive.clone());
-        let runtime = prepare::runtime()?;
-        let workers = server.workers;
-        let run = move || {
-            metrics::enter_stripe(number, workers);
-            runtime.block_on(run(number, common, listeners));
-            drop(runtime);
-            drop(alive);
-        };
-        thread::Builder::new().name(format!("worker-{number}")).spawn(run).map_err(StartError::Thread)?;
+/// An upstream as it was, and its backend.
+pub(super) type Former<'a> = (&'a crate::config::Upstream, &'a Arc<Backend>);
+
+impl Crew {
+    /// Starts one worker for each of `entrances`.
+    pub(super) fn start(
+        state: &Arc<State>,
+        backends: &Arc<[Arc<Backend>]>,
+        entrances: Vec<Vec<Entrance>>,
+        stop: &watch::Receiver<Stop>,
+    ) -> Result<Self, StartError> {
+        let workers = entrances.len();
+        let census = Census::new(state.config.server.limits.connections, workers);
+        let (working, alive) = mpsc::channel(1);
+        let mut changes = Vec::new();
+        for (number, entrances) in entrances.into_iter().enumerate() {
+            let (change, changing) = mpsc::unbounded_channel();
+            let (open, closed) = mpsc::channel(1);
+            let hand = Hand {
+                number,
+                workers,
+                census: Arc::clone(&census),
+                stop: stop.clone(),
+                tunnels: Tunnels::new(),
+                open,
+            };
+            let (state, backends) = (Arc::clone(state), Arc::clone(backends));
+            let first = Change { state, backends, entrances, _taken_in: None };
+            let (runtime, working) = (prepare::runtime()?, working.clone());
+            let run = move || {
+                metrics::enter_stripe(number, workers);
+                runtime.block_on(hand.run(first, changing, closed));
+                drop(runtime);
+                drop(working);
+            };
+            thread::Builder::new().name(format!("worker-{number}")).spawn(run).map_err(StartError::Thread)?;
+            changes.push(change);
+        }
+        Ok(Self { changes, census, alive })
     }
-    Ok(all_gone)
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Has every worker go on with `state`, and accept on its part of `entrances` too. The receiver ends when all have
+    /// begun to.
+    pub(super) fn take_in(
+        &self,
+        state: &Arc<State>,
+        backends: &Arc<[Arc<Backend>]>,
+        entrances: Vec<Vec<Entrance>>,
+    ) -> mpsc::Receiver<()> {
+        self.census.set_limit(state.config.server.limits.connections);
+        let (taken_in, all) = mpsc::channel(1);
+        for (worker, entrances) in self.changes.iter().zip(entrances) {
+            let (state, backends) = (Arc::clone(state), Arc::clone(backends));
+            let change = Change { state, backends, entrances, _taken_in: Some(taken_in.clone()) };
+            let _ended_already = worker.send(change);
+        }
+        all
+    }
+
+    /// Resolves when the last of them has ended.
+    pub(super) async fn gone(&mut self) {
+        let _none_left = self.alive.recv().await;
+    }
 }
 
-/// One worker, until it is told to stop and what it began is over.
-async fn run(number: usize, common: Common, listeners: Vec<TcpListener>) {
-    let Common { state, backends, census, counts, mut stop } = common;
-    let limits = Arc::new(state.config.server.limits.clone());
-    let upstreams = backends.into_iter().map(|backend| Arc::new(Upstream::new(backend, state.config.server.workers)));
-    let tunnels = Tunnels::new();
-    let forwarder = Forwarder::new(upstreams.collect(), limits.body_timeout, Arc::clone(&tunnels), stop.clone());
-    let worker = Arc::new(Worker { state, forwarder });
-    // Every connection holds a clone: when none is left, all are over.
-    let (open, mut all_closed) = mpsc::channel::<()>(1);
-    let accepting: Vec<_> = listeners
-        .into_iter()
-        .zip(counts)
-        .map(|(listener, counts)| {
-            let (worker, limits, stopping, open) =
-                (Arc::clone(&worker), Arc::clone(&limits), stop.clone(), open.clone());
+/// What a worker has beside what is in force.
+struct Hand {
+    number: usize,
+    workers: usize,
+    census: Arc<Census>,
+    stop: watch::Receiver<Stop>,
+    tunnels: Arc<Tunnels>,
+    /// Every connection holds a clone: when none is left, all are over.
+    open: mpsc::Sender<()>,
+}
+
+/// What is in force on one worker.
+type InForce = Arc<ArcSwap<Worker>>;
+
+impl Hand {
+    /// Works until it is told to stop and what it began is over.
+    async fn run(self, first: Change, mut changes: mpsc::UnboundedReceiver<Change>, mut closed: mpsc::Receiver<()>) {
+        let in_force: InForce = Arc::new(ArcSwap::from_pointee(self.worker(&first, &[])));
+        let mut accepting = JoinSet::new();
+        self.accept(first.entrances, &in_force, &mut accepting);
+        let mut stop = self.stop.clone();
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop != Stop::Run) => break,
+                Some(change) = changes.recv() => {
+                    let next = self.worker(&change, in_force.load().forwarder.upstreams());
+                    in_force.store(Arc::new(next));
+                    self.accept(change.entrances, &in_force, &mut accepting);
+                }
+                Some(ended) = accepting.join_next() => self.tell(ended),
+            }
+        }
+        while let Some(ended) = accepting.join_next().await {
+            self.tell(ended);
+        }
+        let tunnels = Arc::clone(&self.tunnels);
+        // Its own hold on what is open goes with it.
+        drop(self);
+        let over = async {
+            let _none_left = closed.recv().await;
+            tunnels.all_closed().await;
+        };
+        tokio::select! {
+            () = over => {}
+            _ = stop.wait_for(|stop| *stop == Stop::Now) => {}
+        }
+    }
+
+    /// What is in force with `change`. A client of an upstream that is the same goes on, with its connections.
+    fn worker(&self, change: &Change, former: &[Arc<Upstream>]) -> Worker {
+        let former: HashMap<*const Backend, &Arc<Upstream>> =
+            former.iter().map(|upstream| (Arc::as_ptr(upstream.backend()), upstream)).collect();
+        let client = |backend: &Arc<Backend>| match former.get(&Arc::as_ptr(backend)) {
+            Some(upstream) => Arc::clone(upstream),
+            None => Arc::new(Upstream::new(Arc::clone(backend), self.workers)),
+        };
+        let upstreams = change.backends.iter().map(client).collect();
+        let patience = change.state.config.server.limits.body_timeout;
+        let forwarder = Forwarder::new(upstreams, patience, Arc::clone(&self.tunnels), self.stop.clone());
+        Worker { state: Arc::clone(&change.state), forwarder }
+    }
+
+    fn accept(&self, entrances: Vec<Entrance>, in_force: &InForce, accepting: &mut JoinSet<std::io::Result<()>>) {
+        for Entrance { listener, stop, counts } in entrances {
+            let (in_force, stopping, open) = (Arc::clone(in_force), stop.clone(), self.open.clone());
             let connection = move |stream: TcpStream, info: Arc<ConnInfo>| {
-                let (worker, limits, stopping, open) =
-                    (Arc::clone(&worker), Arc::clone(&limits), stopping.clone(), open.clone());
+                let (in_force, stopping, open) = (Arc::clone(&in_force), stopping.clone(), open.clone());
                 counts.accepted.count();
                 let held = Held::new(&counts);
                 async move {
                     let _held = held;
-                    serve(stream, info, worker, &limits, stopping).await;
+                    serve(stream, info, in_force, stopping).await;
                     drop(open);
                 }
             };
-            tokio::spawn(socket::accept(listener, number, Arc::clone(&census), stop.clone(), connection))
-        })
-        .collect();
-    drop(open);
-    for task in accepting {
-        if let Ok(Err(error)) = task.await {
-            tracing::error!(%error, worker = number, "a listener can't be used");
+            accepting.spawn(socket::accept(listener, self.number, Arc::clone(&self.census), stop, connection));
         }
     }
-    let over = async {
-        let _none_left = all_closed.recv().await;
-        tunnels.all_closed().await;
-    };
-    tokio::select! {
-        () = over => {}
-        _ = stop.wait_for(|stop| *stop == Stop::Now) => {}
+
+    fn tell(&self, ended: Result<std::io::Result<()>, JoinError>) {
+        if let Ok(Err(error)) = ended {
+            tracing::error!(%error, worker = self.number, "a listener can't be used");
+        }
     }
 }
 
-async fn serve(
-    stream: TcpStream,
-    info: Arc<ConnInfo>,
-    worker: Arc<Worker>,
-    limits: &crate::config::Limits,
-    stop: watch::Receiver<Stop>,
-) {
+/// Serves one connection. Its deadlines and the limits of its heads are those that it was accepted under; everything else
+/// is what is in force when a request comes.
+async fn serve(stream: TcpStream, info: Arc<ConnInfo>, in_force: InForce, stop: watch::Receiver<Stop>) {
+    let limits = in_force.load().state.config.server.limits.clone();
     let peer = Arc::clone(&info);
-    let service = |request, link: Arc<crate::message::connection::Link>| {
-        let (worker, peer) = (Arc::clone(&worker), Arc::clone(&peer));
+    let service = |request, link: Arc<Link>| {
+        let (worker, peer) = (in_force.load_full(), Arc::clone(&peer));
         async move { pipeline::handle(&worker, &peer, request, &link).await }
     };
-    let refused = |info: &ConnInfo, error: &hyper::Error| pipeline::unreadable(&worker, info, error);
-    conn::serve(stream, info, limits, service, refused, stop).await;
+    let refused = |info: &ConnInfo, error: &hyper::Error| pipeline::unreadable(&in_force.load_full(), info, error);
+    conn::serve(stream, info, &limits, service, refused, stop).await;
 }

@@ -37,7 +37,7 @@ pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
 /// Client connections, counted over all workers.
 #[derive(Debug)]
 pub struct Census {
-    limit: usize,
+    limit: AtomicUsize,
     total: AtomicUsize,
     workers: Vec<AtomicUsize>,
 }
@@ -46,7 +46,13 @@ impl Census {
     /// Counts for `workers` workers, which may have `limit` connections together.
     pub fn new(limit: usize, workers: usize) -> Arc<Self> {
         let workers = (0..workers.max(1)).map(|_| AtomicUsize::new(0)).collect();
+        let limit = AtomicUsize::new(limit);
         Arc::new(Self { limit, total: AtomicUsize::new(0), workers })
+    }
+
+    /// From now on there may be `limit` connections; more that are open stay so.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Relaxed);
     }
 
     /// Open connections.
@@ -56,7 +62,7 @@ impl Census {
 
     /// Counts one more connection of `worker`; `None`: there are too many.
     pub fn admit(self: &Arc<Self>, worker: usize) -> Option<Admitted> {
-        if self.total.fetch_add(1, Relaxed) >= self.limit {
+        if self.total.fetch_add(1, Relaxed) >= self.limit.load(Relaxed) {
             self.total.fetch_sub(1, Relaxed);
             return None;
         }
@@ -88,7 +94,8 @@ impl Drop for Admitted {
     }
 }
 
-/// Accepts from `listener` until `stop` rises, and spawns what `connection` makes of each connection.
+/// Accepts from `listener` until `stop` rises, and spawns what `connection` makes of each connection. Those that stand
+/// already when it drains are served too: the system would break them off with the socket.
 ///
 /// Call it in `worker`'s runtime with that worker's clone of the socket.
 ///
@@ -107,9 +114,29 @@ where
 {
     let listener = TcpListener::from_std(listener)?;
     let mut trouble = Trouble::default();
+    let begin = |stream: TcpStream, peer, trouble: &mut Trouble| {
+        let Some(admitted) = census.admit(worker) else {
+            return refuse(stream, trouble);
+        };
+        // Small answers must not wait for an acknowledgement; a socket that refuses this is gone already.
+        let _ = stream.set_nodelay(true);
+        let Ok(local) = stream.local_addr() else { return };
+        let serving = connection(stream, Arc::new(ConnInfo { peer, local }));
+        tokio::spawn(async move {
+            serving.await;
+            drop(admitted);
+        });
+    };
     loop {
-        if *stop.borrow_and_update() != Stop::Run {
-            return Ok(());
+        match *stop.borrow_and_update() {
+            Stop::Run => {}
+            Stop::Drain => {
+                for (stream, peer) in waiting(listener)? {
+                    begin(stream, peer, &mut trouble);
+                }
+                return Ok(());
+            }
+            Stop::Now => return Ok(()),
         }
         let accepted = tokio::select! {
             biased;
@@ -128,24 +155,23 @@ where
                 continue;
             }
         };
-        let Some(admitted) = census.admit(worker) else {
-            refuse(stream, &mut trouble);
-            continue;
-        };
-        // Small answers must not wait for an acknowledgement; a socket that refuses this is gone already.
-        let _ = stream.set_nodelay(true);
-        let Ok(local) = stream.local_addr() else {
-            continue;
-        };
-        let serving = connection(stream, Arc::new(ConnInfo { peer, local }));
-        tokio::spawn(async move {
-            serving.await;
-            drop(admitted);
-        });
+        begin(stream, peer, &mut trouble);
         if census.is_crowded(worker) {
             tokio::time::sleep(STEP_BACK).await;
         }
     }
+}
+
+/// The connections that stand already and were not accepted yet.
+fn waiting(listener: TcpListener) -> io::Result<Vec<(TcpStream, SocketAddr)>> {
+    let listener = listener.into_std()?;
+    let mut found = Vec::new();
+    // Nobody waits here: the socket does not block.
+    while let Ok((stream, peer)) = listener.accept() {
+        stream.set_nonblocking(true)?;
+        found.push((TcpStream::from_std(stream)?, peer));
+    }
+    Ok(found)
 }
 
 /// Answers a connection that is one too many. It is not counted, so that it gets one moment only.
@@ -248,6 +274,26 @@ mod tests {
         assert!(!census.is_crowded(1));
         let _others: Vec<_> = (0..20).map(|_| census.admit(1).unwrap()).collect();
         assert!(!census.is_crowded(0), "{}", own.len());
+    }
+
+    #[tokio::test]
+    async fn who_has_connected_already_is_served_when_the_socket_goes() {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (drain, stop) = watch::channel(Stop::Drain);
+        let mut clients: Vec<_> = (0..5).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let connection = |mut stream: TcpStream, _| async move { stream.write_all(b"served").await.unwrap() };
+        accept(listener, 0, Census::new(100, 1), stop, connection).await.unwrap();
+        assert!(std::net::TcpStream::connect(address).is_err(), "nobody listens any more");
+        let reading = tokio::task::spawn_blocking(move || {
+            for client in &mut clients {
+                let mut text = String::new();
+                io::Read::read_to_string(client, &mut text).unwrap();
+                assert_eq!(text, "served");
+            }
+        });
+        reading.await.unwrap();
+        drop(drain);
     }
 
     #[test]

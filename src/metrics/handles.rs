@@ -84,7 +84,10 @@ impl<T: Default> Named<T> {
         if let Some(handle) = known.get(name).and_then(Weak::upgrade) {
             return handle;
         }
-        known.retain(|_, handle| handle.strong_count() > 0);
+        // Now and then only: a table of ten thousand routes is looked up one by one.
+        if known.len().is_power_of_two() {
+            known.retain(|_, handle| handle.strong_count() > 0);
+        }
         let handle = Arc::new(T::default());
         known.insert(name.into(), Arc::downgrade(&handle));
         handle

@@ -27,7 +27,7 @@ struct Open {
     /// Lines that were dropped and not told of in the log yet.
     dropped: Arc<AtomicU64>,
     /// All that were dropped.
-    lost: AtomicU64,
+    lost: Arc<AtomicU64>,
 }
 
 enum Job {
@@ -57,7 +57,7 @@ impl AccessLog {
         let (lines, queue) = sync_channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
         spawn_writer(sink, queue, Arc::clone(&dropped))?;
-        Ok(Self(Some(Arc::new(Open { format, lines, dropped, lost: AtomicU64::new(0) }))))
+        Ok(Self(Some(Arc::new(Open { format, lines, dropped, lost: Arc::default() }))))
     }
 
     /// Whether lines are written at all.
@@ -75,6 +75,17 @@ impl AccessLog {
         if open.lines.try_send(Job::Line(line)).is_err() {
             open.dropped.fetch_add(1, Ordering::Relaxed);
             open.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The same in place of `former`, whose dropped lines it goes on counting. To be called before anything is written.
+    #[must_use]
+    pub fn after(self, former: &Self) -> Self {
+        match (self.0.map(Arc::try_unwrap), &former.0) {
+            (Some(Ok(open)), Some(former)) => Self(Some(Arc::new(Open { lost: Arc::clone(&former.lost), ..open }))),
+            (Some(Ok(open)), None) => Self(Some(Arc::new(open))),
+            (Some(Err(shared)), _) => Self(Some(shared)),
+            (None, _) => Self(None),
         }
     }
 
@@ -185,6 +196,8 @@ struct Line<'a> {
     decision: &'a str,
     code: &'a str,
     reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    observed: Option<&'a str>,
     bytes_in: u64,
     bytes_out: u64,
     duration_ms: f64,
@@ -207,6 +220,7 @@ fn json_line(record: &Record) -> Vec<u8> {
         decision: record.decision,
         code: record.code,
         reason: &record.reason,
+        observed: record.observed,
         bytes_in: record.bytes_in,
         bytes_out: record.bytes_out,
         duration_ms: millis(record.duration),
@@ -223,9 +237,10 @@ fn text_line(record: &Record) -> Vec<u8> {
     let mut line = Vec::with_capacity(256);
     let upstream = record.upstream_time.map(|time| format!(" upstream_ms={:.3}", millis(time))).unwrap_or_default();
     let trace = record.trace.map(|trace| format!(" trace={trace}")).unwrap_or_default();
+    let observed = record.observed.map(|decision| format!(" observed={decision}")).unwrap_or_default();
     let _infallible = writeln!(
         line,
-        "{time} {client} {user} \"{method} {host}{path}\" {status} route={route} {decision} ({reason}) code={code} in={bytes_in} out={bytes_out} ms={ms:.3}{upstream} id={id}{trace}",
+        "{time} {client} {user} \"{method} {host}{path}\" {status} route={route} {decision} ({reason}) code={code}{observed} in={bytes_in} out={bytes_out} ms={ms:.3}{upstream} id={id}{trace}",
         time = record.time,
         client = record.client,
         user = record.user.as_deref().map_or_else(|| "-".into(), escaped),
@@ -282,9 +297,18 @@ mod tests {
     #[test]
     fn json_lines_hold_what_was_decided() {
         let line: serde_json::Value = serde_json::from_slice(&json_line(&record())).unwrap();
-        assert_eq!(line["decision"], "permit");
+        assert_eq!((&line["decision"], line.get("observed")), (&"permit".into(), None));
         assert_eq!(line["duration_ms"], 1.5);
         assert_eq!(line["time"], "2023-11-14T22:13:20.123Z");
+    }
+
+    #[test]
+    fn what_a_route_would_have_refused_is_told() {
+        let record = Record { observed: Some("deny"), ..record() };
+        let line: serde_json::Value = serde_json::from_slice(&json_line(&record)).unwrap();
+        assert_eq!((&line["decision"], &line["observed"]), (&"permit".into(), &"deny".into()));
+        let line = String::from_utf8(text_line(&record)).unwrap();
+        assert!(line.contains(" permit (signed in) code=signed-in observed=deny in=0"), "{line}");
     }
 
     #[test]

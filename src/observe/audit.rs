@@ -31,6 +31,15 @@ pub enum Event<'a> {
     OtherSessionsEnded { user: &'a UserName, client: IpAddr, count: usize },
     /// A rule said no to someone who is signed in, or to everyone.
     Denied { user: Option<&'a str>, client: IpAddr, route: Option<&'a str>, reason: &'a str, request_id: &'a str },
+    /// What a route would have refused that is only observed.
+    WouldDeny {
+        user: Option<&'a str>,
+        client: IpAddr,
+        route: Option<&'a str>,
+        reason: &'a str,
+        instead: &'static str,
+        request_id: &'a str,
+    },
     /// A credential was shown that is not good.
     BadCredential { client: IpAddr, route: Option<&'a str>, reason: &'a str, request_id: &'a str },
 }
@@ -69,6 +78,9 @@ impl Event<'_> {
             }
             Self::Denied { user, client, route, reason, request_id } => {
                 info!(target: TARGET, event = "denied", user, %client, route, reason, request_id, "request denied");
+            }
+            Self::WouldDeny { user, client, route, reason, instead, request_id } => {
+                info!(target: TARGET, event = "would-deny", user, %client, route, reason, instead, request_id, "request would be denied");
             }
             Self::BadCredential { client, route, reason, request_id } => {
                 info!(target: TARGET, event = "bad-credential", %client, route, reason, request_id, "credential refused");

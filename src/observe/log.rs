@@ -1,13 +1,13 @@
-//! The log: `tracing` events on standard error, as text or JSON, by a filter that can be changed while it runs.
+//! The log: `tracing` events on standard error, as text or JSON, by a filter; both can be changed while it runs.
 
 use std::fmt;
 use std::io::IsTerminal;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tracing_subscriber::filter::ParseError;
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::layer::{Layered, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt as format, reload};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt as format, reload};
 
 use crate::config::{self, LogFormat};
 
@@ -16,8 +16,12 @@ static IN_FORCE: OnceLock<InForce> = OnceLock::new();
 
 struct InForce {
     handle: reload::Handle<EnvFilter, Registry>,
+    lines: reload::Handle<Lines, Filtered>,
     text: Mutex<String>,
 }
+
+type Filtered = Layered<reload::Layer<EnvFilter, Registry>, Registry>;
+type Lines = Box<dyn Layer<Filtered> + Send + Sync>;
 
 /// Why the filter was not changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,16 +39,31 @@ pub enum FilterError {
 /// When `level` is not a filter.
 pub fn init(log: &config::Log) -> Result<(), ParseError> {
     let (filter, handle) = reload::Layer::new(EnvFilter::builder().parse(&log.level)?);
-    let lines = format::layer().with_writer(std::io::stderr);
-    let lines = match log.format {
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed(),
-    };
-    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
+    let (layer, lines) = reload::Layer::new(lines(log.format));
+    let subscriber = tracing_subscriber::registry().with(filter).with(layer);
     if subscriber.try_init().is_ok() {
-        let _set_once = IN_FORCE.set(InForce { handle, text: Mutex::new(log.level.clone()) });
+        let _set_once = IN_FORCE.set(InForce { handle, lines, text: Mutex::new(log.level.clone()) });
     }
     Ok(())
+}
+
+/// Makes the log as `[log]` says from now on, whatever filter was set meanwhile. Does nothing where the log is another
+/// program's, see [`init`].
+///
+/// # Errors
+/// As [`FilterError`] says; then nothing has changed.
+pub fn change(log: &config::Log) -> Result<(), FilterError> {
+    let Some(in_force) = IN_FORCE.get() else { return Ok(()) };
+    set_filter(&log.level)?;
+    in_force.lines.reload(lines(log.format)).map_err(|_| FilterError::NotOurs)
+}
+
+fn lines(format: LogFormat) -> Lines {
+    let lines = format::layer().with_writer(std::io::stderr);
+    match format {
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed(),
+    }
 }
 
 /// Filters the log by `text` from now on: a level, or such as `info,portcullis::token=debug`.

@@ -10,6 +10,6 @@ mod recent;
 mod record;
 pub mod trace;
 
-pub use log::init as init_log;
+pub use log::{FilterError, change as change_log, init as init_log};
 pub use recent::{Reach, Recent};
 pub use record::{Record, RequestIds, blank};

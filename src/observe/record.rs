@@ -54,6 +54,8 @@ pub struct Record {
     pub reading: Option<Reading>,
     /// Who asked, as the rules saw them. Never written down.
     pub asker: Asker,
+    /// What would have been decided, had the route not only been observed.
+    pub observed: Option<&'static str>,
     /// Body bytes from the client.
     pub bytes_in: u64,
     /// Body bytes to the client.
@@ -123,6 +125,7 @@ pub fn blank(request_id: Arc<str>, client: IpAddr) -> Record {
         reason: String::new(),
         reading: None,
         asker: Asker::default(),
+        observed: None,
         bytes_in: 0,
         bytes_out: 0,
         duration: Duration::ZERO,
@@ -177,6 +180,7 @@ pub(super) fn blank_for_tests() -> Record {
         reason: "signed in".to_owned(),
         reading: None,
         asker: Asker::default(),
+        observed: None,
         bytes_in: 0,
         bytes_out: 12,
         duration: Duration::from_micros(1500),

@@ -33,7 +33,7 @@ pub(super) fn begin(
     (record.time, record.started) = (time, started);
     record.method = request.method().clone();
     record.path = request.uri().path().to_owned();
-    let (log, tracer) = (&state.shared.access_log, state.shared.tracer.as_ref());
+    let (log, tracer) = (&state.access_log, state.shared.tracer.as_ref());
     if log.is_on() || tracer.is_some() {
         let parent = Parent::read(request.headers());
         record.recording = tracer.and_then(|tracer| tracer.begin(parent, &state.shared.random)).map(Box::new);
@@ -56,7 +56,7 @@ pub(super) fn finish(state: &State, answered: Answered, mut record: Record, obse
     count(state, &record, &observed);
     let record = Arc::new(record);
     state.shared.recent.keep(&record);
-    let log = &state.shared.access_log;
+    let log = &state.access_log;
     let tracer = record.recording.as_ref().and_then(|_| state.shared.tracer.clone());
     if !log.is_on() && tracer.is_none() {
         return response;
@@ -82,7 +82,7 @@ pub(super) fn note_sign_in(permit: &Permit) {
 
 /// Writes the access line of a head that the parser refused, and answered itself.
 pub fn unreadable(worker: &Worker, info: &ConnInfo, error: &hyper::Error) {
-    let shared = &worker.state.shared;
+    let State { shared, access_log, .. } = &*worker.state;
     let status =
         if error.is_parse_too_large() { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST };
     shared.metrics.no_route.count(Outcome::BadRequest, status.as_u16(), Duration::ZERO, None);
@@ -94,7 +94,7 @@ pub fn unreadable(worker: &Worker, info: &ConnInfo, error: &hyper::Error) {
     record.status = status;
     let record = Arc::new(record);
     shared.recent.keep(&record);
-    shared.access_log.write(&record);
+    access_log.write(&record);
 }
 
 /// The code of a head that the parser refused.

@@ -68,7 +68,8 @@ async fn judge(
     observed: &Arc<Observed>,
 ) -> Answered {
     let state = &*worker.state;
-    let Judged { decision, asker } = state.access.check(&normal.head, request.headers(), &state.current).await;
+    let judged = state.access.check(&normal.head, request.headers(), &state.shared.current).await;
+    let Judged { decision, asker } = judged;
     record.asker = asker;
     let request_id = Arc::clone(&record.request_id);
     let asker =
@@ -89,6 +90,9 @@ async fn judge(
             record.decided_by(permit.route());
             record.because(if permit.identity().is_some() { Reason::SignedIn } else { Reason::Public }, None);
             record.upstream = state.upstream_names.get(permit.route().upstream).cloned();
+            if let Some(instead) = permit.instead() {
+                refuse::observed(record, instead);
+            }
             finish::note_sign_in(&permit);
             let recording = record.recording.clone();
             let surroundings = Surroundings {

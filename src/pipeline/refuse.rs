@@ -3,7 +3,7 @@
 use http::{Response, StatusCode};
 
 use super::normalize::Malformed;
-use crate::access::{Bad, Challenge, Denial, Reason, Want};
+use crate::access::{Bad, Challenge, Decision, Denial, Reason, Want};
 use crate::config::Unauthenticated;
 use crate::endpoint::answer::{self, Asker, Problem, REALM};
 use crate::message::body::Body;
@@ -73,9 +73,43 @@ pub(super) fn unavailable(asker: &Asker<'_>, record: &mut Record) -> Response<Bo
     asker.problem(StatusCode::SERVICE_UNAVAILABLE, &problem)
 }
 
-/// 303 to the sign-in page, or 401.
-pub(super) fn challenge(asker: &Asker<'_>, record: &mut Record, challenge: &Challenge) -> Response<Body> {
-    record.decision = "challenge";
+/// What an observed route would have refused goes on, and is told.
+pub(super) fn observed(record: &mut Record, instead: &Decision) {
+    let (decision, route) = match instead {
+        Decision::Deny(denial) => {
+            record.because(denial.why, denial.reading);
+            ("deny", Some(&denial.route))
+        }
+        Decision::Challenge(challenge) => {
+            wanted(record, challenge);
+            ("challenge", Some(&challenge.route))
+        }
+        Decision::Throttled(route, _) => {
+            record.because(Reason::TooManyAttempts, None);
+            ("challenge", Some(route))
+        }
+        Decision::Unavailable(route) => {
+            record.because(Reason::StoreDown, None);
+            ("error", Some(route))
+        }
+        // Neither is ever let pass.
+        Decision::Permit(_) | Decision::NotFound { .. } | Decision::Malformed(_) => return,
+    };
+    record.observed = Some(decision);
+    if let Decision::Challenge(Challenge { want: Want::Token(Bad::Credentials { user, reason }), .. }) = instead {
+        audit::Event::SignInFailed { user: user.as_ref(), client: record.client, method: "basic", reason }.log();
+    }
+    let who = match instead {
+        Decision::Deny(denial) => denial.identity.as_ref().map(|identity| identity.profile.user.as_str()),
+        _ => None,
+    };
+    let (user, client, reason) = (who.or(record.user.as_deref()), record.client, record.reason.as_str());
+    let (route, request_id) = (route.map(|route| &*route.name), &*record.request_id);
+    audit::Event::WouldDeny { user, client, route, reason, instead: decision, request_id }.log();
+}
+
+/// Notes what a challenge is made for.
+fn wanted(record: &mut Record, challenge: &Challenge) {
     let (reason, detail) = match &challenge.want {
         Want::Credential => (Reason::NotAuthenticated, None),
         Want::Token(Bad::Expired) => (Reason::TokenExpired, None),
@@ -88,6 +122,12 @@ pub(super) fn challenge(asker: &Asker<'_>, record: &mut Record, challenge: &Chal
     if let Some(detail) = detail {
         detail.clone_into(&mut record.reason);
     }
+}
+
+/// 303 to the sign-in page, or 401.
+pub(super) fn challenge(asker: &Asker<'_>, record: &mut Record, challenge: &Challenge) -> Response<Body> {
+    record.decision = "challenge";
+    wanted(record, challenge);
     match &challenge.want {
         Want::Token(Bad::Invalid(_) | Bad::OtherIssuer) => {
             let (client, route) = (record.client, Some(&*challenge.route.name));

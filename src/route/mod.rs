@@ -96,6 +96,7 @@ mod tests {
             readings: Readings::All,
             origins: Vec::new(),
             body_bytes: None,
+            observe: false,
             strips_method_overrides: false,
             timeouts: Timeouts {
                 connect: Duration::from_secs(5),

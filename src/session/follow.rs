@@ -21,7 +21,8 @@ pub struct Follower {
     store: Store,
     clock: Clock,
     followed: Followed,
-    memory: Duration,
+    /// How long a token may live, and so how long its revocation matters, in milliseconds. It only rises.
+    memory: AtomicU64,
     place: Mutex<Place>,
     /// Milliseconds of monotonic time, plus one; 0: never.
     fresh_at: AtomicU64,
@@ -51,7 +52,7 @@ struct Place {
 impl Follower {
     /// A follower that has taken in nothing yet. `memory` is how long a token may live, and so how long its revocation matters.
     pub fn new(store: Store, clock: Clock, followed: Followed, memory: Duration) -> Self {
-        let place = Mutex::new(Place::default());
+        let (place, memory) = (Mutex::new(Place::default()), AtomicU64::new(millis(memory)));
         Self { store, clock, followed, memory, place, fresh_at: AtomicU64::new(0), generation: watch::Sender::new(0) }
     }
 
@@ -75,9 +76,26 @@ impl Follower {
             }
             place.version = Some(version);
         }
-        let asked_at = u64::try_from(asked_at.as_millis()).unwrap_or(u64::MAX - 1);
-        self.fresh_at.store(asked_at + 1, Ordering::SeqCst);
+        self.fresh_at.store(millis(asked_at) + 1, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Remembers revocations for at least `memory` from now on. Where that is longer than before, all that the store still
+    /// knows is read once more: what was forgotten here may matter again.
+    ///
+    /// # Errors
+    /// When the store gives no answer: then what tokens may live longer must not count yet.
+    pub async fn remember_for(&self, memory: Duration) -> Result<(), StoreError> {
+        let memory = millis(memory);
+        if self.memory.load(Ordering::SeqCst) >= memory {
+            return Ok(());
+        }
+        self.store.remember_for(Duration::from_millis(memory));
+        let mut place = self.place.lock().await;
+        self.memory.fetch_max(memory, Ordering::SeqCst);
+        *place = Place { keys_due: place.keys_due, ..Place::default() };
+        drop(place);
+        self.catch_up().await
     }
 
     /// Whether events were taken in within the last `max_staleness`.
@@ -136,7 +154,8 @@ impl Follower {
 
     fn apply(&self, event: &Event) {
         let Followed { accounts, api_keys, revocations, throttle, .. } = &self.followed;
-        let (now, until) = (self.clock.now(), event.at + self.memory);
+        let memory = Duration::from_millis(self.memory.load(Ordering::SeqCst));
+        let (now, until) = (self.clock.now(), event.at + memory);
         match &event.kind {
             EventKind::SessionEnded { session } => {
                 // Neither a token nor what is kept in memory of a session may outlive the memory of its end.
@@ -155,6 +174,11 @@ impl Follower {
             EventKind::KeysChanged => {}
         }
     }
+}
+
+/// In milliseconds, one short of the most.
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX - 1)
 }
 
 fn signed_out(user: &UserName, at: Timestamp, until: Timestamp) -> Revocation<'_> {

@@ -1,8 +1,11 @@
-//! The keys that the store keeps: made when there are none, read anew when they change, removed when they verify nothing any more.
+//! The keys that the store keeps: made when there are none, read anew when they change or the configuration does, removed when
+//! they verify nothing any more.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+
+use arc_swap::ArcSwap;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Algorithm, Config, KeySource, Tokens};
@@ -18,9 +21,29 @@ pub struct OwnKeys {
     store: Store,
     clock: Clock,
     random: Random,
+    held: ArcSwap<Held>,
+}
+
+/// The keys of one configuration, and what it says of them.
+#[derive(Debug)]
+struct Held {
     tokens: Tokens,
     asserts: bool,
     ring: Arc<Keyring>,
+}
+
+/// Keys that are ready for another configuration and not in force yet.
+#[derive(Debug)]
+pub struct NextKeys {
+    held: Arc<Held>,
+    are_new: bool,
+}
+
+impl NextKeys {
+    /// The keys.
+    pub fn ring(&self) -> &Arc<Keyring> {
+        &self.held.ring
+    }
 }
 
 impl OwnKeys {
@@ -29,17 +52,40 @@ impl OwnKeys {
     /// # Errors
     /// When the store gives no answer, or a key is not what its algorithm needs.
     pub async fn open(config: &Config, store: Store, clock: Clock, random: Random) -> Result<Self, KeysError> {
-        let asserts = config.routes.iter().any(|route| route.identity.assertion.is_some());
+        let asserts = asserts(config);
         let source = Source { store: &store, clock: &clock, random: &random, tokens: &config.tokens };
         let tokens = source.tokens().await?;
         let assertions = if asserts { Some(Assertions::new(source.assertions().await?)) } else { None };
         let ring = Arc::new(Keyring::new(tokens, assertions));
-        Ok(Self { store, clock, random, tokens: config.tokens.clone(), asserts, ring })
+        let held = ArcSwap::from_pointee(Held { tokens: config.tokens.clone(), asserts, ring });
+        Ok(Self { store, clock, random, held })
     }
 
     /// The keys in force.
-    pub const fn ring(&self) -> &Arc<Keyring> {
-        &self.ring
+    pub fn ring(&self) -> Arc<Keyring> {
+        Arc::clone(&self.held.load().ring)
+    }
+
+    /// The keys that `config` asks for: those in force where it asks for the same ones.
+    ///
+    /// # Errors
+    /// As [`OwnKeys::open`]; what is in force stays so.
+    pub async fn next(&self, config: &Config) -> Result<NextKeys, KeysError> {
+        let (held, asserts) = (self.held.load_full(), asserts(config));
+        if held.tokens == config.tokens && held.asserts == asserts {
+            return Ok(NextKeys { held, are_new: false });
+        }
+        let (tokens, assertions) = self.read(&config.tokens, asserts).await?;
+        let ring = Arc::new(held.ring.succeeded_by(tokens, assertions));
+        Ok(NextKeys { held: Arc::new(Held { tokens: config.tokens.clone(), asserts, ring }), are_new: true })
+    }
+
+    /// Puts `next` in force; `true`: [`OwnKeys::reload`] is due, since the store's keys may have changed after they were read.
+    #[must_use]
+    pub fn adopt(&self, next: NextKeys) -> bool {
+        let is_due = next.are_new && (next.held.asserts || matches!(next.held.tokens.keys, KeySource::Store));
+        self.held.store(next.held);
+        is_due
     }
 
     /// Takes in what has changed in the store. What can't be read leaves everything as it is.
@@ -47,10 +93,12 @@ impl OwnKeys {
     /// # Errors
     /// When the store gives no answer: it is to be asked again.
     pub async fn reload(&self) -> Result<(), StoreError> {
-        match self.read().await {
+        // A ring that is replaced meanwhile takes them in to no effect, and its successor is read anew by whoever replaces it.
+        let held = self.held.load_full();
+        match self.read(&held.tokens, held.asserts).await {
             Ok((tokens, assertions)) => {
-                self.ring.replace(tokens, assertions);
-                tracing::info!(signing = self.ring.load().signing_key_id(self.clock.now()), "keys read anew");
+                held.ring.replace(tokens, assertions);
+                tracing::info!(signing = held.ring.load().signing_key_id(self.clock.now()), "keys read anew");
                 Ok(())
             }
             Err(KeysError::Store(error)) => Err(error),
@@ -66,9 +114,10 @@ impl OwnKeys {
     /// # Errors
     /// When the store gives no answer.
     pub async fn clean(&self) -> Result<(), StoreError> {
+        let held = self.held.load_full();
         let mut gone = self.store.clean_keys(KeyUse::Assertions, ASSERTION_LIFETIME).await?;
-        if matches!(self.tokens.keys, KeySource::Store) {
-            gone += self.store.clean_keys(KeyUse::Tokens, token_span(&self.tokens)).await?;
+        if matches!(held.tokens.keys, KeySource::Store) {
+            gone += self.store.clean_keys(KeyUse::Tokens, token_span(&held.tokens)).await?;
         }
         if gone > 0 {
             tracing::info!(gone, "retired keys removed: their last tokens have expired");
@@ -76,12 +125,16 @@ impl OwnKeys {
         Ok(())
     }
 
-    async fn read(&self) -> Result<(KeySet, Option<KeySet>), KeysError> {
-        let (store, clock, random, tokens) = (&self.store, &self.clock, &self.random, &self.tokens);
-        let source = Source { store, clock, random, tokens };
-        let assertions = if self.asserts { Some(source.assertions().await?) } else { None };
+    async fn read(&self, tokens: &Tokens, asserts: bool) -> Result<(KeySet, Option<KeySet>), KeysError> {
+        let source = Source { store: &self.store, clock: &self.clock, random: &self.random, tokens };
+        let assertions = if asserts { Some(source.assertions().await?) } else { None };
         Ok((source.tokens().await?, assertions))
     }
+}
+
+/// Whether any application is sent assertions.
+fn asserts(config: &Config) -> bool {
+    config.routes.iter().any(|route| route.identity.assertion.is_some())
 }
 
 /// For how long a token of `tokens` verifies.
@@ -257,15 +310,15 @@ mod tests {
                 scope: "",
                 not_after: None,
             };
-            self.keys.ring.sign(&claims).unwrap()
+            self.keys.ring().sign(&claims).unwrap()
         }
 
         fn signer(&self) -> String {
-            self.keys.ring.verify(&self.token(), self.now()).unwrap().key_id().to_string()
+            self.keys.ring().verify(&self.token(), self.now()).unwrap().key_id().to_string()
         }
 
         fn published(&self) -> usize {
-            self.keys.ring.verification_keys(self.now())["keys"].as_array().unwrap().len()
+            self.keys.ring().verification_keys(self.now())["keys"].as_array().unwrap().len()
         }
     }
 
@@ -282,8 +335,8 @@ mod tests {
         assert_eq!(here.signer(), second);
         here.keys.clean().await.unwrap();
         here.time.advance(Duration::from_secs(898));
-        assert!(here.keys.ring.verify(&late, here.now()).is_ok());
-        assert!(here.keys.ring.verify(&early, here.now()).is_err());
+        assert!(here.keys.ring().verify(&late, here.now()).is_ok());
+        assert!(here.keys.ring().verify(&early, here.now()).is_err());
         here.time.advance(Duration::from_secs(3));
         assert_eq!(here.published(), 1, "also before it is cleaned");
         assert_eq!(here.store.signing_keys().await.unwrap().len(), 2);
@@ -317,7 +370,7 @@ mod tests {
     #[tokio::test]
     async fn keys_of_assertions_are_others_and_only_made_where_they_are_used() {
         let here = Fixture::new("").await;
-        assert!(here.keys.ring.assertions().is_none());
+        assert!(here.keys.ring().assertions().is_none());
         assert_eq!(here.store.signing_keys().await.unwrap().len(), 1);
         let here = Fixture::new("[identity]\nassertion = \"X-Assertion\"").await;
         let keys = here.store.signing_keys().await.unwrap();
@@ -331,6 +384,32 @@ mod tests {
         here.keys.clean().await.unwrap();
         here.keys.reload().await.unwrap();
         assert_eq!(here.published(), 2);
+    }
+
+    #[tokio::test]
+    async fn another_configuration_has_keys_of_its_own_and_the_same_one_those_in_force() {
+        let here = Fixture::new("").await;
+        let (before, early) = (here.keys.ring(), here.token());
+        let config = |more: &str| {
+            let text = format!(
+                "{more}\n[upstreams]\napp = \"http://127.0.0.1:1\"\n\
+                 [[routes]]\npath = \"/**\"\nallow = \"signed-in\"\nupstream = \"app\"\n"
+            );
+            config::load_text(&here._directory.path().join("gateway.toml"), text, &|_| None).config.unwrap()
+        };
+        let same = here.keys.next(&config("[login]\ntitle = \"Other\"")).await.unwrap();
+        assert!(Arc::ptr_eq(same.ring(), &before) && !here.keys.adopt(same));
+        let next = here.keys.next(&config("[tokens]\nalgorithm = \"RS256\"\n[identity]\nassertion = \"X-A\"")).await;
+        let next = next.unwrap();
+        assert_eq!(here.signer(), before.load().signing_key_id(here.now()), "nothing is in force yet");
+        assert!(here.keys.adopt(next), "the store may have changed meanwhile");
+        assert!(here.keys.ring().assertions().is_some() && before.assertions().is_none());
+        assert_ne!(here.signer(), before.load().signing_key_id(here.now()));
+        assert!(here.keys.ring().verify(&early, here.now()).is_ok(), "tokens of the former algorithm's key verify");
+        let rotated = fresh(KeyUse::Tokens, Algorithm::RS256, here.now(), &here.keys.random).unwrap();
+        let (key, _) = here.store.rotate_keys(rotated, Duration::ZERO).await.unwrap();
+        here.keys.reload().await.unwrap();
+        assert_eq!(here.signer(), key.kid, "and it is what follows the store");
     }
 
     #[tokio::test]

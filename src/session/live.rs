@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -29,23 +30,38 @@ pub struct Live {
     pub auth_time: Timestamp,
     /// When it ends, used or not.
     pub expires_at: Timestamp,
-    /// How long it may lie unused; `None` for someone who asked to be remembered.
-    pub idle: Option<Duration>,
+    /// Whether they asked to be remembered: then it may lie unused.
+    pub remember: bool,
     read_at: Timestamp,
     last_seen: AtomicU64,
     written: AtomicU64,
 }
 
 impl Live {
-    fn is_over(&self, now: Timestamp) -> bool {
+    fn of(record: SessionRecord, read_at: Timestamp) -> Self {
+        let seen = record.last_seen.as_millis();
+        Self {
+            id: record.id.into(),
+            user: record.user,
+            methods: record.methods,
+            auth_time: record.auth_time,
+            expires_at: record.expires_at,
+            remember: record.remember,
+            read_at,
+            last_seen: AtomicU64::new(seen),
+            written: AtomicU64::new(seen),
+        }
+    }
+
+    fn is_over(&self, now: Timestamp, idle: Duration) -> bool {
         let seen = Timestamp::from_millis(self.last_seen.load(Ordering::Relaxed));
-        now >= self.expires_at || self.idle.is_some_and(|idle| now.since(seen) >= idle)
+        now >= self.expires_at || (!self.remember && now.since(seen) >= idle)
     }
 
     /// Whether the store must be asked again: another gateway may have seen it in use, or it was read so long ago that its end
     /// could be forgotten before this memory of it is.
-    fn is_worn(&self, now: Timestamp) -> bool {
-        self.is_over(now) || now.since(self.read_at) >= KEPT_FOR
+    fn is_worn(&self, now: Timestamp, idle: Duration) -> bool {
+        self.is_over(now, idle) || now.since(self.read_at) >= KEPT_FOR
     }
 }
 
@@ -108,7 +124,7 @@ pub struct Sessions {
     pub(super) store: Store,
     random: Random,
     pub(super) refresh: RefreshKey,
-    pub(super) terms: config::Sessions,
+    terms: ArcSwap<config::Sessions>,
     cache: Cache<Digest, Arc<Live>>,
     unwritten: Mutex<Vec<(String, Timestamp)>>,
 }
@@ -116,7 +132,18 @@ pub struct Sessions {
 impl Sessions {
     /// An empty memory before `store`.
     pub fn new(store: Store, random: Random, refresh: RefreshKey, terms: config::Sessions) -> Self {
+        let terms = ArcSwap::from_pointee(terms);
         Self { store, random, refresh, terms, cache: Cache::new(MOST), unwritten: Mutex::new(Vec::new()) }
+    }
+
+    /// Puts `terms` in force. A session keeps the end that it began with; how long it may lie unused is always asked anew.
+    pub fn set_terms(&self, terms: config::Sessions) {
+        self.terms.store(Arc::new(terms));
+    }
+
+    /// How long a session may lie unused, unless its owner asked to be remembered.
+    pub(super) fn idle(&self) -> Duration {
+        self.terms.load().idle
     }
 
     /// A key for a cookie: 256 random bits, new at every sign-in.
@@ -142,8 +169,8 @@ impl Sessions {
                 (false, refresh, (None, Some(digest)))
             }
         };
-        let lifetime = if remember { self.terms.remember } else { self.terms.lifetime };
-        let expires_at = now + lifetime;
+        let terms = self.terms.load_full();
+        let expires_at = now + if remember { terms.remember } else { terms.lifetime };
         let record = SessionRecord {
             id: id.clone(),
             key_hash: digests.0,
@@ -168,16 +195,16 @@ impl Sessions {
     /// # Errors
     /// When it is not in memory and the store gives no answer.
     pub async fn find(&self, key: &[u8; 32], now: Timestamp) -> Result<Option<Arc<Live>>, StoreError> {
-        let digest = sha256(key);
+        let (digest, idle) = (sha256(key), self.idle());
         let live = match self.cache.get(&digest) {
-            Some(live) if !live.is_worn(now) => live,
+            Some(live) if !live.is_worn(now, idle) => live,
             worn => match self.store.session_by_key(digest).await? {
                 None => {
                     self.cache.remove(&digest);
                     return Ok(None);
                 }
                 Some(record) => {
-                    let live = Arc::new(self.live(record, now));
+                    let live = Arc::new(Live::of(record, now));
                     if let Some(worn) = worn {
                         live.last_seen.fetch_max(worn.last_seen.load(Ordering::Relaxed), Ordering::Relaxed);
                     }
@@ -186,7 +213,7 @@ impl Sessions {
                 }
             },
         };
-        Ok((!live.is_over(now)).then_some(live))
+        Ok((!live.is_over(now, idle)).then_some(live))
     }
 
     /// When the session `id` ends, used or not; `None`: the store knows no such session.
@@ -215,7 +242,7 @@ impl Sessions {
     /// milliseconds; until a note is due this costs two loads.
     pub fn seen_by_token(&self, id: &str, noted: &AtomicU64, now: Timestamp) {
         let before = noted.load(Ordering::Relaxed);
-        let is_due = now.since(Timestamp::from_millis(before)) >= WRITE_EVERY.min(self.terms.idle / 2);
+        let is_due = now.since(Timestamp::from_millis(before)) >= WRITE_EVERY.min(self.idle() / 2);
         if is_due && noted.compare_exchange(before, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
             if unwritten.len() < MOST {
@@ -245,21 +272,6 @@ impl Sessions {
     /// Drops everything.
     pub fn forget_all(&self) {
         self.cache.clear();
-    }
-
-    fn live(&self, record: SessionRecord, read_at: Timestamp) -> Live {
-        let seen = record.last_seen.as_millis();
-        Live {
-            id: record.id.into(),
-            user: record.user,
-            methods: record.methods,
-            auth_time: record.auth_time,
-            expires_at: record.expires_at,
-            idle: (!record.remember).then_some(self.terms.idle),
-            read_at,
-            last_seen: AtomicU64::new(seen),
-            written: AtomicU64::new(seen),
-        }
     }
 }
 

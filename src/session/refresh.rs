@@ -111,7 +111,7 @@ impl Sessions {
             hash: sha256(token.as_bytes()),
             successor: sha256(successor.expose().as_bytes()),
             grace: GRACE,
-            idle: self.terms.idle,
+            idle: self.idle(),
         };
         Ok(match self.store.rotate_refresh(rotation).await? {
             Rotated::Renewed(session) | Rotated::Repeated(session) => Refreshed::Renewed { session, token: successor },

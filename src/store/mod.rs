@@ -11,6 +11,7 @@ mod records;
 mod sqlite;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use error::{StoreError, StoreErrorKind};
@@ -41,7 +42,8 @@ pub const MEMORY: Duration = Duration::from_secs(25 * 3600);
 pub struct Store {
     database: Arc<Database>,
     random: Random,
-    memory: Duration,
+    /// How long events are kept, in milliseconds. It only rises.
+    memory: Arc<AtomicU64>,
 }
 
 impl Store {
@@ -52,7 +54,9 @@ impl Store {
     pub fn open(config: &config::Store, clock: Clock, random: Random) -> Result<Self, StoreError> {
         let StoreKind::Sqlite(path) = &config.kind;
         let database = Arc::new(Database::open(path, clock)?);
-        Ok(Self { database, random, memory: MEMORY })
+        let store = Self { database, random, memory: Arc::default() };
+        store.remember_for(MEMORY);
+        Ok(store)
     }
 
     /// Lets go of the file at the end of a process. The last process to do so leaves everything in the one file, without
@@ -66,9 +70,19 @@ impl Store {
 
     /// The same store, which keeps events for at least `span`: for tokens that may live longer than a day.
     #[must_use]
-    pub fn remembering(mut self, span: Duration) -> Self {
-        self.memory = self.memory.max(span);
-        self
+    pub fn remembering(self, span: Duration) -> Self {
+        let store = Self { memory: Arc::new(AtomicU64::new(self.memory.load(Ordering::Relaxed))), ..self };
+        store.remember_for(span);
+        store
+    }
+
+    /// From now on keeps events for at least `span`: this handle and all its clones.
+    pub fn remember_for(&self, span: Duration) {
+        self.memory.fetch_max(u64::try_from(span.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn memory(&self) -> Duration {
+        Duration::from_millis(self.memory.load(Ordering::Relaxed))
     }
 }
 
@@ -104,7 +118,7 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn add_user(&self, user: NewUser) -> Result<Option<Seq>, StoreError> {
-        let memory = self.memory;
+        let memory = self.memory();
         self.database.write(move |db, now| users::add(db, now, memory, &user)).await
     }
 
@@ -113,7 +127,7 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn add_users(&self, users: Vec<NewUser>) -> Result<Vec<UserName>, StoreError> {
-        let memory = self.memory;
+        let memory = self.memory();
         self.database.write(move |db, now| users::add_all(db, now, memory, &users)).await
     }
 
@@ -123,7 +137,7 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn set_password(&self, name: &UserName, hash: Secret<String>) -> Result<Option<Seq>, StoreError> {
-        let (name, memory) = (name.clone(), self.memory);
+        let (name, memory) = (name.clone(), self.memory());
         self.database.write(move |db, now| users::set_password(db, now, memory, &name, &hash)).await
     }
 
@@ -139,7 +153,7 @@ impl Store {
         password_version: u64,
         hash: Secret<String>,
     ) -> Result<Option<u64>, StoreError> {
-        let (name, memory) = (name.clone(), self.memory);
+        let (name, memory) = (name.clone(), self.memory());
         self.database
             .write(move |db, now| users::change_password(db, now, memory, &name, password_version, &hash))
             .await
@@ -164,7 +178,7 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn set_groups(&self, name: &UserName, groups: Vec<String>) -> Result<Option<Seq>, StoreError> {
-        let (name, memory) = (name.clone(), self.memory);
+        let (name, memory) = (name.clone(), self.memory());
         self.database.write(move |db, now| users::set_groups(db, now, memory, &name, groups)).await
     }
 
@@ -178,7 +192,7 @@ impl Store {
         email: Option<String>,
         full_name: Option<String>,
     ) -> Result<Option<Seq>, StoreError> {
-        let (name, memory) = (name.clone(), self.memory);
+        let (name, memory) = (name.clone(), self.memory());
         self.database.write(move |db, now| users::set_profile(db, now, memory, &name, email, full_name)).await
     }
 
@@ -187,7 +201,7 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn set_disabled(&self, name: &UserName, disabled: bool) -> Result<Option<Seq>, StoreError> {
-        let (name, memory) = (name.clone(), self.memory);
+        let (name, memory) = (name.clone(), self.memory());
         self.database.write(move |db, now| users::set_disabled(db, now, memory, &name, disabled)).await
     }
 
@@ -196,7 +210,7 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn delete_user(&self, name: &UserName) -> Result<Option<Seq>, StoreError> {
-        let (name, memory) = (name.clone(), self.memory);
+        let (name, memory) = (name.clone(), self.memory());
         self.database.write(move |db, now| users::delete(db, now, memory, &name)).await
     }
 
@@ -214,7 +228,7 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn unlock(&self, name: &UserName) -> Result<Option<Seq>, StoreError> {
-        let (name, memory) = (name.clone(), self.memory);
+        let (name, memory) = (name.clone(), self.memory());
         self.database.write(move |db, now| users::unlock(db, now, memory, &name)).await
     }
 }
@@ -258,7 +272,7 @@ impl Store {
     /// # Errors
     /// When the store gives no answer: then the token presented is still to be presented again.
     pub async fn rotate_refresh(&self, rotation: Rotation) -> Result<Rotated, StoreError> {
-        let memory = self.memory;
+        let memory = self.memory();
         self.database.write(move |db, now| rotation::rotate(db, now, memory, &rotation)).await
     }
 
@@ -275,7 +289,7 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn end_session(&self, id: &str) -> Result<Seq, StoreError> {
-        let (id, memory) = (id.to_owned(), self.memory);
+        let (id, memory) = (id.to_owned(), self.memory());
         self.database.write(move |db, now| sessions::end(db, now, memory, &id)).await
     }
 
@@ -284,7 +298,7 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn end_sessions_of(&self, user: &UserName) -> Result<Seq, StoreError> {
-        let (user, memory) = (user.clone(), self.memory);
+        let (user, memory) = (user.clone(), self.memory());
         self.database.write(move |db, now| sessions::end_all_of(db, now, memory, &user)).await
     }
 
@@ -319,7 +333,7 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn end_other_sessions(&self, user: &UserName, except: &str) -> Result<usize, StoreError> {
-        let (user, except, memory) = (user.clone(), except.to_owned(), self.memory);
+        let (user, except, memory) = (user.clone(), except.to_owned(), self.memory());
         self.database.write(move |db, now| sessions::end_others(db, now, memory, &user, &except)).await
     }
 
@@ -328,7 +342,7 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn revoke_jti(&self, jti: &str, until: Timestamp) -> Result<Seq, StoreError> {
-        let (jti, memory) = (jti.to_owned(), self.memory);
+        let (jti, memory) = (jti.to_owned(), self.memory());
         self.database.write(move |db, now| sessions::revoke_jti(db, now, memory, &jti, until)).await
     }
 }
@@ -348,7 +362,7 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn add_signing_key(&self, key: KeyRecord) -> Result<Option<Seq>, StoreError> {
-        let memory = self.memory;
+        let memory = self.memory();
         self.database.write(move |db, now| keys::add(db, now, memory, &key)).await
     }
 
@@ -357,7 +371,7 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn first_signing_key(&self, key: KeyRecord) -> Result<KeyRecord, StoreError> {
-        let memory = self.memory;
+        let memory = self.memory();
         self.database.write(move |db, now| keys::first(db, now, memory, key)).await
     }
 
@@ -367,7 +381,7 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn rotate_keys(&self, key: KeyRecord, publish_first: Duration) -> Result<(KeyRecord, Seq), StoreError> {
-        let memory = self.memory;
+        let memory = self.memory();
         self.database.write(move |db, now| keys::rotate(db, now, memory, key, publish_first)).await
     }
 
@@ -376,7 +390,7 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn clean_keys(&self, purpose: KeyUse, lifetime: Duration) -> Result<usize, StoreError> {
-        let memory = self.memory;
+        let memory = self.memory();
         self.database.write(move |db, now| keys::clean(db, now, memory, purpose, lifetime)).await
     }
 
@@ -434,7 +448,7 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn revoke_api_key(&self, id: &str) -> Result<Option<Seq>, StoreError> {
-        let (id, memory) = (id.to_owned(), self.memory);
+        let (id, memory) = (id.to_owned(), self.memory());
         self.database.write(move |db, now| api_keys::revoke(db, now, memory, &id)).await
     }
 }

@@ -70,6 +70,11 @@ impl Assertions {
         Ok(value)
     }
 
+    /// What makes assertions with `keys` under another configuration. What was made before may say another issuer.
+    pub(super) fn succeeded_by(&self, keys: KeySet) -> Self {
+        Self::new(keys.following(&self.keys.load()))
+    }
+
     pub(super) fn replace(&self, keys: KeySet) {
         let keys = keys.following(&self.keys.load());
         self.keys.store(Arc::new(keys));

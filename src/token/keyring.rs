@@ -23,6 +23,16 @@ impl Keyring {
         Self { tokens: ArcSwap::from_pointee(tokens), assertions }
     }
 
+    /// A ring of `tokens` and `assertions` in place of `self`, for another configuration: what time it was there is known here.
+    #[must_use]
+    pub fn succeeded_by(&self, tokens: KeySet, assertions: Option<KeySet>) -> Self {
+        let assertions = match (&self.assertions, assertions) {
+            (Some(former), Some(keys)) => Some(former.succeeded_by(keys)),
+            (_, keys) => keys.map(Assertions::new),
+        };
+        Self::new(tokens.following(&self.load()), assertions)
+    }
+
     /// Puts `tokens` in force, and `assertions` where there are any. What is no longer among them verifies nothing from now on.
     pub fn replace(&self, tokens: KeySet, assertions: Option<KeySet>) {
         let tokens = tokens.following(&self.tokens.load());
@@ -69,6 +79,11 @@ impl Keyring {
     /// As there.
     pub fn recheck(&self, verified: &Verified, now: Timestamp) -> Result<(), Refusal> {
         self.load().recheck(verified, now)
+    }
+
+    /// As [`KeySet::still_counts`].
+    pub fn still_counts(&self, verified: &Verified) -> bool {
+        self.load().still_counts(verified)
     }
 
     /// As [`KeySet::is_ours`].

@@ -23,8 +23,10 @@ pub fn install_crypto() {
 /// The keys of own tokens, and the terms under which they are issued and accepted.
 #[derive(Debug)]
 pub struct KeySet {
-    terms: Terms,
+    terms: Arc<Terms>,
     keys: Vec<Held>,
+    /// Whether the configuration names the keys: then one that it does not name any more was withdrawn.
+    are_named: bool,
     random: Random,
     /// The latest time at which anything was signed, in milliseconds: a clock that is set back brings no former key back.
     latest: Arc<AtomicU64>,
@@ -54,7 +56,7 @@ impl Held {
 }
 
 /// What own tokens must say, and for how long they are good.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Terms {
     pub(super) issuer: String,
     pub(super) audience: String,
@@ -105,7 +107,8 @@ impl KeySet {
             leeway: tokens.leeway,
             max_lifetime: tokens.max_lifetime,
         };
-        Ok(Self { terms, keys, random, latest: Arc::default() })
+        let are_named = !matches!(tokens.keys, KeySource::Store);
+        Ok(Self { terms: Arc::new(terms), keys, are_named, random, latest: Arc::default() })
     }
 
     /// The public keys as a JWK Set (RFC 7517 section 5), never a shared secret.
@@ -131,11 +134,17 @@ impl KeySet {
     /// The same keys as the successors of `former`: what time it was there is known here.
     #[must_use]
     pub(super) fn following(self, former: &Self) -> Self {
-        Self { latest: Arc::clone(&former.latest), ..self }
+        let terms = if self.terms == former.terms { Arc::clone(&former.terms) } else { self.terms };
+        Self { latest: Arc::clone(&former.latest), terms, ..self }
     }
 
-    pub(super) fn terms(&self) -> &Terms {
+    pub(super) const fn terms(&self) -> &Arc<Terms> {
         &self.terms
+    }
+
+    /// Whether `key_id` is a key that the configuration no longer names. One of the store's that is gone was only retired.
+    pub(super) fn withdrew(&self, key_id: &str) -> bool {
+        self.are_named && !self.key_ids().any(|known| known == key_id)
     }
 
     pub(super) fn keys(&self) -> &[Held] {

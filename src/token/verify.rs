@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::claims::{self, Claims};
 use super::jose::{self, Flaw, Header, Parts};
 use super::key::Key;
-use super::keys::{KeySet, MAX_KEYS};
+use super::keys::{KeySet, MAX_KEYS, Terms};
 use crate::clock::Timestamp;
 
 /// Proof that a token holds: only [`KeySet::verify`] makes one. Cheap to clone.
@@ -19,6 +19,7 @@ use crate::clock::Timestamp;
 pub struct Verified {
     claims: Arc<Claims>,
     key_id: Arc<str>,
+    terms: Arc<Terms>,
 }
 
 impl Verified {
@@ -44,10 +45,12 @@ impl KeySet {
         let key = self.proves(&header, &parts, now).map_err(|reason| self.unproven(reason, parts.payload))?;
         let payload = read_payload(parts.payload)?;
         let claims = self.judge(payload, &header, now)?;
-        Ok(Verified { claims: Arc::new(claims), key_id: Arc::clone(key.shared_id()) })
+        let terms = Arc::clone(self.terms());
+        Ok(Verified { claims: Arc::new(claims), key_id: Arc::clone(key.shared_id()), terms })
     }
 
-    /// Judges anew, as of `now`, what can have changed of a token that verified: its expiry, and whether its key still counts.
+    /// Judges anew, as of `now`, what can have changed of a token that verified: its expiry, whether its key still counts, and
+    /// after a reload of the configuration whether it is for this issuer and audience still.
     ///
     /// # Errors
     /// Why it does not hold any more.
@@ -55,7 +58,32 @@ impl KeySet {
         if !self.has_key(&verified.key_id, now) {
             return Err(Refusal::Invalid(Reason::UnknownKey));
         }
+        self.meets_terms(verified)?;
         if self.is_expired(verified.claims.exp, now) { Err(Refusal::Expired) } else { Ok(()) }
+    }
+
+    /// Whether a stream that was opened with `verified` may go on as far as keys and terms go. Expiry does not count, nor
+    /// does a key that the store has retired meanwhile.
+    pub fn still_counts(&self, verified: &Verified) -> bool {
+        !self.withdrew(&verified.key_id) && self.meets_terms(verified).is_ok()
+    }
+
+    /// Nothing to do but a look at a pointer while the terms are those that it verified under.
+    fn meets_terms(&self, verified: &Verified) -> Result<(), Refusal> {
+        let (terms, claims) = (self.terms(), &verified.claims);
+        if Arc::ptr_eq(terms, &verified.terms) || *terms == verified.terms {
+            return Ok(());
+        }
+        if claims.iss != terms.issuer {
+            return Err(Refusal::NotOurs { issuer: Some(claims.iss.clone()) });
+        }
+        if !claims.aud.contains(&terms.audience) {
+            return Err(Reason::Audience.into());
+        }
+        if Timestamp::from_secs(claims.exp).since(Timestamp::from_secs(claims.iat)) > terms.max_lifetime {
+            return Err(Reason::LivesTooLong.into());
+        }
+        Ok(())
     }
 
     /// Whether `token` says that it is one of ours, good or bad, as the laxest reader might take it. Proves nothing.
@@ -265,6 +293,30 @@ mod tests {
     use crate::secret::{Random, Secret};
 
     const SECRET: &[u8] = b"a secret of forty-one bytes for two sides";
+
+    #[test]
+    fn what_verified_is_judged_anew_under_other_terms_and_keys() {
+        let mint = Mint::new(Algorithm::HS256);
+        let token = mint.say(Payload::honest().json());
+        let verified = mint.set.verify(&token, now()).unwrap();
+        let secrets = || KeySource::Shared(vec![Secret::new(mint.key.material.expose().clone())]);
+        let terms = tokens(Algorithm::HS256, secrets());
+        let under = |terms: &crate::config::Tokens| KeySet::new(terms, &[], Random::system()).unwrap();
+        assert!(!shared(0).still_counts(&verified), "a secret that is no longer named");
+        assert!(mint.set.still_counts(&verified) && Mint::new(Algorithm::HS256).set.still_counts(&verified));
+        let mut other = terms.clone();
+        other.audience = "others".into();
+        assert_eq!(under(&other).meets_terms(&verified).unwrap_err(), Refusal::Invalid(Reason::Audience));
+        let mut other = terms.clone();
+        other.issuer = "https://other.example".into();
+        assert!(matches!(under(&other).meets_terms(&verified).unwrap_err(), Refusal::NotOurs { .. }));
+        let mut other = terms.clone();
+        other.max_lifetime = Duration::from_secs(1);
+        assert_eq!(under(&other).meets_terms(&verified).unwrap_err(), Refusal::Invalid(Reason::LivesTooLong));
+        let mut other = terms;
+        other.lifetime = Duration::from_secs(7);
+        assert!(under(&other).meets_terms(&verified).is_ok(), "how long new ones live does not matter");
+    }
 
     fn shared(leeway: u64) -> KeySet {
         let keys = KeySource::Shared(vec![

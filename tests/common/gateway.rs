@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::lines::Lines;
-use super::setup::{Ran, program};
+use super::setup::{Ran, Setup, program};
 use super::{Client, Request, Response, command, password_of, post};
 
 /// A running gateway; it is ended when dropped.
@@ -58,6 +58,20 @@ impl Gateway {
     /// Runs a command of the program beside this gateway.
     pub(crate) fn command(&self, args: &[&str]) -> Ran {
         command(self.dir(), args, "")
+    }
+
+    /// Puts the configuration of `setup` in place of the file, whole, as a deployment does. It is not read yet.
+    pub(crate) fn rewrite(&self, setup: &Setup) {
+        let fresh = self.dir().join("gateway.toml.new");
+        std::fs::write(&fresh, setup.toml()).unwrap();
+        std::fs::rename(&fresh, self.dir().join("gateway.toml")).unwrap();
+    }
+
+    /// Has it go on with the configuration of `setup`, which is in force when this returns.
+    #[track_caller]
+    pub(crate) fn reload(&self, setup: &Setup) -> Ran {
+        self.rewrite(setup);
+        self.command(&["reload"]).succeeded()
     }
 
     /// Sends one request over a connection of its own.

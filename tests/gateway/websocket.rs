@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, accept_hdr_async, connect_async};
 
-use crate::common::{DEADLINE, Gateway, Recorder, Setup, Wire, get, password_of, post};
+use crate::common::{DEADLINE, Gateway, Recorder, Setup, Wire, get, password_of, post, token};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -172,6 +172,60 @@ async fn the_end_of_the_session_ends_the_socket_within_a_second() {
         // The promise is a second; a busy machine gets two.
         tokio::time::timeout(Duration::from_secs(2), ends).await.unwrap_or_else(|_| panic!("{way}: still open"));
     }
+}
+
+/// Routes for sockets of a group, and of whoever is signed in at all.
+fn sockets_of(group: &str, other: &str) -> String {
+    let route =
+        |path: &str, allow: &str| format!("[[routes]]\npath = \"{path}\"\nallow = {allow}\nupstream = \"app\"\n");
+    let of_group = route("/socket", &format!("{{ groups = [\"{group}\"] }}"));
+    route(other, "\"anyone\"") + &of_group
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_ends_a_socket_only_where_the_new_rules_refuse_it() {
+    let (app, _) = echo_application().await;
+    let setup = move |routes: &str| Setup::new(app).routes(routes);
+    for credential in ["cookie", "token"] {
+        let gateway = blocking(move || std::sync::Arc::new(setup(&sockets_of("staff", "/a")).start())).await;
+        let inner = std::sync::Arc::clone(&gateway);
+        let header = blocking(move || match credential {
+            "cookie" => ("cookie", inner.cookie("alice")),
+            _ => ("authorization", format!("Bearer {}", inner.token("alice"))),
+        })
+        .await;
+        let mut socket = open(&gateway, &[header]).await.unwrap();
+        next(&mut socket).await.unwrap().unwrap();
+        for other in ["/b", "/c"] {
+            let inner = std::sync::Arc::clone(&gateway);
+            blocking(move || inner.reload(&setup(&sockets_of("staff", other)))).await;
+            socket.send(Message::text(other)).await.unwrap();
+            assert_eq!(next(&mut socket).await.unwrap().unwrap(), Message::text(other), "{credential}");
+        }
+        let inner = std::sync::Arc::clone(&gateway);
+        blocking(move || inner.reload(&setup(&sockets_of("others", "/c")))).await;
+        let ends = async { while let Some(Ok(_)) = socket.next().await {} };
+        tokio::time::timeout(Duration::from_secs(2), ends).await.unwrap_or_else(|_| panic!("{credential}: still open"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_ends_with_the_secret_that_its_token_was_signed_with() {
+    let (app, _) = echo_application().await;
+    let other = "another secret, which is as long as it has to be for any of the hashes there are";
+    let setup = move |secrets: &[&str]| Setup::new(app).shared_secret().key("tokens.secret", &format!("{secrets:?}"));
+    let gateway = blocking(move || std::sync::Arc::new(setup(&[token::SECRET]).start())).await;
+    let bearer = format!("Bearer {}", token::mint(&token::claims("alice")));
+    let mut socket = open(&gateway, &[("authorization", bearer)]).await.unwrap();
+    next(&mut socket).await.unwrap().unwrap();
+    let inner = std::sync::Arc::clone(&gateway);
+    blocking(move || inner.reload(&setup(&[other, token::SECRET]))).await;
+    socket.send(Message::text("still")).await.unwrap();
+    assert_eq!(next(&mut socket).await.unwrap().unwrap(), Message::text("still"));
+    let inner = std::sync::Arc::clone(&gateway);
+    blocking(move || inner.reload(&setup(&[other]))).await;
+    let ends = async { while let Some(Ok(_)) = socket.next().await {} };
+    tokio::time::timeout(Duration::from_secs(2), ends).await.expect("the socket of a withdrawn secret ends");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,182 @@
+//! The sockets of `server.listen`, over reloads: one that stays is not touched, one that goes lets its connections finish.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::StartError;
+use crate::listen::socket;
+use crate::message::connection::Stop;
+use crate::metrics::{self, Metrics};
+
+/// The sockets in use.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    open: Vec<Listener>,
+    /// Those that were removed, while connections of theirs are left.
+    leaving: Vec<watch::Sender<Stop>>,
+}
+
+/// One socket, which only the workers hold, and how all that came through it is told to end.
+#[derive(Debug)]
+struct Listener {
+    /// The address as it is written; port 0 has become another one.
+    written: SocketAddr,
+    bound: SocketAddr,
+    stop: watch::Sender<Stop>,
+}
+
+/// A worker's own handle of a socket.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    pub(super) listener: TcpListener,
+    pub(super) stop: watch::Receiver<Stop>,
+    /// What is counted of all connections through it.
+    pub(super) counts: Arc<metrics::Listener>,
+}
+
+/// What is to be listened on: bound already, but nobody accepts there yet.
+#[derive(Debug)]
+pub(super) struct Planned {
+    slots: Vec<Slot>,
+    entrances: Vec<Vec<Entrance>>,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Stays(usize),
+    New(Listener),
+}
+
+impl Listeners {
+    /// Binds what of `wanted` is not there yet, with a handle for each of `workers`. Changes nothing.
+    ///
+    /// # Errors
+    /// When an address can't be listened on.
+    pub(super) fn plan(&self, wanted: &[SocketAddr], workers: usize, metrics: &Metrics) -> Result<Planned, StartError> {
+        let mut left: Vec<usize> = (0..self.open.len()).collect();
+        let mut find = |address: &SocketAddr| {
+            let at = left.iter().position(|&index| self.open[index].written == *address)?;
+            Some(left.remove(at))
+        };
+        let found: Vec<Option<usize>> = wanted.iter().map(&mut find).collect();
+        let mut entrances: Vec<Vec<Entrance>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut slots = Vec::new();
+        for (&address, found) in wanted.iter().zip(found) {
+            if let Some(index) = found {
+                slots.push(Slot::Stays(index));
+                continue;
+            }
+            let refused = |source: io::Error| {
+                let held = left.iter().map(|&index| self.open[index].written);
+                match held.into_iter().find(|held| held.port() == address.port()) {
+                    Some(held) if source.kind() == io::ErrorKind::AddrInUse => StartError::Overlap { address, held },
+                    _ => StartError::Listen { address, source },
+                }
+            };
+            let (listener, handles) = Listener::bind(address, workers, metrics).map_err(refused)?;
+            for (worker, handle) in entrances.iter_mut().zip(handles) {
+                worker.push(handle);
+            }
+            slots.push(Slot::New(listener));
+        }
+        Ok(Planned { slots, entrances })
+    }
+
+    /// Makes it as planned. What the workers are to accept on is the result, by worker; what is not planned any more
+    /// accepts no more, and its connections end after the request in progress.
+    pub(super) fn take(&mut self, planned: Planned, public_url: &str) -> Vec<Vec<Entrance>> {
+        let mut before: Vec<Option<Listener>> = std::mem::take(&mut self.open).into_iter().map(Some).collect();
+        for slot in planned.slots {
+            match slot {
+                Slot::Stays(index) => self.open.extend(before[index].take()),
+                Slot::New(listener) => {
+                    tracing::info!(address = %listener.bound, public_url, "listening");
+                    self.open.push(listener);
+                }
+            }
+        }
+        self.leaving.retain(|stop| stop.receiver_count() > 0);
+        for gone in before.into_iter().flatten() {
+            tracing::info!(address = %gone.bound, "no longer listening");
+            gone.stop.send_replace(Stop::Drain);
+            self.leaving.push(gone.stop);
+        }
+        planned.entrances
+    }
+
+    /// The addresses, in the order in which they are written.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.open.iter().map(|listener| listener.bound).collect()
+    }
+
+    /// Tells all that came through any of the sockets.
+    pub(super) fn tell(&self, stop: Stop) {
+        let all = self.open.iter().map(|listener| &listener.stop).chain(&self.leaving);
+        all.for_each(|told| {
+            told.send_if_modified(|now| std::mem::replace(now, stop.max(*now)) < stop);
+        });
+    }
+}
+
+impl Listener {
+    /// The socket is closed when the last of the `workers` has closed its handle.
+    fn bind(address: SocketAddr, workers: usize, metrics: &Metrics) -> io::Result<(Self, Vec<Entrance>)> {
+        let (socket, stop) = (socket::bind(address)?, watch::Sender::new(Stop::Run));
+        let bound = socket.local_addr()?;
+        let counts = metrics.listeners.find(&bound.to_string());
+        let entrance =
+            |_| Ok(Entrance { listener: socket.try_clone()?, stop: stop.subscribe(), counts: Arc::clone(&counts) });
+        let entrances = (0..workers).map(entrance).collect::<io::Result<_>>()?;
+        Ok((Self { written: address, bound, stop }, entrances))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_keeps_its_socket_and_what_goes_is_told() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let mut listeners = Listeners::default();
+        let planned = listeners.plan(&[any, any], 2, &Metrics::new(0)).unwrap();
+        let entrances = listeners.take(planned, "http://h");
+        assert_eq!(entrances.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2]);
+        let before = listeners.addresses();
+        let planned = listeners.plan(&[any], 2, &Metrics::new(0)).unwrap();
+        assert!(listeners.take(planned, "http://h").iter().all(Vec::is_empty));
+        assert_eq!(listeners.addresses(), before[..1]);
+        assert_eq!(*entrances[0][0].stop.borrow(), Stop::Run);
+        assert_eq!(*entrances[0][1].stop.borrow(), Stop::Drain);
+        listeners.tell(Stop::Drain);
+        listeners.tell(Stop::Now);
+        listeners.tell(Stop::Drain);
+        assert_eq!((*entrances[0][0].stop.borrow(), *entrances[0][1].stop.borrow()), (Stop::Now, Stop::Now));
+    }
+
+    #[test]
+    fn a_plan_that_fails_leaves_everything_as_it_is() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let mut listeners = Listeners::default();
+        let planned = listeners.plan(&[any], 1, &Metrics::new(0)).unwrap();
+        let entrances = listeners.take(planned, "http://h");
+        let taken = socket::bind(any).unwrap();
+        let refused = listeners.plan(&[any, taken.local_addr().unwrap()], 1, &Metrics::new(0)).unwrap_err();
+        assert!(matches!(refused, StartError::Listen { .. }), "{refused}");
+        assert_eq!((listeners.addresses().len(), *entrances[0][0].stop.borrow()), (1, Stop::Run));
+    }
+
+    #[test]
+    fn an_address_that_this_gateway_still_holds_is_said_to_be_so() {
+        let free = socket::bind("127.0.0.1:0".parse().unwrap()).and_then(|free| free.local_addr()).unwrap();
+        let mut listeners = Listeners::default();
+        let planned = listeners.plan(&[free], 1, &Metrics::new(0)).unwrap();
+        let _held = listeners.take(planned, "http://h");
+        let everywhere = SocketAddr::from(([0, 0, 0, 0], free.port()));
+        let refused = listeners.plan(&[everywhere], 1, &Metrics::new(0)).unwrap_err();
+        assert!(matches!(refused, StartError::Overlap { held, .. } if held == free), "{refused}");
+    }
+}
