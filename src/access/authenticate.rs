@@ -43,6 +43,13 @@ pub struct Known {
     pub proof: Arc<Proof>,
 }
 
+impl Known {
+    /// Whether it is a browser with its cookie.
+    pub fn is_by_cookie(&self) -> bool {
+        self.proof.session.is_some() && self.proof.claims.is_none()
+    }
+}
+
 /// What a person was believed for: enough to ask later whether it still holds.
 #[derive(Debug)]
 pub struct Proof {

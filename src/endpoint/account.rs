@@ -162,7 +162,7 @@ impl Call<'_> {
         let browser = self.shown_cookie();
         let (typed, client) = (me.name.as_str(), self.head.client.0);
         let asked = Asked { typed, password, client, browser, browser_from_now: browser };
-        self.state.shared.sign_in.verify(asked).await
+        self.state.shared.sign_in.confirm(asked).await
     }
 
     /// Whether the session is one of someone who asked to stay signed in.

@@ -21,8 +21,9 @@ pub(super) async fn show(call: Call<'_>) -> Answered {
     let query = Query::of(call.head.query.as_deref());
     let next = next::safe(query.next.as_deref(), &call.own_paths()).to_owned();
     let standing = call.state.access.who(call.head, call.request.headers()).await;
+    // Only a browser with its cookie is signed in here: tokens and keys are shown anew with each request.
     let known = match &standing {
-        Standing::Known(known) => Some(known),
+        Standing::Known(known) if known.is_by_cookie() => Some(known),
         _ => None,
     };
     call.record.user = known.map(user_of);

@@ -76,20 +76,30 @@ impl SignIn {
         self.hasher.counts()
     }
 
-    /// The account behind a name and its password.
+    /// The account behind a name and its password: someone signs in.
     ///
     /// # Errors
     /// As [`Failure`] says. Only [`Failure::Wrong`] is counted.
     pub async fn verify(&self, asked: Asked<'_>) -> Result<UserRecord, Failure> {
         let judged = self.judge(asked).await;
-        self.logins.count(match &judged {
-            Ok(_) => "success",
-            Err(Failure::Wrong { .. }) => "failure",
-            Err(Failure::TooMany(_)) => "throttled",
-            Err(Failure::PasswordTooLong) => "invalid",
-            Err(Failure::Busy) => "busy",
-            Err(Failure::Store(_)) => "error",
-        });
+        self.logins.count(judged.as_ref().map_or_else(word, |_| "success"));
+        let user = judged?;
+        if let Err(error) = self.store.note_sign_in(&user.name).await {
+            tracing::warn!(user = %user.name, %error, "the sign-in was not noted");
+        }
+        Ok(user)
+    }
+
+    /// As [`SignIn::verify`], for someone who is signed in already and says the password once more: that is no sign-in, and a
+    /// wrong one a failed attempt all the same.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn confirm(&self, asked: Asked<'_>) -> Result<UserRecord, Failure> {
+        let judged = self.judge(asked).await;
+        if let Err(failure) = &judged {
+            self.logins.count(word(failure));
+        }
         judged
     }
 
@@ -171,9 +181,17 @@ impl SignIn {
         {
             tracing::warn!(user = %user.name, %error, "the password's hash was not upgraded");
         }
-        if let Err(error) = self.store.note_sign_in(&user.name).await {
-            tracing::warn!(user = %user.name, %error, "the sign-in was not noted");
-        }
+    }
+}
+
+/// What a failure is counted as.
+const fn word(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::Wrong { .. } => "failure",
+        Failure::TooMany(_) => "throttled",
+        Failure::PasswordTooLong => "invalid",
+        Failure::Busy => "busy",
+        Failure::Store(_) => "error",
     }
 }
 

@@ -273,6 +273,20 @@ fn a_bad_key_is_refused_and_never_redirected() {
 }
 
 #[test]
+fn the_sign_in_page_is_left_by_a_browser_with_its_cookie_only() {
+    let (_app, gateway) = gateway();
+    let (_, key) = add_key(&gateway, &["backup", "--user", "bob"]);
+    let (token, cookie) = (gateway.token("bob"), gateway.cookie("bob"));
+    let page = || get("/login?next=%2Fx").page_load();
+    for request in [page().bearer(&key), page().header("X-API-Key", &key), page().bearer(&token)] {
+        let answer = gateway.send(&request);
+        answer.assert_status(200, "the page");
+        assert!(answer.text().contains("current-password") && !answer.text().contains("bob"), "{}", answer.text());
+    }
+    assert_eq!(gateway.send(&page().cookie(&cookie)).header("location"), Some("/x"));
+}
+
+#[test]
 fn our_keys_reach_no_application_and_foreign_ones_do() {
     let (app, gateway) = gateway();
     let (_, key) = add_key(&gateway, &["backup", "--user", "bob"]);
