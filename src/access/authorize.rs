@@ -25,6 +25,7 @@ pub struct Permit {
     head: Arc<Head>,
     identity: Option<Arc<Identity>>,
     signs_in: Option<UserName>,
+    set_aside: Option<SetAside>,
     drops_authorization: bool,
     clears_cookie: bool,
     lease: Lease,
@@ -51,6 +52,11 @@ impl Permit {
         self.signs_in.as_ref()
     }
 
+    /// The name and password that were not good and are not passed on: everyone may go here.
+    pub const fn set_aside(&self) -> Option<&SetAside> {
+        self.set_aside.as_ref()
+    }
+
     /// Whether `Authorization` stays here: it is ours, or it was not good.
     pub const fn drops_authorization(&self) -> bool {
         self.drops_authorization
@@ -70,6 +76,15 @@ impl Permit {
     pub const fn lease(&self) -> &Lease {
         &self.lease
     }
+}
+
+/// A credential that was judged, and counts for nothing where everyone may go.
+#[derive(Debug)]
+pub enum SetAside {
+    /// It is not good.
+    Refused(Bad),
+    /// Too many wrong passwords: this one was not looked at.
+    Throttled(RetryAfter),
 }
 
 /// What was decided about a request.
@@ -208,9 +223,11 @@ impl Access {
             }
             Says::Pass { named } => named,
         };
-        let known = match standing {
-            Standing::Known(known) if named => Some(known),
-            _ => None,
+        let (known, set_aside) = match standing {
+            Standing::Known(known) if named => (Some(known), None),
+            Standing::Refused(bad) => (None, Some(SetAside::Refused(bad))),
+            Standing::Throttled(wait) => (None, Some(SetAside::Throttled(wait))),
+            Standing::Known(_) | Standing::Nobody | Standing::StaleCookie | Standing::Unavailable => (None, None),
         };
         let identity = known.as_ref().map(|known| Arc::clone(&known.identity));
         let by_cookie = known.is_some() && matches!(credential, Credential::Cookies(_));
@@ -224,6 +241,7 @@ impl Access {
             head: Arc::clone(head),
             identity,
             signs_in: proof.and_then(|proof| proof.account.clone()),
+            set_aside,
             drops_authorization,
             clears_cookie,
             lease: Lease::new(current, head, known, Shown::of(credential)),

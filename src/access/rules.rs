@@ -162,6 +162,7 @@ impl Rules {
         asking: &Asking<'_>,
     ) -> Ruling<'a> {
         let Some(route) = route else { return Ruling { route: None, reading: None, says: Says::NoRoute } };
+        let unproven = asking.unproven;
         let asking = match asking.on(route, head) {
             Ok(asking) => asking,
             Err(reason) => return Ruling { route: Some(route), reading: None, says: Says::Unproven(reason) },
@@ -169,6 +170,11 @@ impl Rules {
         for look in self.looks_from(Some(route), head) {
             let says = look.route.map_or(Says::NoRoute, |route| rule(route, head, &asking));
             if !matches!(says, Says::Pass { .. }) {
+                // Open as written only: what is not good counts for something after all.
+                let says = match (says, unproven) {
+                    (Says::NoRoute, _) | (_, None) => says,
+                    (_, Some(reason)) => Says::Unproven(reason),
+                };
                 return Ruling { route: look.route, reading: look.reading, says };
             }
         }

@@ -89,7 +89,7 @@ async fn judge(
             record.decided_by(permit.route());
             record.because(if permit.identity().is_some() { Reason::SignedIn } else { Reason::Public }, None);
             record.upstream = state.upstream_names.get(permit.route().upstream).cloned();
-            finish::note_sign_in(&permit);
+            finish::note_sign_in(&permit, &record.request_id);
             let recording = record.recording.clone();
             let surroundings = Surroundings {
                 guarded: &state.config.guarded,

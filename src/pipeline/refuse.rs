@@ -59,7 +59,8 @@ pub(super) fn throttled(asker: &Asker<'_>, record: &mut Record, wait: RetryAfter
     record.decision = "challenge";
     record.because(Reason::TooManyAttempts, None);
     let seconds = wait.seconds();
-    audit::Event::SignInThrottled { client: record.client, method: "basic", seconds }.log();
+    audit::Event::SignInThrottled { client: record.client, method: "basic", seconds, request_id: &record.request_id }
+        .log();
     let problem = Problem { detail: "Too many attempts", retry_after: Some(seconds), ..Problem::default() };
     asker.problem(StatusCode::TOO_MANY_REQUESTS, &problem)
 }
@@ -94,7 +95,8 @@ pub(super) fn challenge(asker: &Asker<'_>, record: &mut Record, challenge: &Chal
             audit::Event::BadCredential { client, route, reason: &record.reason, request_id: &record.request_id }.log();
         }
         Want::Token(Bad::Credentials { user, reason }) => {
-            audit::Event::SignInFailed { user: user.as_ref(), client: record.client, method: "basic", reason }.log();
+            let (user, client, request_id) = (user.as_ref(), record.client, &*record.request_id);
+            audit::Event::SignInFailed { user, client, method: "basic", reason, request_id }.log();
         }
         Want::Credential | Want::StepUp | Want::Token(Bad::Expired) => {}
     }
@@ -142,7 +144,8 @@ pub(super) fn denial(asker: &Asker<'_>, record: &mut Record, denial: &Denial) ->
     let (client, route) = (record.client, Some(&*denial.route.name));
     let (detail, event) = match denial.why {
         Reason::CrossSite => {
-            ("The request was sent by another site", audit::Event::CrossSite { client, path: &record.path, user })
+            let (path, request_id) = (record.path.as_str(), &*record.request_id);
+            ("The request was sent by another site", audit::Event::CrossSite { client, path, user, request_id })
         }
         _ => {
             let (reason, request_id) = (record.reason.as_str(), &*record.request_id);

@@ -162,6 +162,32 @@ fn on_a_public_route_a_good_password_names_and_a_bad_one_is_removed() {
 }
 
 #[test]
+fn a_wrong_password_on_a_public_route_is_told_to_the_auditor_with_its_request() {
+    let (_app, gateway) = gateway();
+    let audited = |event: &str, what: &str| {
+        let line = |line: &str| (line.contains(event) && line.contains(what)).then(|| line.to_owned());
+        let line = gateway.stderr.wait(what, line);
+        let (_, id) = line.split_once("request_id=\"").unwrap_or_else(|| panic!("no request_id: {line}"));
+        let id = id.split('"').next().unwrap_or_default().to_owned();
+        gateway.stdout.wait("its access line", |line| line.contains(&format!("id={id}")).then_some(()));
+        line
+    };
+    gateway.send(&with_basic("/public/x", "bob", "wrong")).assert_status(200, "without a name");
+    let line = audited("sign-in-failed", "wrong password");
+    assert!(line.contains("user=\"bob\"") && line.contains("method=\"basic\""), "{line}");
+    gateway.send(&with_basic("/public/x", "nobody-here", "wrong")).assert_status(200, "without a name");
+    audited("sign-in-failed", "no such account");
+    for _ in 0..12 {
+        gateway.send(&with_basic("/public/x", "bob", "wrong")).assert_status(200, "without a name");
+    }
+    audited("sign-in-throttled", "retry_after");
+    gateway.token("alice");
+    audited("signed-in", "alice");
+    gateway.sign_in("alice", "wrong").assert_status(403, "wrong");
+    audited("sign-in-failed", "alice");
+}
+
+#[test]
 fn form_and_basic_share_their_counters() {
     let (app, gateway) = gateway();
     // Three of each: six failures of one account, and more than the five that cost nothing.
