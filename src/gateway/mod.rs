@@ -257,7 +257,7 @@ async fn follow(shared: Arc<Shared>, max_staleness: Duration) {
         if is_stale && !was_stale {
             shared.people.follower.raise();
         }
-        shared.people.revocations.forget(shared.clock.now());
+        shared.people.revocations.forget(shared.clock.settled());
     }
 }
 

@@ -136,7 +136,7 @@ impl Follower {
 
     fn apply(&self, event: &Event) {
         let Followed { accounts, api_keys, revocations, throttle, .. } = &self.followed;
-        let (now, until) = (self.clock.now(), event.at + self.memory);
+        let (now, until) = (self.clock.settled(), event.at + self.memory);
         match &event.kind {
             EventKind::SessionEnded { session } => {
                 // Neither a token nor what is kept in memory of a session may outlive the memory of its end.

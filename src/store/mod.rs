@@ -473,8 +473,9 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn clean(&self, batch: usize) -> Result<usize, StoreError> {
+        let now = self.database.settled();
         self.database
-            .write(move |db, now| {
+            .write(move |db, _| {
                 Ok(sessions::clean(db, now, batch)? + events::clean(db, now, batch)? + throttle::clean(db, now, batch)?)
             })
             .await
