@@ -120,6 +120,8 @@ pub struct Challenge {
     pub want: Want,
     /// Whether a password typed on the sign-in page could satisfy the rule.
     pub by_password: bool,
+    /// Whether a name and password by Basic would do.
+    pub takes_basic: bool,
     /// Whether a cookie was shown that is not good, which is cleared.
     pub clears_cookie: bool,
     /// Who is there, when only the age or kind of their sign-in falls short.
@@ -198,26 +200,27 @@ impl Access {
         let counts = |asking: Asking<'_>| asking.on(route, head).is_ok_and(|asking| asking.person.is_some());
         let is_there = (asker.key_routes.is_none() && asker.source == Source::Own) || counts(asker.asking());
         let identity = asker.identity.clone().filter(|_| is_there);
-        let challenge = |want, by_password, identity| {
+        let challenge = |want, (by_password, takes_basic), identity| {
             let route = Arc::clone(&judged);
-            Decision::Challenge(Challenge { route, reading, want, by_password, clears_cookie, identity })
+            Decision::Challenge(Challenge { route, reading, want, by_password, takes_basic, clears_cookie, identity })
         };
+        let takes_basic = judged.accept.basic;
         let deny = |route: &Arc<Route>, why, identity| {
             Decision::Deny(Denial { route: Arc::clone(route), why, reading, identity, clears_cookie })
         };
         let named = match says {
             Says::NoRoute => return Decision::NotFound { reading },
             Says::Refuse(_) | Says::KeyElsewhere => return deny(&judged, says.reason(), identity),
-            Says::SignIn { by_password } => return challenge(Want::Credential, by_password, None),
-            Says::StepUp => return challenge(Want::StepUp, true, identity),
+            Says::SignIn { by_password } => return challenge(Want::Credential, (by_password, takes_basic), None),
+            Says::StepUp(ways) => return challenge(Want::StepUp, (ways.by_password, ways.by_basic), identity),
             Says::Unproven(_) => {
                 return match standing {
                     Standing::Throttled(wait) => Decision::Throttled(judged, wait),
-                    Standing::Refused(bad) => challenge(Want::Token(bad), true, None),
+                    Standing::Refused(bad) => challenge(Want::Token(bad), (true, takes_basic), None),
                     Standing::Unavailable => Decision::Unavailable(judged),
                     // Someone whom another issuer knows than the route wants.
                     Standing::Known(_) | Standing::Nobody | Standing::StaleCookie => {
-                        challenge(Want::Token(Bad::OtherIssuer), true, None)
+                        challenge(Want::Token(Bad::OtherIssuer), (true, takes_basic), None)
                     }
                 };
             }

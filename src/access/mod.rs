@@ -25,7 +25,7 @@ pub use authorize::{Authorized, Challenge, Decision, Denial, Judged, Permit, Set
 pub use credential::{Authorization, Credential, authorization, extract, shows_api_key};
 pub use lease::Lease;
 pub use reason::Reason;
-pub use rules::{Asker, Asking, Look, Rules, Ruling, Says, Shown, Source, rule};
+pub use rules::{Asker, Asking, Look, Rules, Ruling, Says, Shown, Source, Ways, rule};
 
 use crate::clock::Timestamp;
 use crate::config::{Accept, Config};

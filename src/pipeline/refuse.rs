@@ -116,7 +116,7 @@ pub(super) fn challenge(asker: &Asker<'_>, record: &mut Record, challenge: &Chal
     let problem = Problem {
         detail,
         challenge: Some(header),
-        takes_basic: challenge.route.accept.basic,
+        takes_basic: challenge.takes_basic,
         offers_sign_in: !matches!(challenge.want, Want::Token(_)) || asker.is_page_load(),
         signed_in: challenge.identity.as_ref().map(|identity| identity.profile.user.as_str()),
         clears_cookie: challenge.clears_cookie,

@@ -51,6 +51,13 @@ const ROUTES: &str = r#"
     accept = ["basic"]
 
     [[routes]]
+    name = "typed"
+    path = "/typed/**"
+    allow = { methods_of_sign_in = ["password"], signed_in_within = "1h" }
+    upstream = "app"
+    accept = ["bearer", "cookie", "basic", "api-key"]
+
+    [[routes]]
     name = "rest"
     path = "/**"
     allow = "signed-in"
@@ -310,6 +317,24 @@ fn the_sign_in_page_is_left_by_a_browser_with_its_cookie_only() {
         assert!(answer.text().contains("current-password") && !answer.text().contains("bob"), "{}", answer.text());
     }
     assert_eq!(gateway.send(&page().cookie(&cookie)).header("location"), Some("/x"));
+}
+
+#[test]
+fn who_cannot_be_helped_by_a_sign_in_is_not_asked_for_one() {
+    let (app, gateway) = gateway();
+    let (_, key) = add_key(&gateway, &["backup", "--user", "bob"]);
+    for request in [get("/typed/x").bearer(&key), get("/typed/x").header("X-API-Key", &key).page_load()] {
+        let answer = gateway.send(&request);
+        answer.assert_status(403, "a key is no sign-in");
+        assert!(answer.header("www-authenticate").is_none() && answer.header("location").is_none());
+    }
+    gateway.send(&get("/fresh/x").bearer(&key)).assert_status(401, "not accepted there");
+    let basic = gateway.send(&with_basic("/typed/x", "bob", &password_of("bob")));
+    basic.assert_status(401, "the same password on the sign-in page would do");
+    let challenges = challenges(&basic);
+    assert!(challenges.contains("insufficient_user_authentication") && !challenges.contains("Basic"), "{challenges}");
+    app.assert_untouched("refused");
+    gateway.send(&get("/typed/x").cookie(&gateway.cookie("bob"))).assert_status(200, "typed just now");
 }
 
 #[test]
