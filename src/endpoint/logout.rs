@@ -96,8 +96,11 @@ impl Call<'_> {
                     let leeway = theirs.unwrap_or(self.state.config.tokens.leeway);
                     store.revoke_jti(jti, Timestamp::from_secs(claims.exp) + leeway + SLACK).await.map(drop)?;
                 }
-                // Without a session and without a name of its own a token can only be ended with all others of its kind.
-                (None, Some(account)) if proof.issuer.is_none() => store.end_sessions_of(account).await.map(drop)?,
+                // Without a session and without a name of its own a token can only be ended with those of its kind that
+                // are no newer. Never by a digest: its signature can be written in another way.
+                (None, Some(account)) if proof.issuer.is_none() => {
+                    store.end_tokens_of(account, Timestamp::from_secs(claims.iat)).await.map(drop)?;
+                }
                 (None, _) => return Ok(Ended::Nameless),
             },
             (None, None) => {}

@@ -323,6 +323,15 @@ impl Store {
         self.database.write(move |db, now| sessions::end_others(db, now, memory, &user, &except)).await
     }
 
+    /// Ends the tokens of a user that have no session and were issued by `issued`; their sessions go on.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn end_tokens_of(&self, user: &UserName, issued: Timestamp) -> Result<Seq, StoreError> {
+        let (user, memory) = (user.clone(), self.memory);
+        self.database.write(move |db, now| sessions::end_tokens_of(db, now, memory, &user, issued)).await
+    }
+
     /// Refuses one token from now on; it expires at `until`. Twice is once.
     ///
     /// # Errors

@@ -214,8 +214,8 @@ pub enum EventKind {
     TokenRevoked { jti: String },
     /// Groups, e-mail, name or state of an account have changed, or it was made or deleted: what is known of it is to be read anew.
     UserChanged { user: UserName },
-    /// All sessions of a user are over (each has its own event); tokens without a session are refused
-    /// when their `iat` is not after the second of `at`.
+    /// Tokens of a user without a session are refused when their `iat` is not after the second of `at`. Where all of the
+    /// user's sessions are over too, each has an event of its own.
     UserSignedOut { user: UserName, at: Timestamp },
     /// An API key is over.
     ApiKeyRevoked { id: String },
