@@ -15,7 +15,7 @@ use crate::session::{Account, ApiKey, Failure, Live, Verified, cookie_key};
 use crate::store::StoreError;
 use crate::throttle::RetryAfter;
 use crate::token::foreign::{self, ForeignRefusal, Issuer};
-use crate::token::{Claims, Refusal};
+use crate::token::{self, Claims, Refusal};
 
 /// What a credential came to.
 #[derive(Debug)]
@@ -65,6 +65,8 @@ pub struct Proof {
     pub session_ends: Option<Timestamp>,
     /// The token's claims; `None` behind anything else.
     pub claims: Option<Arc<Claims>>,
+    /// The key of ours that the token was signed with.
+    pub signed_with: Option<Arc<str>>,
     /// The API key.
     pub api_key: Option<Arc<ApiKey>>,
     /// The version of the password that was shown itself, by Basic.
@@ -133,7 +135,7 @@ impl Access {
             return Ok(Standing::Unavailable);
         }
         let standing = match entry.verified() {
-            AnyVerified::Own(verified) => self.by_own_token(verified.claims(), &entry, is_new, now).await?,
+            AnyVerified::Own(verified) => self.by_own_token(verified, &entry, is_new, now).await?,
             AnyVerified::Foreign(verified) => self.by_foreign_token(verified, &entry, is_new).await?,
         };
         if is_new && matches!(standing, Standing::Known(_)) {
@@ -177,11 +179,12 @@ impl Access {
 
     async fn by_own_token(
         &self,
-        claims: &Arc<Claims>,
+        verified: &token::Verified,
         entry: &Entry,
         is_new: bool,
         now: Timestamp,
     ) -> Result<Standing, StoreError> {
+        let claims = verified.claims();
         if let Some(why) = self.people.revocations.refuses(claims) {
             return refused(why.to_string());
         }
@@ -193,7 +196,7 @@ impl Access {
                 if let Some(session) = &claims.sid {
                     self.people.sessions.seen_by_token(session, entry.noted(), now);
                 }
-                let make = || known_by_token(&account, Arc::clone(claims));
+                let make = || known_by_token(&account, Arc::clone(claims), Arc::clone(verified.key_id()));
                 Ok(Standing::Known(Known::clone(&entry.known(&account.profile, make))))
             }
         }
@@ -312,6 +315,7 @@ impl Proof {
             session: None,
             session_ends: None,
             claims: None,
+            signed_with: None,
             api_key: None,
             password_version: None,
             is_sign_in: false,
@@ -360,9 +364,10 @@ pub fn identity_by_token(account: &Account, claims: &Claims) -> Identity {
     }
 }
 
-fn known_by_token(account: &Account, claims: Arc<Claims>) -> Known {
+fn known_by_token(account: &Account, claims: Arc<Claims>, signed_with: Arc<str>) -> Known {
     let identity = identity_by_token(account, &claims);
-    let proof = Proof { session: identity.session.clone(), claims: Some(claims), ..Proof::of(account) };
+    let session = identity.session.clone();
+    let proof = Proof { session, claims: Some(claims), signed_with: Some(signed_with), ..Proof::of(account) };
     Known { identity: Arc::new(identity), proof: Arc::new(proof) }
 }
 
@@ -384,6 +389,7 @@ fn known_by_foreign_token(verified: &foreign::Verified, profile: &Arc<Profile>, 
         session: None,
         session_ends: None,
         claims: Some(Arc::clone(claims)),
+        signed_with: None,
         api_key: None,
         password_version: None,
         is_sign_in: false,

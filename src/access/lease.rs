@@ -26,8 +26,8 @@ impl Lease {
     }
 
     /// Resolves when what was permitted would not be any more: the session has ended, the API key was revoked or the password
-    /// changed that was shown, the account is disabled, the groups or the rules have changed so that they refuse it, the
-    /// issuer of a token has withdrawn its key, or revocations are not known to be fresh.
+    /// changed that was shown, the account is disabled, the groups or the rules have changed so that they refuse it, the key of
+    /// a token was withdrawn, here or by its issuer, or revocations are not known to be fresh.
     ///
     /// The idle time of a session does not count, nor does the expiry of an access token. Without a session it resolves
     /// `max_lifetime` after the request at the latest, which another issuer has its own of.
@@ -85,7 +85,9 @@ impl Lease {
             return false;
         }
         let (proof, people) = (&known.proof, &access.people);
-        let is_revoked = proof.claims.as_ref().is_some_and(|claims| people.revocations.refuses(claims).is_some())
+        let now = self.head.now + self.head.started.elapsed();
+        let is_revoked = proof.signed_with.as_ref().is_some_and(|key| access.keys.was_withdrawn(key, now))
+            || proof.claims.as_ref().is_some_and(|claims| people.revocations.refuses(claims).is_some())
             || proof.session.as_ref().is_some_and(|session| people.revocations.session_ended(session));
         if is_revoked {
             return false;

@@ -72,6 +72,7 @@ impl Follower {
             if place.keys_due {
                 self.followed.keys.reload().await?;
                 place.keys_due = false;
+                self.raise();
             }
             place.version = Some(version);
         }
