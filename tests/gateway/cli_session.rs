@@ -117,6 +117,34 @@ fn a_token_is_inspected_and_judged() {
 }
 
 #[test]
+fn a_minted_token_says_when_and_how_its_user_signed_in_as_it_is_told() {
+    let app = Recorder::start();
+    let gateway = Setup::new(app.address())
+        .routes(
+            "[[routes]]\npath = \"/**\"\nupstream = \"app\"\n\
+             allow = { methods_of_sign_in = [\"password\"], signed_in_within = \"10m\" }\n",
+        )
+        .start();
+    for (args, status) in [
+        (&[][..], 401),
+        (&["--signed-in-ago", "0s"], 401),
+        (&["--method", "password"], 401),
+        (&["--signed-in-ago", "9m", "--method", "otp,password"], 200),
+        (&["--signed-in-ago", "9m", "--method-of-sign-in", "otp"], 401),
+        (&["--signed-in-ago", "11m", "--method", "password"], 401),
+    ] {
+        let ran = gateway.command(&[&["token", "mint", "--user", "alice"], args].concat()).succeeded();
+        let token = ran.stdout.trim_end();
+        let claims = claims_of(token);
+        let told = |option: &str| args.iter().any(|arg| arg.starts_with(option));
+        assert_eq!(claims.get("auth_time").is_some(), told("--signed-in-ago"), "{claims}");
+        let methods = claims.get("amr").and_then(Value::as_array).map_or(0, Vec::len);
+        assert_eq!(methods > 0, told("--method"), "{claims}");
+        gateway.send(&get("/x").bearer(token)).assert_status(status, &format!("{args:?}"));
+    }
+}
+
+#[test]
 fn a_minted_token_works_and_has_no_session() {
     let (app, gateway) = gateway();
     let minted = |args: &[&str]| {
@@ -144,6 +172,9 @@ fn a_minted_token_works_and_has_no_session() {
         (&["--user", "bob", "--lifetime", "2d"], 1),
         (&["--user", "bob", "--lifetime", "0s"], 1),
         (&["--user", "bob", "--lifetime", "soon"], 2),
+        (&["--user", "bob", "--signed-in-ago", "yesterday"], 2),
+        (&["--user", "bob", "--method", "pass word"], 2),
+        (&["--user", "bob", "--method", ""], 2),
         (&[], 2),
     ] {
         let ran = gateway.command(&[&["token", "mint"], args].concat());
