@@ -177,7 +177,8 @@ pub(super) fn rejection(asker: &Asker<'_>, record: &mut Record, rejection: &Reje
     }
     let detail = rejection.status.canonical_reason().unwrap_or("Error");
     let retry_after = rejection.retry_after.map(|wait| wait.as_secs().max(1));
-    let problem = Problem { detail, retry_after, closes: rejection.close, ..Problem::default() };
+    let challenge = (rejection.status == StatusCode::UNAUTHORIZED).then(|| format!("Bearer realm=\"{REALM}\""));
+    let problem = Problem { detail, retry_after, challenge, closes: rejection.close, ..Problem::default() };
     asker.problem(rejection.status, &problem)
 }
 
