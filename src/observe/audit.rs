@@ -35,6 +35,10 @@ pub enum Event<'a> {
     SessionEnded { user: &'a UserName, client: IpAddr, session: &'a str, request_id: &'a str },
     /// Someone ended all of their sessions but the one they were in.
     OtherSessionsEnded { user: &'a UserName, client: IpAddr, count: usize, request_id: &'a str },
+    /// Someone made themselves an API key.
+    ApiKeyAdded { user: &'a UserName, client: IpAddr, key: &'a str, request_id: &'a str },
+    /// Someone revoked one of their API keys.
+    ApiKeyRevoked { user: &'a UserName, client: IpAddr, key: &'a str, request_id: &'a str },
     /// A rule said no to someone who is signed in, or to everyone.
     Denied { user: Option<&'a str>, client: IpAddr, route: Option<&'a str>, reason: &'a str, request_id: &'a str },
     /// A credential was shown that is not good.
@@ -72,6 +76,12 @@ impl Event<'_> {
             }
             Self::OtherSessionsEnded { user, client, count, request_id } => {
                 info!(target: TARGET, event = "other-sessions-ended", %user, %client, count, request_id, "other sessions ended");
+            }
+            Self::ApiKeyAdded { user, client, key, request_id } => {
+                info!(target: TARGET, event = "api-key-added", %user, %client, key, request_id, "API key added");
+            }
+            Self::ApiKeyRevoked { user, client, key, request_id } => {
+                info!(target: TARGET, event = "api-key-revoked", %user, %client, key, request_id, "API key revoked");
             }
             Self::Denied { user, client, route, reason, request_id } => {
                 info!(target: TARGET, event = "denied", user, %client, route, reason, request_id, "request denied");
