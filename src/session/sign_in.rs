@@ -5,6 +5,9 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::Follower;
 use crate::identity::UserName;
@@ -84,8 +87,10 @@ impl SignIn {
         let judged = self.judge(asked).await;
         self.logins.count(judged.as_ref().map_or_else(word, |_| "success"));
         let user = judged?;
-        if let Err(error) = self.store.note_sign_in(&user.name).await {
-            tracing::warn!(user = %user.name, %error, "the sign-in was not noted");
+        match timeout(A_MOMENT, self.store.note_sign_in(&user.name)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(user = %user.name, %error, "the sign-in was not noted"),
+            Err(_) => tracing::warn!(user = %user.name, "the store is slow: the sign-in is noted later"),
         }
         Ok(user)
     }
@@ -194,6 +199,9 @@ const fn word(failure: &Failure) -> &'static str {
         Failure::Store(_) => "error",
     }
 }
+
+/// How long a sign-in waits for what it can do without to be written; a store that is slow writes it later.
+const A_MOMENT: Duration = Duration::from_millis(250);
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -41,6 +41,7 @@ mod refresh;
 mod revocation;
 mod rules;
 mod session;
+mod store_changes;
 mod store_faults;
 mod tokens;
 mod tokens_hostile;
