@@ -257,7 +257,7 @@ fn requests_at_once_share_one_hashing() {
         }
     });
     assert_eq!(app.take().len(), 8);
-    let text = gateway.stderr.text();
+    let text = gateway.stop().stderr;
     assert_eq!(text.lines().filter(|line| line.contains("signed in")).count(), 1, "{text}");
 }
 

@@ -1,0 +1,106 @@
+//! What revocations cost each request, and how much memory, with none, a thousand and a million of them alive.
+//!
+//! `cargo bench --bench revocations`
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark prints, and fails by panicking")]
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use divan::{Bencher, black_box};
+use portcullis::clock::Timestamp;
+use portcullis::token::{Claims, Event, Revocations};
+
+const COUNTS: [u64; 3] = [0, 1_000, 1_000_000];
+const NOW: u64 = 1_700_000_000;
+
+fn main() {
+    println!("memory of a million revocations, each kind in a process of its own size before:");
+    for kind in ["jti", "session", "user"] {
+        let before = resident_kib();
+        let revocations = filled(kind, 1_000_000);
+        let grown = resident_kib().saturating_sub(before);
+        println!("  {kind:8} {:>4} MiB, {} bytes each", grown / 1024, grown * 1024 / 1_000_000);
+        drop(black_box(revocations));
+    }
+    divan::main();
+}
+
+/// An id as the gateway makes them.
+fn id(number: u64) -> String {
+    let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    URL_SAFE_NO_PAD.encode([mixed.to_be_bytes(), number.to_le_bytes()].concat())
+}
+
+fn filled(kind: &str, count: u64) -> Revocations {
+    let revocations = Revocations::new();
+    let (now, until) = (Timestamp::from_secs(NOW), Timestamp::from_secs(NOW + 86_400));
+    for number in 0..count {
+        let name = if kind == "user" { format!("user{number}") } else { id(number) };
+        let event = match kind {
+            "jti" => Event::TokenRevoked { jti: &name, until },
+            "session" => Event::SessionEnded { sid: &name, until },
+            _ => Event::UserSignedOut { user: &name, at: now, until },
+        };
+        revocations.apply(event, now);
+    }
+    assert_eq!(revocations.len() as u64, count);
+    revocations
+}
+
+/// What a token says that none of them concerns.
+fn claims(session: Option<String>) -> Claims {
+    Claims {
+        iss: "https://apps.example.com".to_owned(),
+        sub: "somebody.else@example.com".to_owned(),
+        aud: vec!["portcullis".to_owned()],
+        iat: NOW,
+        exp: NOW + 900,
+        jti: Some(id(u64::MAX)),
+        sid: session,
+        auth_time: Some(NOW),
+        amr: vec!["password".to_owned()],
+        groups: Vec::new(),
+        scope: String::new(),
+        all: Default::default(),
+    }
+}
+
+/// A look-up of a token with a session where tokens were revoked.
+#[divan::bench(args = COUNTS, sample_count = 200, sample_size = 1000)]
+fn of_tokens(bencher: Bencher<'_, '_>, count: u64) {
+    let (revocations, claims) = (filled("jti", count), claims(Some(id(u64::MAX - 1))));
+    bencher.bench_local(|| revocations.refuses(black_box(&claims)));
+}
+
+/// A look-up of a token with a session where sessions were ended.
+#[divan::bench(args = COUNTS, sample_count = 200, sample_size = 1000)]
+fn of_sessions(bencher: Bencher<'_, '_>, count: u64) {
+    let (revocations, claims) = (filled("session", count), claims(Some(id(u64::MAX - 1))));
+    bencher.bench_local(|| revocations.refuses(black_box(&claims)));
+}
+
+/// A look-up of a token without a session where users were signed out.
+#[divan::bench(args = COUNTS, sample_count = 200, sample_size = 1000)]
+fn of_users(bencher: Bencher<'_, '_>, count: u64) {
+    let (revocations, claims) = (filled("user", count), claims(None));
+    bencher.bench_local(|| revocations.refuses(black_box(&claims)));
+}
+
+/// Taking in one more event beside those that are there.
+#[divan::bench(args = COUNTS, sample_count = 100, sample_size = 100)]
+fn one_more(bencher: Bencher<'_, '_>, count: u64) {
+    let revocations = filled("session", count);
+    let (now, until) = (Timestamp::from_secs(NOW), Timestamp::from_secs(NOW + 86_400));
+    let mut next = count;
+    let ids = || {
+        next += 1;
+        id(next)
+    };
+    bencher.with_inputs(ids).bench_local_values(|sid| revocations.apply(Event::SessionEnded { sid: &sid, until }, now));
+}
+
+/// Memory of this process that is in use now.
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
