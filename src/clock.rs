@@ -81,14 +81,14 @@ pub struct Clock(Source);
 
 #[derive(Clone, Debug)]
 enum Source {
-    System { started: Instant },
+    System { started: Instant, began: Timestamp },
     Manual(ManualClock),
 }
 
 impl Clock {
     /// The clock of the machine.
     pub fn system() -> Self {
-        Self(Source::System { started: Instant::now() })
+        Self(Source::System { started: Instant::now(), began: system_time() })
     }
 
     /// A clock that stands still until `hand` moves it.
@@ -99,18 +99,25 @@ impl Clock {
     /// Wall-clock time: what expiry is judged by. It can jump.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Source::System { .. } => {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                Timestamp(millis(since))
-            }
+            Source::System { .. } => system_time(),
             Source::Manual(hand) => Timestamp(hand.wall.load(Ordering::SeqCst)),
         }
+    }
+
+    /// The wall-clock time, but no later than it would be if nobody had set the clock since it was made: what is forgotten for
+    /// good is forgotten by this, so that a clock which jumps ahead and back takes nothing away.
+    pub fn settled(&self) -> Timestamp {
+        let began = match &self.0 {
+            Source::System { began, .. } => *began,
+            Source::Manual(hand) => hand.began,
+        };
+        self.now().min(began + self.monotonic())
     }
 
     /// Time since this clock was made, which never goes back: what delays and windows are counted by.
     pub fn monotonic(&self) -> Duration {
         match &self.0 {
-            Source::System { started } => started.elapsed(),
+            Source::System { started, .. } => started.elapsed(),
             Source::Manual(hand) => Duration::from_millis(hand.elapsed.load(Ordering::SeqCst)),
         }
     }
@@ -119,6 +126,7 @@ impl Clock {
 /// The hand of a manual clock.
 #[derive(Clone, Debug)]
 pub struct ManualClock {
+    began: Timestamp,
     wall: Arc<AtomicU64>,
     elapsed: Arc<AtomicU64>,
 }
@@ -126,7 +134,7 @@ pub struct ManualClock {
 impl ManualClock {
     /// A clock that shows `start`.
     pub fn at(start: Timestamp) -> Self {
-        Self { wall: Arc::new(AtomicU64::new(start.0)), elapsed: Arc::new(AtomicU64::new(0)) }
+        Self { began: start, wall: Arc::new(AtomicU64::new(start.0)), elapsed: Arc::new(AtomicU64::new(0)) }
     }
 
     /// Lets `span` pass: both the wall-clock and the monotonic time move.
@@ -144,6 +152,10 @@ impl ManualClock {
 /// RFC 3339 with always three digits, so that columns stay columns.
 const MILLISECONDS: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+fn system_time() -> Timestamp {
+    Timestamp(millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()))
+}
 
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
@@ -168,5 +180,16 @@ mod tests {
         assert_eq!(clock.now().since(before), Duration::ZERO);
         hand.advance(Duration::from_secs(5));
         assert_eq!(clock.monotonic(), Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_clock_set_ahead_takes_nothing_away() {
+        let hand = ManualClock::at(Timestamp::from_secs(1000));
+        let clock = Clock::manual(&hand);
+        hand.set_wall(Timestamp::from_secs(9000));
+        hand.advance(Duration::from_secs(5));
+        assert_eq!((clock.now(), clock.settled()), (Timestamp::from_secs(9005), Timestamp::from_secs(1005)));
+        hand.set_wall(Timestamp::from_secs(10));
+        assert_eq!(clock.settled(), Timestamp::from_secs(10), "nor is anything forgotten late");
     }
 }

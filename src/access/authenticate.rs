@@ -44,6 +44,13 @@ pub struct Known {
     pub proof: Arc<Proof>,
 }
 
+impl Known {
+    /// Whether it is a browser with its cookie.
+    pub fn is_by_cookie(&self) -> bool {
+        self.proof.session.is_some() && self.proof.claims.is_none()
+    }
+}
+
 /// What a person was believed for: enough to ask later whether it still holds.
 #[derive(Debug)]
 pub struct Proof {
@@ -265,10 +272,10 @@ impl Access {
     async fn by_basic(&self, rest: &str, head: &Head) -> Result<Standing, StoreError> {
         let bad = |user, reason| Ok(Standing::Refused(Bad::Credentials { user, reason }));
         let Some((name, password)) = name_and_password(rest) else { return bad(None, "not a name and a password") };
-        let verified = self.people.basic.verify(&name, &password, head.client.0, (head.now, head.started)).await;
+        let verified = self.people.basic.verify(&name, &password, head.client.0, head.started).await;
         match verified {
             Ok(_) if !self.is_fresh() => Ok(Standing::Unavailable),
-            Ok(verified) => Ok(Standing::Known(known_by_basic(&verified))),
+            Ok(verified) => Ok(Standing::Known(known_by_basic(&verified, head.now))),
             Err(Failure::Wrong { user, reason }) => bad(user, reason),
             Err(Failure::PasswordTooLong) => bad(None, "longer than any password"),
             Err(Failure::TooMany(wait)) => Ok(Standing::Throttled(wait)),
@@ -334,7 +341,8 @@ pub fn identity_by_key(account: &Account, key: &ApiKey) -> Option<Identity> {
     })
 }
 
-fn known_by_basic(verified: &VerifiedPassword) -> Known {
+/// The password comes with every request: it is given now, whether it was hashed now or is remembered.
+fn known_by_basic(verified: &VerifiedPassword, now: Timestamp) -> Known {
     let VerifiedPassword { found, is_sign_in } = verified;
     let account = &found.account;
     let identity = Identity {
@@ -342,7 +350,7 @@ fn known_by_basic(verified: &VerifiedPassword) -> Known {
         scopes: Vec::new(),
         claims: Arc::default(),
         methods: vec!["basic".to_owned()],
-        signed_in_at: Some(found.verified_at),
+        signed_in_at: Some(now),
         session: None,
     };
     let proof =

@@ -25,6 +25,7 @@ pub struct Permit {
     head: Arc<Head>,
     identity: Option<Arc<Identity>>,
     signs_in: Option<UserName>,
+    set_aside: Option<SetAside>,
     drops_authorization: bool,
     clears_cookie: bool,
     instead: Option<Box<Decision>>,
@@ -52,6 +53,11 @@ impl Permit {
         self.signs_in.as_ref()
     }
 
+    /// The name and password that were not good and are not passed on: everyone may go here.
+    pub const fn set_aside(&self) -> Option<&SetAside> {
+        self.set_aside.as_ref()
+    }
+
     /// Whether `Authorization` stays here: it is ours, or it was not good.
     pub const fn drops_authorization(&self) -> bool {
         self.drops_authorization
@@ -76,6 +82,15 @@ impl Permit {
     pub const fn lease(&self) -> &Lease {
         &self.lease
     }
+}
+
+/// A credential that was judged, and counts for nothing where everyone may go.
+#[derive(Debug)]
+pub enum SetAside {
+    /// It is not good.
+    Refused(Bad),
+    /// Too many wrong passwords: this one was not looked at.
+    Throttled(RetryAfter),
 }
 
 /// What was decided about a request.
@@ -111,6 +126,8 @@ pub struct Challenge {
     pub want: Want,
     /// Whether a password typed on the sign-in page could satisfy the rule.
     pub by_password: bool,
+    /// Whether a name and password by Basic would do.
+    pub takes_basic: bool,
     /// Whether a cookie was shown that is not good, which is cleared.
     pub clears_cookie: bool,
     /// Who is there, when only the age or kind of their sign-in falls short.
@@ -208,9 +225,11 @@ impl Access {
             }
             instead = Some(Box::new(refused));
         }
-        let known = match standing {
-            Standing::Known(known) if named => Some(known),
-            _ => None,
+        let (known, set_aside) = match standing {
+            Standing::Known(known) if named => (Some(known), None),
+            Standing::Refused(bad) => (None, Some(SetAside::Refused(bad))),
+            Standing::Throttled(wait) => (None, Some(SetAside::Throttled(wait))),
+            Standing::Known(_) | Standing::Nobody | Standing::StaleCookie | Standing::Unavailable => (None, None),
         };
         let drops_authorization = self.drops_authorization(headers, route, seen, known.is_some());
         let proof = known.as_ref().map(|known| &known.proof).filter(|proof| proof.is_sign_in);
@@ -219,6 +238,7 @@ impl Access {
             head: Arc::clone(head),
             identity: known.as_ref().map(|known| Arc::clone(&known.identity)),
             signs_in: proof.and_then(|proof| proof.account.clone()),
+            set_aside,
             drops_authorization,
             clears_cookie,
             instead,
@@ -323,24 +343,25 @@ impl Told<'_> {
         let counts = |asking: Asking<'_>| asking.on(route, head).is_ok_and(|asking| asking.person.is_some());
         let is_there = (asker.key_routes.is_none() && asker.source == Source::Own) || counts(asker.asking());
         let identity = asker.identity.clone().filter(|_| is_there);
-        let challenge = |want, by_password, identity| {
+        let challenge = |want, (by_password, takes_basic), identity| {
             let route = Arc::clone(&judged);
-            Decision::Challenge(Challenge { route, reading, want, by_password, clears_cookie, identity })
+            Decision::Challenge(Challenge { route, reading, want, by_password, takes_basic, clears_cookie, identity })
         };
+        let takes_basic = judged.accept.basic;
         match says {
             Says::NoRoute => Decision::NotFound { reading },
             Says::Refuse(_) | Says::KeyElsewhere | Says::Pass { .. } => {
                 Decision::Deny(Denial { route: judged, why: says.reason(), reading, identity, clears_cookie })
             }
-            Says::SignIn { by_password } => challenge(Want::Credential, by_password, None),
-            Says::StepUp => challenge(Want::StepUp, true, identity),
+            Says::SignIn { by_password } => challenge(Want::Credential, (by_password, takes_basic), None),
+            Says::StepUp(ways) => challenge(Want::StepUp, (ways.by_password, ways.by_basic), identity),
             Says::Unproven(_) => match standing {
                 Standing::Throttled(wait) => Decision::Throttled(judged, wait),
-                Standing::Refused(bad) => challenge(Want::Token(bad), true, None),
+                Standing::Refused(bad) => challenge(Want::Token(bad), (true, takes_basic), None),
                 Standing::Unavailable => Decision::Unavailable(judged),
                 // Someone whom another issuer knows than the route wants.
                 Standing::Known(_) | Standing::Nobody | Standing::StaleCookie => {
-                    challenge(Want::Token(Bad::OtherIssuer), true, None)
+                    challenge(Want::Token(Bad::OtherIssuer), (true, takes_basic), None)
                 }
             },
         }

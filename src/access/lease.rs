@@ -10,6 +10,7 @@ use super::{Access, Current, Known, Shown};
 use crate::identity::Identity;
 use crate::message::head::Head;
 use crate::store::StoreError;
+use crate::token::Verified;
 
 /// Session, person and head of a permitted request. Costs nothing until someone waits for its end.
 #[derive(Clone, Debug)]
@@ -26,8 +27,8 @@ impl Lease {
     }
 
     /// Resolves when what was permitted would not be any more: the session has ended, the API key was revoked or the password
-    /// changed that was shown, the account is disabled, the groups or the rules have changed so that they refuse it, the
-    /// issuer of a token or a reload has withdrawn its key, or revocations are not known to be fresh.
+    /// changed that was shown, the account is disabled, the groups or the rules have changed so that they refuse it, the key of
+    /// a token was withdrawn, here or by its issuer, or revocations are not known to be fresh.
     ///
     /// The idle time of a session does not count, nor does the expiry of an access token. Without a session it resolves
     /// `max_lifetime` after the request at the latest, which another issuer has its own of.
@@ -85,8 +86,11 @@ impl Lease {
             return false;
         }
         let (proof, people) = (&known.proof, &access.people);
-        let is_revoked = proof.claims.as_ref().is_some_and(|claims| people.revocations.refuses(claims).is_some())
-            || proof.own.as_ref().is_some_and(|token| !access.keys.still_counts(token))
+        let now = self.head.now + self.head.started.elapsed();
+        let is_withdrawn =
+            |token: &Verified| access.keys.was_withdrawn(token.key_id(), now) || !access.keys.still_counts(token);
+        let is_revoked = proof.own.as_ref().is_some_and(is_withdrawn)
+            || proof.claims.as_ref().is_some_and(|claims| people.revocations.refuses(claims).is_some())
             || proof.session.as_ref().is_some_and(|session| people.revocations.session_ended(session));
         if is_revoked {
             return false;

@@ -21,11 +21,11 @@ use arc_swap::ArcSwap;
 use http::HeaderMap;
 
 pub use authenticate::{Bad, Known, Proof, Standing, identity_by_key, identity_by_token};
-pub use authorize::{Authorized, Challenge, Decision, Denial, Judged, Permit, Want};
+pub use authorize::{Authorized, Challenge, Decision, Denial, Judged, Permit, SetAside, Want};
 pub use credential::{Authorization, Credential, authorization, extract, shows_api_key};
 pub use lease::Lease;
 pub use reason::Reason;
-pub use rules::{Asker, Asking, Look, No, Rules, Ruling, Says, Shown, Source, rule};
+pub use rules::{Asker, Asking, Look, No, Rules, Ruling, Says, Shown, Source, Ways, rule};
 
 use crate::clock::Timestamp;
 use crate::config::{Accept, Config};

@@ -5,6 +5,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use serde_json::Map;
+
 use super::Reason;
 use super::credential::Credential;
 use crate::config::{Config, Readings, Route};
@@ -139,8 +141,8 @@ pub enum Says {
         /// Whether a password on the sign-in page could do.
         by_password: bool,
     },
-    /// A newer or a stronger sign-in is needed.
-    StepUp,
+    /// A newer or a stronger sign-in is needed, by one of these ways.
+    StepUp(Ways),
     /// What was shown is not good, and nobody else may.
     Unproven(Reason),
     /// No.
@@ -188,6 +190,7 @@ impl Rules {
         let as_written = |says| No { route, reading: None, says };
         let Some(found) = route else { return Ruling::of(as_written(Says::NoRoute)) };
         let nobody = Asking { shown: asking.shown, ..Asking::default() };
+        let unproven = asking.unproven;
         let mut waived = None;
         let asking = match asking.on(found, head) {
             // A key for other routes gives no name where the rule that it fails is only observed.
@@ -207,6 +210,11 @@ impl Rules {
             if matches!(says, Says::Pass { .. }) {
                 continue;
             }
+            // Open as written only: what is not good counts for something after all.
+            let says = match (says, unproven) {
+                (Says::NoRoute, _) | (_, None) => says,
+                (_, Some(reason)) => Says::Unproven(reason),
+            };
             let no = No { route: look.route, reading: look.reading, says };
             if !look.route.is_some_and(|route| route.observe) {
                 return Ruling::of(no);
@@ -235,10 +243,60 @@ pub fn rule(route: &Route, head: &Head, asking: &Asking<'_>) -> Says {
     match route.allow.evaluate(&asking.facts(route, head)) {
         Verdict::Allow => Says::Pass { named: asking.seen_by(route).is_some() },
         _ if asking.person.is_some() && !asking.counts_on(route) => Says::KeyElsewhere,
-        Verdict::Deny(refused) => Says::Refuse(refused),
         Verdict::SignIn { by_password } => Says::SignIn { by_password },
-        Verdict::StepUp => Says::StepUp,
+        verdict => match Ways::of(route, head, asking) {
+            Ways::NONE => Says::Refuse(refused(verdict, route, head, asking)),
+            ways => Says::StepUp(ways),
+        },
     }
+}
+
+/// The sign-ins that would let someone in whom a rule refuses only for the age or the kind of theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ways {
+    /// A password on the sign-in page, or for a token.
+    pub by_password: bool,
+    /// A name and password by Basic.
+    pub by_basic: bool,
+    /// Where their token is from.
+    pub by_issuer: bool,
+}
+
+impl Ways {
+    const NONE: Self = Self { by_password: false, by_basic: false, by_issuer: false };
+
+    /// What would help on `route`: the rule is asked again for the same person just signed in, by each way in which the route
+    /// accepts them. An API key is no sign-in: it has no age, and whoever holds it has no password.
+    fn of(route: &Route, head: &Head, asking: &Asking<'_>) -> Self {
+        let there = asking.seen_by(route).filter(|_| asking.shown != Shown::ApiKey);
+        let Some(person) = there else { return Self::NONE };
+        let fresh = Person { signed_in_at: Some(head.now), ..person };
+        let here = |method: &str| {
+            let (claims, methods) = (Map::new(), [method.to_owned()]);
+            allows(route, head, Person { scopes: &[], claims: &claims, methods: &methods, ..fresh })
+        };
+        Self {
+            by_password: (route.accept.cookie || route.accept.bearer) && here("password"),
+            // A browser with a cookie is never asked for Basic.
+            by_basic: route.accept.basic && asking.shown != Shown::Cookie && here("basic"),
+            by_issuer: asking.source != Source::Own && route.accept.bearer && allows(route, head, fresh),
+        }
+    }
+}
+
+/// What a rule refuses by that no sign-in helps with.
+fn refused(verdict: Verdict, route: &Route, head: &Head, asking: &Asking<'_>) -> Refused {
+    let is_fresh = |person| allows(route, head, Person { signed_in_at: Some(head.now), ..person });
+    match verdict {
+        Verdict::Deny(refused) => refused,
+        _ if asking.person.is_some_and(is_fresh) => Refused::Age,
+        _ => Refused::Method,
+    }
+}
+
+fn allows(route: &Route, head: &Head, person: Person<'_>) -> bool {
+    let facts = Facts { client: head.client.0, now: head.now, person: Some(person) };
+    route.allow.evaluate(&facts) == Verdict::Allow
 }
 
 impl<'a> Asking<'a> {
@@ -311,7 +369,7 @@ impl Says {
         match self {
             Self::Pass { .. } => Outcome::Allow,
             Self::Unproven(Reason::StoreDown) => Outcome::Error,
-            Self::SignIn { .. } | Self::StepUp | Self::Unproven(_) => Outcome::SignIn,
+            Self::SignIn { .. } | Self::StepUp(_) | Self::Unproven(_) => Outcome::SignIn,
             Self::Refuse(_) | Self::KeyElsewhere => Outcome::Deny,
             Self::NoRoute => Outcome::NotFound,
         }
@@ -323,7 +381,7 @@ impl Says {
             Self::Pass { named: false } => Reason::Public,
             Self::Pass { named: true } => Reason::SignedIn,
             Self::SignIn { .. } => Reason::NotAuthenticated,
-            Self::StepUp => Reason::StepUp,
+            Self::StepUp(_) => Reason::StepUp,
             Self::Unproven(reason) => reason,
             Self::Refuse(refused) => Reason::Rule(refused),
             Self::KeyElsewhere => Reason::KeyElsewhere,

@@ -1,17 +1,22 @@
 //! Decisions over the real parts on a store of their own, by a clock that the test moves.
 
+mod clocks;
 mod observe;
 mod reload;
+mod step_up;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::{Access, Bad, Current, Decision, Lease, People, Reason, Want};
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::config;
 use crate::identity::UserName;
+use crate::identity::api_key::{self, ApiKeyText};
 use crate::identity::password::Hasher;
 use crate::message::forwarded::ClientAddr;
 use crate::message::head::Head;
@@ -22,7 +27,7 @@ use crate::session::refresh::RefreshKey;
 use crate::session::{
     Accounts, ApiKeys, Basic, Carrier, Followed, Follower, NewSession, Opened, OwnKeys, Sessions, SignIn,
 };
-use crate::store::{NewUser, Store};
+use crate::store::{ApiKeyRecord, NewUser, Store};
 use crate::throttle::Throttle;
 use crate::token::{self, NewClaims, Revocations};
 
@@ -196,7 +201,40 @@ impl Bench {
         self.own_keys.ring().sign(&claims).unwrap()
     }
 
+    /// A password of `name`'s, and the field that shows it by Basic.
+    async fn basic(&self, name: &str, password: &str) -> String {
+        let hash = Hasher::start(1).unwrap().hash(Secret::from(password)).await.unwrap();
+        self.store.set_password(&user(name), hash).await.unwrap();
+        self.catch_up().await;
+        format!("authorization: Basic {}", STANDARD.encode(format!("{name}:{password}")))
+    }
+
+    /// An API key of `name`'s, and the field that shows it.
+    async fn api_key(&self, name: &str) -> String {
+        let key = api_key::generate(&Random::system());
+        let text = ApiKeyText::parse(key.expose()).unwrap();
+        let record = ApiKeyRecord {
+            id: text.id().to_owned(),
+            key_hash: text.digest(),
+            name: text.id().to_owned(),
+            user: user(name),
+            groups: None,
+            scopes: Vec::new(),
+            routes: None,
+            created_at: self.now(),
+            expires_at: None,
+            last_used: None,
+        };
+        assert!(self.store.add_api_key(record).await.unwrap());
+        format!("x-api-key: {}", key.expose())
+    }
+
     async fn decide(&self, method: Method, path: &str, fields: &[&str]) -> Decision {
+        self.decide_at(Instant::now(), method, path, fields).await
+    }
+
+    /// What is decided of a request that came at `started`, by the clock that deadlines are counted by.
+    async fn decide_at(&self, started: Instant, method: Method, path: &str, fields: &[&str]) -> Decision {
         let head = Head {
             method,
             host: Host::parse(b"apps.example.com").unwrap(),
@@ -205,7 +243,7 @@ impl Bench {
             client: ClientAddr([127, 0, 0, 1].into()),
             https: false,
             now: self.now(),
-            started: Instant::now(),
+            started,
         };
         let mut headers = HeaderMap::new();
         for field in fields {
@@ -517,10 +555,7 @@ async fn what_is_ours_never_goes_on() {
     let bench = Bench::new("").await;
     let (bearer, _) = bench.bearer("alice").await;
     let token = bench.token("alice", None);
-    let basic = |text: String| {
-        use base64::Engine as _;
-        format!("authorization: Basic {}", base64::engine::general_purpose::STANDARD.encode(text))
-    };
+    let basic = |text: String| format!("authorization: Basic {}", STANDARD.encode(text));
     let hidden = [
         bearer.clone(),
         format!("authorization: Token token=\"{token}\""),

@@ -9,7 +9,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, StoreKind, parse_duration};
 use crate::diag::nearest;
 use crate::identity::UserName;
-use crate::identity::api_key::{ApiKeyText, generate};
+use crate::identity::api_key::{ApiKeyText, generate, is_name};
 use crate::secret::Random;
 use crate::store::{ApiKeyRecord, Store};
 use crate::token;
@@ -219,8 +219,7 @@ async fn revoke(id: &str, store: &Store, console: &mut Console<'_>) -> Result<()
 }
 
 fn parse_name(name: String) -> Result<String, Failure> {
-    let fits = !name.is_empty() && name.len() <= 64 && name.trim() == name && !name.chars().any(char::is_control);
-    if fits {
+    if is_name(&name) {
         Ok(name)
     } else {
         Err(Failure::new(

@@ -113,6 +113,7 @@ name     = "rest"
 path     = "/**"
 allow    = "signed-in"
 upstream = "demo"
+accept   = ["bearer", "cookie", "api-key"]
 "#
     );
     let file = dir.join("gateway.toml");

@@ -1,4 +1,4 @@
-//! `portcullis key`: which keys sign, and a new one in place of the one that does.
+//! `portcullis key`: which keys sign, a new one in place of the one that does, and the end of one that was stolen.
 
 use std::io::Write;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use super::table;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config, KeySource, StoreKind};
 use crate::secret::Random;
-use crate::session::keys::{fresh, token_span};
-use crate::store::{KeyRecord, KeyUse, Store};
-use crate::token::{self, ASSERTION_ALGORITHM, ASSERTION_LIFETIME, KeyError, KeySet, algorithm_name};
+use crate::session::keys::{ASSERTIONS_LIVE, fresh, tokens_live};
+use crate::store::{KeyRecord, KeyUse, Lives, Retired, Store};
+use crate::token::{self, ASSERTION_ALGORITHM, KeyError, KeySet, algorithm_name};
 
 /// `portcullis key …`
 #[derive(Clone, Debug, Subcommand)]
@@ -22,6 +22,8 @@ pub enum KeyCommand {
     List(List),
     /// Make a new key that signs from now on; the old ones verify until their last token has expired
     Rotate(Rotate),
+    /// End a key at once: nothing that it has signed is believed any more
+    Retire(Retire),
 }
 
 /// `key list`
@@ -44,6 +46,14 @@ pub struct Rotate {
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
+}
+
+/// `key retire`
+#[derive(Clone, Debug, Args)]
+pub struct Retire {
+    /// The key, as `key list` shows it
+    #[arg(value_name = "KEY")]
+    pub kid: String,
 }
 
 /// Does what `command` says; calls `after_change` when something has changed, so that a running gateway looks at once.
@@ -75,16 +85,56 @@ pub fn run(
             "there is no store yet, so there is no key to replace",
             "the first one is made when the gateway starts",
         )),
+        (KeyCommand::Retire(args), store) => {
+            runtime.block_on(retire(&args.kid, config, store.as_ref()))?;
+            after_change(config);
+            writeln!(out, "retired {}: what it has signed is refused from now on", args.kid)?;
+            writeln!(
+                out,
+                "note: programs that keep the published keys may believe it until they ask for them again, in five minutes or more"
+            )?;
+            Ok(())
+        }
         (KeyCommand::Rotate(args), Some(store)) => {
-            let (purpose, algorithm) = match args.assertion {
-                true => (KeyUse::Assertions, ASSERTION_ALGORITHM),
-                false => (KeyUse::Tokens, config.tokens.algorithm),
-            };
-            let key = fresh(purpose, algorithm, clock.now(), &Random::system())?;
+            let purpose = if args.assertion { KeyUse::Assertions } else { KeyUse::Tokens };
+            let key = fresh(purpose, &config.tokens, clock.now(), &Random::system())?;
             let (key, _) = runtime.block_on(store.rotate_keys(key, args.publish_first))?;
             after_change(config);
-            rotated(args, config, &key, out)
+            let keys = runtime.block_on(store.signing_keys())?;
+            let of_purpose = keys.iter().filter(|former| former.purpose == purpose && former.ever_signs());
+            let former = of_purpose.filter_map(|former| former.until(lives(purpose, config))).max();
+            rotated(args, &key, former, out)
         }
+    }
+}
+
+/// Ends the key called `kid`, where another one signs in its place.
+async fn retire(kid: &str, config: &Config, store: Option<&Store>) -> Result<(), Failure> {
+    if configured(config)?.iter().any(|key| key.id == kid) {
+        let name = if matches!(config.tokens.keys, KeySource::Pem(_)) { "key" } else { "secret" };
+        return Err(Failure::new(
+            format!("the key {kid} comes from `{name}` in [tokens] of the configuration, not from the store"),
+            format!("take it out of `{name}`, put another one in its place, and restart the gateway"),
+        ));
+    }
+    let unknown = || Failure::new(format!("there is no key named {kid:?}"), "`portcullis key list` shows all");
+    let store = store.ok_or_else(unknown)?;
+    let keys = store.signing_keys().await?;
+    // Those of the store sign nothing, and are not listed, where the configuration has others.
+    let is_used =
+        |key: &&KeyRecord| key.purpose == KeyUse::Assertions || matches!(config.tokens.keys, KeySource::Store);
+    let key = keys.iter().filter(is_used).find(|key| key.kid == kid).ok_or_else(unknown)?;
+    let (algorithm, rotate) = match key.purpose {
+        KeyUse::Tokens => (config.tokens.algorithm, "portcullis key rotate"),
+        KeyUse::Assertions => (ASSERTION_ALGORITHM, "portcullis key rotate --assertion"),
+    };
+    match store.retire_key(kid, algorithm).await? {
+        Retired::Gone(_) => Ok(()),
+        Retired::Unknown => Err(unknown()),
+        Retired::Signing => Err(Failure::new(
+            format!("no other key signs in the place of {kid}, so it was not retired"),
+            format!("make another one first with `{rotate}`, then retire this one"),
+        )),
     }
 }
 
@@ -141,10 +191,11 @@ struct Row<'a> {
 
 fn rows<'a>(records: &'a [KeyRecord], config: &Config, now: Timestamp) -> Vec<Row<'a>> {
     let of = |purpose| {
-        let (algorithm, lifetime) = match purpose {
-            KeyUse::Tokens => (config.tokens.algorithm, token_span(&config.tokens)),
-            KeyUse::Assertions => (ASSERTION_ALGORITHM, ASSERTION_LIFETIME),
+        let algorithm = match purpose {
+            KeyUse::Tokens => config.tokens.algorithm,
+            KeyUse::Assertions => ASSERTION_ALGORITHM,
         };
+        let lives = lives(purpose, config);
         let is_used = purpose == KeyUse::Assertions || matches!(config.tokens.keys, KeySource::Store);
         let mut keys = records.iter().filter(move |key| key.purpose == purpose && is_used).rev();
         let can_sign = move |key: &&KeyRecord| key.algorithm == algorithm && key.ever_signs();
@@ -152,7 +203,7 @@ fn rows<'a>(records: &'a [KeyRecord], config: &Config, now: Timestamp) -> Vec<Ro
         let signing = keys.clone().find(is_due).map(|key| key.kid.as_str());
         std::iter::from_fn(move || {
             let key = keys.next()?;
-            let until = key.until(lifetime);
+            let until = key.until(lives);
             let state = match () {
                 () if Some(key.kid.as_str()) == signing => State::Signing,
                 () if until.is_some_and(|until| until <= now) => State::Expired,
@@ -240,8 +291,7 @@ fn configured(config: &Config) -> Result<Vec<Configured>, Failure> {
     Ok(keys.map(|(index, id)| Configured { id: id.to_owned(), signs: index == 0 }).collect())
 }
 
-fn rotated(args: Rotate, config: &Config, key: &KeyRecord, out: &mut dyn Write) -> Result<(), Failure> {
-    let lifetime = if args.assertion { ASSERTION_LIFETIME } else { token_span(&config.tokens) };
+fn rotated(args: Rotate, key: &KeyRecord, former: Option<Timestamp>, out: &mut dyn Write) -> Result<(), Failure> {
     if args.json {
         let state = if args.publish_first.is_zero() { State::Signing } else { State::Waiting };
         writeln!(out, "{:#}", as_json(&Row { key, state, until: None }))?;
@@ -251,9 +301,8 @@ fn rotated(args: Rotate, config: &Config, key: &KeyRecord, out: &mut dyn Write) 
         true => "signs from now on".to_owned(),
         false => format!("is published and signs from {}", second(key.not_before)),
     };
-    let retired = KeyRecord { retired_at: Some(key.not_before), ..key.clone() };
     writeln!(out, "{} ({}) {signs}", key.kid, algorithm_name(key.algorithm))?;
-    if let Some(until) = retired.until(lifetime) {
+    if let Some(until) = former {
         writeln!(out, "what the former key has signed verifies until {}", second(until))?;
     }
     Ok(())
@@ -272,6 +321,13 @@ fn as_json(row: &Row<'_>) -> Value {
         "retired_at": key.retired_at.map(Timestamp::rfc3339),
         "verifies_until": row.until.map(Timestamp::rfc3339),
     })
+}
+
+fn lives(purpose: KeyUse, config: &Config) -> Lives {
+    match purpose {
+        KeyUse::Tokens => tokens_live(&config.tokens),
+        KeyUse::Assertions => ASSERTIONS_LIVE,
+    }
 }
 
 const fn used_for(key: &KeyRecord) -> &'static str {

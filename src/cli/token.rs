@@ -17,7 +17,7 @@ use crate::config::{self, Accounts, Config, KeySource, Tokens};
 use crate::identity::UserName;
 use crate::secret::Random;
 use crate::session::keys::token_keys;
-use crate::store::{EventKind, Store};
+use crate::store::{EventKind, KeyUse, Store};
 use crate::token::foreign::{ForeignRefusal, Issuer, Issuers};
 use crate::token::{self, Claims, Event, KeySet, MAX_TOKEN_BYTES, NewClaims, Refusal, Revocations};
 
@@ -53,6 +53,12 @@ pub struct Mint {
     /// The groups that it says, separated by commas; the account's own unless given, which count here in any case
     #[arg(long, value_delimiter = ',', value_name = "A,B")]
     pub groups: Option<Vec<String>>,
+    /// How long ago its user signed in, such as 10m (`auth_time`), for rules with `signed_in_within`; not said unless given
+    #[arg(long, value_name = "DURATION", value_parser = config::parse_duration)]
+    pub signed_in_ago: Option<Duration>,
+    /// How its user signed in, such as password (`amr`), for rules with `methods_of_sign_in`; not said unless given
+    #[arg(long, visible_alias = "method", value_delimiter = ',', value_name = "A,B", value_parser = method)]
+    pub method_of_sign_in: Vec<String>,
 }
 
 /// Whether the answer is yes.
@@ -132,12 +138,15 @@ async fn mint(
     };
     let groups = args.groups.clone().map(user::parse_groups).transpose()?.unwrap_or(own_groups);
     let tokens = Tokens { lifetime: args.lifetime, ..config.tokens.clone() };
+    if let (Some(store), KeySource::Store) = (store, &config.tokens.keys) {
+        store.note_key_lifetime(KeyUse::Tokens, args.lifetime).await?;
+    }
     let claims = NewClaims {
         subject: name.as_str(),
         now,
         session: None,
-        signed_in_at: None,
-        methods: &[],
+        signed_in_at: args.signed_in_ago.map(|ago| now - ago),
+        methods: &args.method_of_sign_in,
         groups: &groups,
         scope: "",
         not_after: None,
@@ -146,6 +155,12 @@ async fn mint(
     let token = token.map_err(|error| Failure::new(error.to_string(), ""))?;
     writeln!(console.out, "{token}")?;
     Ok(Answer::Yes)
+}
+
+/// A way to sign in, as `methods_of_sign_in` names it.
+fn method(text: &str) -> Result<String, String> {
+    let fits = !text.is_empty() && text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"');
+    if fits { Ok(text.to_owned()) } else { Err("1 to 64 visible ASCII characters, such as password".to_owned()) }
 }
 
 /// The token from the command line or from standard input.

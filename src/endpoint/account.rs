@@ -3,6 +3,7 @@
 //! Every change asks for the current password, which is judged where sign-ins are: throttled alike, in the same time.
 
 mod asked;
+mod keys;
 
 use bytes::Bytes;
 use http::header::{CONTENT_SECURITY_POLICY, RETRY_AFTER, SET_COOKIE};
@@ -12,7 +13,9 @@ use super::agent;
 use super::answer::{REALM, token_challenge};
 use super::form::{self, Kind, Malformed};
 use super::login::RETRY_SECONDS;
-use super::page::account::{self as page, AccountPage, Done, End, EndPage, Frame, Kept, NotDone, OTHERS, Session};
+use super::page::account::{
+    self as page, AccountPage, Done, End, EndPage, Frame, Kept, Keys, Lasts, NewKeyPage, NotDone, OTHERS, Session,
+};
 use super::{Answered, Call, Problem};
 use crate::access::{Bad, Standing};
 use crate::identity::UserName;
@@ -22,7 +25,9 @@ use crate::secret::Secret;
 use crate::session::{Asked, Carrier, Failure, NewSession, Opened, sha256};
 use crate::store::{Digest, SessionRecord, StoreError, UserRecord};
 
-/// The page; its forms go to `/password` and `/sessions` below it.
+pub(super) use keys::change as change_keys;
+
+/// The page; its forms go to `/password`, `/sessions` and `/keys` below it.
 const PATH: &str = "/.gateway/account";
 
 /// Whoever is signed in with a cookie, in this session.
@@ -32,7 +37,21 @@ struct Me {
     session: String,
 }
 
-/// `GET`: the page; with `end` the question for the password before a session is ended.
+/// A form that asks for the password, and is shown again where something is wrong with it.
+#[derive(Clone, Copy, Debug)]
+enum Form<'a> {
+    /// That on the account's page.
+    Account,
+    /// The question before a session is ended, or all others.
+    End(&'a str),
+    /// The question before an API key is revoked.
+    Revoke(&'a str),
+    /// The one for a new API key, with its name and how long it lasts.
+    NewKey(&'a str, Lasts),
+}
+
+/// `GET`: the page; with `end` or `revoke` the question for the password before something is ended, with `add` the form for
+/// an API key.
 pub(super) async fn show(call: Call<'_>) -> Answered {
     let me = match call.me().await {
         Ok(me) => me,
@@ -41,9 +60,11 @@ pub(super) async fn show(call: Call<'_>) -> Answered {
     let query = asked::Query::of(call.head.query.as_deref());
     // What is said to be done was done by this page, not by a link from elsewhere.
     let notice = query.done.filter(|_| call.is_of_this_site());
-    let page = match &query.end {
-        Some(end) => call.end_page(&me, end, None).await,
-        None => call.account_page(&me, notice, None).await,
+    let page = match (&query.end, &query.revoke) {
+        (Some(end), _) => call.page_of(&me, Form::End(end), None).await,
+        (None, Some(key)) => call.page_of(&me, Form::Revoke(key), None).await,
+        (None, None) if query.add => call.page_of(&me, Form::NewKey("", Lasts::default()), None).await,
+        (None, None) => call.account_page(&me, notice, None).await,
     };
     call.shown(StatusCode::OK, None, page)
 }
@@ -56,26 +77,26 @@ pub(super) async fn change_password(mut call: Call<'_>) -> Answered {
     };
     let [current, new] = match asked::passwords(&body) {
         Ok(Ok(passwords)) => passwords,
-        Ok(Err(not_done)) => return call.not_done(&me, None, not_done).await,
+        Ok(Err(not_done)) => return call.not_done(&me, Form::Account, not_done).await,
         Err(malformed) => return call.turn_away(Refusal::Malformed(malformed)),
     };
     if let Some(not_done) = asked::unfit(&me.name, &current, &new) {
-        return call.not_done(&me, None, not_done).await;
+        return call.not_done(&me, Form::Account, not_done).await;
     }
     // The cookie of the session that replaces this one.
     let key = call.state.shared.people.sessions.new_key();
     let user = match call.confirmed(&me, &current).await {
         Ok(user) => user,
-        Err(failure) => return call.unconfirmed(&me, None, &failure).await,
+        Err(failure) => return call.unconfirmed(&me, Form::Account, &failure).await,
     };
     let remember = call.is_remembered(&me).await;
     let version = match call.state.shared.sign_in.change_password(&user, &new).await {
         Ok(Some(version)) => version,
         Ok(None) => {
             let failure = Failure::Wrong { user: Some(user.name), reason: "the account has changed meanwhile" };
-            return call.unconfirmed(&me, None, &failure).await;
+            return call.unconfirmed(&me, Form::Account, &failure).await;
         }
-        Err(failure) => return call.unconfirmed(&me, None, &failure).await,
+        Err(failure) => return call.unconfirmed(&me, Form::Account, &failure).await,
     };
     let opened = call.go_on(&UserRecord { password_version: version, ..user }, key, remember).await;
     call.changed(&me, opened, remember)
@@ -94,12 +115,12 @@ pub(super) async fn end_sessions(mut call: Call<'_>) -> Answered {
         Err(malformed) => return call.turn_away(Refusal::Malformed(malformed)),
     };
     if let Err(failure) = call.confirmed(&me, &current).await {
-        return call.unconfirmed(&me, Some(&end), &failure).await;
+        return call.unconfirmed(&me, Form::End(&end), &failure).await;
     }
     match call.ended(&me, &end).await {
         Ok(Some(done)) => call.done(done),
-        Ok(None) => call.not_done(&me, None, NotDone::NoSuchSession).await,
-        Err(error) => call.unconfirmed(&me, Some(&end), &Failure::Store(error)).await,
+        Ok(None) => call.not_done(&me, Form::Account, NotDone::NoSuchSession).await,
+        Err(error) => call.unconfirmed(&me, Form::End(&end), &Failure::Store(error)).await,
     }
 }
 
@@ -145,7 +166,7 @@ impl Call<'_> {
     async fn form(&mut self) -> Result<(Me, Bytes), Refusal> {
         if !self.is_of_this_site() {
             let (client, path) = (self.head.client.0, self.head.path.canonical());
-            audit::Event::CrossSite { client, path, user: None }.log();
+            audit::Event::CrossSite { client, path, user: None, request_id: &self.record.request_id }.log();
             return Err(Refusal::CrossSite);
         }
         let me = self.me().await?;
@@ -162,7 +183,7 @@ impl Call<'_> {
         let browser = self.shown_cookie();
         let (typed, client) = (me.name.as_str(), self.head.client.0);
         let asked = Asked { typed, password, client, browser, browser_from_now: browser };
-        self.state.shared.sign_in.verify(asked).await
+        self.state.shared.sign_in.confirm(asked).await
     }
 
     /// Whether the session is one of someone who asked to stay signed in.
@@ -195,14 +216,15 @@ impl Call<'_> {
     /// Ends what `end` says; `None`: there is no such session of this account.
     async fn ended(&self, me: &Me, end: &str) -> Result<Option<Done>, StoreError> {
         let (shared, user, client) = (&self.state.shared, &me.name, self.head.client.0);
+        let request_id = &*self.record.request_id;
         let done = if end == OTHERS {
             let count = shared.store.end_other_sessions(user, &me.session).await?;
-            audit::Event::OtherSessionsEnded { user, client, count }.log();
+            audit::Event::OtherSessionsEnded { user, client, count, request_id }.log();
             Done::OthersEnded
         } else {
             let Some(session) = self.own(me, end).await? else { return Ok(None) };
             shared.store.end_session(&session.id).await?;
-            audit::Event::SessionEnded { user, client, session: &session.id }.log();
+            audit::Event::SessionEnded { user, client, session: &session.id, request_id }.log();
             Done::SessionEnded
         };
         shared.people.follower.catch_up().await?;
@@ -231,8 +253,19 @@ impl Call<'_> {
         let idle = self.state.config.sessions.idle + WRITTEN_LATE;
         let (others, count) = store.other_sessions(&me.name, &me.session, idle, MOST_SHOWN).await?;
         let others: Vec<_> = others.into_iter().map(|session| self.in_words(session)).collect();
-        let frame = self.frame(me);
-        Ok(page::account(&AccountPage { frame, this: this.as_ref(), others: &others, count, notice, error }))
+        let list = self.keys_of(me).await?;
+        let (frame, keys) = (self.frame(me), Keys { list: &list, may_add: self.may_add_keys() });
+        let this = this.as_ref();
+        Ok(page::account(&AccountPage { frame, this, others: &others, count, keys, notice, error }))
+    }
+
+    async fn page_of(&self, me: &Me, form: Form<'_>, error: Option<NotDone>) -> Result<String, StoreError> {
+        match form {
+            Form::Account => self.account_page(me, None, error).await,
+            Form::End(end) => self.end_page(me, end, error).await,
+            Form::Revoke(key) => self.revoke_page(me, key, error).await,
+            Form::NewKey(name, lasts) => Ok(page::new_key(&NewKeyPage { frame: self.frame(me), name, lasts, error })),
+        }
     }
 
     /// The question for the password; the account's page where there is nothing to end.
@@ -290,37 +323,38 @@ impl Call<'_> {
         }
     }
 
-    async fn not_done(self, me: &Me, end: Option<&str>, error: NotDone) -> Answered {
+    async fn not_done(self, me: &Me, form: Form<'_>, error: NotDone) -> Answered {
         let (status, retry_after) = match error {
             NotDone::WrongPassword => (StatusCode::FORBIDDEN, None),
             NotDone::TooMany(seconds) => (StatusCode::TOO_MANY_REQUESTS, Some(seconds)),
-            NotDone::NoSuchSession => (StatusCode::NOT_FOUND, None),
+            NotDone::NoSuchSession | NotDone::NoSuchKey => (StatusCode::NOT_FOUND, None),
+            NotDone::KeyTaken | NotDone::KeysFull => (StatusCode::CONFLICT, None),
             NotDone::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_SECONDS)),
-            NotDone::Short | NotDone::Long | NotDone::UserName | NotDone::Different | NotDone::Same => {
-                (StatusCode::UNPROCESSABLE_ENTITY, None)
-            }
+            NotDone::Short
+            | NotDone::Long
+            | NotDone::UserName
+            | NotDone::Different
+            | NotDone::Same
+            | NotDone::KeyName => (StatusCode::UNPROCESSABLE_ENTITY, None),
         };
         if self.record.reason.is_empty() {
             self.record.reason = asked::reason(error).to_owned();
         }
-        let page = match end {
-            Some(end) => self.end_page(me, end, Some(error)).await,
-            None => self.account_page(me, None, Some(error)).await,
-        };
+        let page = self.page_of(me, form, Some(error)).await;
         self.shown(status, retry_after, page)
     }
 
     /// The password was not judged, or is not the one.
-    async fn unconfirmed(self, me: &Me, end: Option<&str>, failure: &Failure) -> Answered {
-        let client = self.head.client.0;
+    async fn unconfirmed(self, me: &Me, form: Form<'_>, failure: &Failure) -> Answered {
+        let (client, request_id) = (self.head.client.0, &*self.record.request_id);
         let error = match failure {
             Failure::Wrong { user, reason } => {
-                audit::Event::SignInFailed { user: user.as_ref(), client, method: METHOD, reason }.log();
+                audit::Event::SignInFailed { user: user.as_ref(), client, method: METHOD, reason, request_id }.log();
                 NotDone::WrongPassword
             }
             Failure::TooMany(wait) => {
                 let seconds = wait.seconds();
-                audit::Event::SignInThrottled { client, method: METHOD, seconds }.log();
+                audit::Event::SignInThrottled { client, method: METHOD, seconds, request_id }.log();
                 NotDone::TooMany(seconds)
             }
             // Longer than any can be: not the one, whatever it is.
@@ -328,7 +362,7 @@ impl Call<'_> {
             Failure::Busy | Failure::Store(_) => NotDone::Unavailable,
         };
         self.record.reason = failure.to_string();
-        self.not_done(me, end, error).await
+        self.not_done(me, form, error).await
     }
 
     fn done(self, done: Done) -> Answered {
@@ -345,7 +379,8 @@ impl Call<'_> {
             None
         });
         let session = opened.as_ref().map(|opened| opened.id.as_str());
-        audit::Event::PasswordChanged { user: &me.name, client, session }.log();
+        let request_id = &*self.record.request_id;
+        audit::Event::PasswordChanged { user: &me.name, client, session, request_id }.log();
         let max_age = remember.then_some(self.state.config.sessions.remember);
         let cookie = opened.and_then(|opened| self.state.cookie.set(opened.key.expose(), max_age).ok());
         let Some(cookie) = cookie else {

@@ -21,8 +21,9 @@ pub(super) async fn show(call: Call<'_>) -> Answered {
     let query = Query::of(call.head.query.as_deref());
     let next = next::safe(query.next.as_deref(), &call.own_paths()).to_owned();
     let standing = call.state.access.who(call.head, call.request.headers()).await;
+    // Only a browser with its cookie is signed in here: tokens and keys are shown anew with each request.
     let known = match &standing {
-        Standing::Known(known) => Some(known),
+        Standing::Known(known) if known.is_by_cookie() => Some(known),
         _ => None,
     };
     call.record.user = known.map(user_of);
@@ -62,7 +63,7 @@ pub(super) async fn submit(mut call: Call<'_>) -> Answered {
     };
     if !call.is_of_this_site() {
         let (client, path) = (call.head.client.0, call.head.path.canonical());
-        audit::Event::CrossSite { client, path, user: None }.log();
+        audit::Event::CrossSite { client, path, user: None, request_id: &call.record.request_id }.log();
         return call.refused(
             kind,
             StatusCode::FORBIDDEN,
@@ -125,7 +126,8 @@ impl Call<'_> {
 
     fn welcome(self, kind: Kind, typed: &Typed, user: &UserRecord, opened: &Opened) -> Answered {
         let (client, session) = (self.head.client.0, opened.id.as_str());
-        audit::Event::SignedIn { user: &user.name, client, method: "password", session }.log();
+        let request_id = &*self.record.request_id;
+        audit::Event::SignedIn { user: &user.name, client, method: "password", session, request_id }.log();
         self.record.user = Some(user.name.to_string());
         self.record.reason = "signed in".to_owned();
         match kind {
@@ -180,16 +182,17 @@ impl Call<'_> {
 
     fn failed(self, kind: Kind, typed: &Typed, failure: &Failure) -> Answered {
         let login = &self.state.config.login;
+        let (client, request_id) = (self.head.client.0, &*self.record.request_id);
         let (status, error, detail, retry_after) = match failure {
             Failure::Wrong { user, reason } => {
-                let client = self.head.client.0;
-                audit::Event::SignInFailed { user: user.as_ref(), client, method: "password", reason }.log();
+                let user = user.as_ref();
+                audit::Event::SignInFailed { user, client, method: "password", reason, request_id }.log();
                 let detail = login.failure_detail.as_str();
                 (login.failure_status, LoginError::Refused { detail }, detail, None)
             }
             Failure::TooMany(wait) => {
                 let seconds = wait.seconds();
-                audit::Event::SignInThrottled { client: self.head.client.0, method: "password", seconds }.log();
+                audit::Event::SignInThrottled { client, method: "password", seconds, request_id }.log();
                 (StatusCode::TOO_MANY_REQUESTS, LoginError::TooMany { seconds }, "Too many attempts", Some(seconds))
             }
             Failure::PasswordTooLong => {

@@ -36,7 +36,7 @@ pub(super) async fn show(call: Call<'_>) -> Answered {
 pub(super) async fn submit(call: Call<'_>) -> Answered {
     if !call.is_of_this_site() {
         let (client, path) = (call.head.client.0, call.head.path.canonical());
-        audit::Event::CrossSite { client, path, user: None }.log();
+        audit::Event::CrossSite { client, path, user: None, request_id: &call.record.request_id }.log();
         let problem = Problem { detail: "The request was sent by another site", ..Problem::default() };
         return call.refuse(StatusCode::FORBIDDEN, &problem);
     }
@@ -57,7 +57,8 @@ pub(super) async fn submit(call: Call<'_>) -> Answered {
     }
     if let Some(known) = known {
         let user = &known.identity.profile.user;
-        audit::Event::SignedOut { user, client: call.head.client.0 }.log();
+        let (client, request_id) = (call.head.client.0, &*call.record.request_id);
+        audit::Event::SignedOut { user, client, request_id }.log();
         call.record.user = Some(user.clone());
     }
     call.gone()
@@ -95,8 +96,11 @@ impl Call<'_> {
                     let leeway = theirs.unwrap_or(self.state.config.tokens.leeway);
                     store.revoke_jti(jti, Timestamp::from_secs(claims.exp) + leeway + SLACK).await.map(drop)?;
                 }
-                // Without a session and without a name of its own a token can only be ended with all others of its kind.
-                (None, Some(account)) if proof.issuer.is_none() => store.end_sessions_of(account).await.map(drop)?,
+                // Without a session and without a name of its own a token can only be ended with those of its kind that
+                // are no newer. Never by a digest: its signature can be written in another way.
+                (None, Some(account)) if proof.issuer.is_none() => {
+                    store.end_tokens_of(account, Timestamp::from_secs(claims.iat)).await.map(drop)?;
+                }
                 (None, _) => return Ok(Ended::Nameless),
             },
             (None, None) => {}

@@ -48,6 +48,8 @@ pub enum Endpoint {
     AccountPassword,
     /// `/.gateway/account/sessions`
     AccountSessions,
+    /// `/.gateway/account/keys`
+    AccountKeys,
     /// `/.well-known/jwks.json`, on `public_url`'s host only.
     Jwks,
     /// `/.well-known/oauth-authorization-server`, on `public_url`'s host only.
@@ -78,6 +80,7 @@ pub fn find(config: &Config, host: &str, canonical: &str) -> Option<Endpoint> {
         "/account" => Some(Endpoint::Account),
         "/account/password" => Some(Endpoint::AccountPassword),
         "/account/sessions" => Some(Endpoint::AccountSessions),
+        "/account/keys" => Some(Endpoint::AccountKeys),
         _ => (below.is_empty() || below.starts_with('/')).then_some(Endpoint::Unknown),
     }
 }
@@ -122,8 +125,9 @@ pub async fn serve(endpoint: Endpoint, call: Call<'_>) -> Answered {
         (Endpoint::Account, &(Method::GET | Method::HEAD)) => account::show(call).await,
         (Endpoint::AccountPassword, &Method::POST) => account::change_password(call).await,
         (Endpoint::AccountSessions, &Method::POST) => account::end_sessions(call).await,
+        (Endpoint::AccountKeys, &Method::POST) => account::change_keys(call).await,
         (Endpoint::Account, _) => call.wrong_method("GET, HEAD"),
-        (Endpoint::AccountPassword | Endpoint::AccountSessions, _) => call.wrong_method("POST"),
+        (Endpoint::AccountPassword | Endpoint::AccountSessions | Endpoint::AccountKeys, _) => call.wrong_method("POST"),
         (Endpoint::UserInfo | Endpoint::Jwks | Endpoint::ServerMetadata, _) => call.wrong_method("GET, HEAD"),
         (Endpoint::Unknown, _) => {
             call.refuse(StatusCode::NOT_FOUND, &Problem { detail: "Not found", ..Problem::default() })
@@ -191,6 +195,7 @@ mod tests {
             ("/.gateway/account", Some(Endpoint::Account)),
             ("/.gateway/account/password", Some(Endpoint::AccountPassword)),
             ("/.gateway/account/sessions", Some(Endpoint::AccountSessions)),
+            ("/.gateway/account/keys", Some(Endpoint::AccountKeys)),
             ("/.gateway/account/", Some(Endpoint::Unknown)),
             ("/.gateway/account/more", Some(Endpoint::Unknown)),
             ("/.gatewayx", None),

@@ -47,7 +47,8 @@ impl Call<'_> {
             },
         };
         shared.people.follower.catch_up().await.map_err(|error| self.no_answer(&error))?;
-        audit::Event::SignedOut { user: &user, client: self.head.client.0 }.log();
+        let (client, request_id) = (self.head.client.0, &*self.record.request_id);
+        audit::Event::SignedOut { user: &user, client, request_id }.log();
         self.record.user = Some(user);
         self.record.reason = "revoked".to_owned();
         Ok(())

@@ -7,7 +7,7 @@ use std::time::Instant;
 use http::Method;
 use serde_json::Map;
 
-use crate::access::{Asker, Asking, Reason, Rules, Ruling, Says, Shown, Source};
+use crate::access::{Asker, Asking, Reason, Rules, Ruling, Says, Shown, Source, Ways};
 use crate::clock::Timestamp;
 use crate::config::{Accept, Config, Invented, Issuers, Route};
 use crate::endpoint::{self, Endpoint};
@@ -122,7 +122,7 @@ pub fn judge<'a>(config: &Config, rules: &'a Rules, head: &'a Head, asking: &Ask
         Some(_) => return own(Outcome::Own),
     }
     let Ruling { route, reading, says, waived } = rules.judge(head, asking);
-    let by_password = matches!(says, Says::StepUp | Says::SignIn { by_password: true });
+    let by_password = matches!(says, Says::StepUp(Ways { by_password: true, .. }) | Says::SignIn { by_password: true });
     let observed = waived.map(|no| (no.says.reason(), no.reading));
     Judgement { outcome: says.outcome(), reason: says.reason(), route, reading, by_password, observed }
 }

@@ -318,7 +318,7 @@ async fn follow(shared: Arc<Shared>) {
         if is_stale && !was_stale {
             shared.people.follower.raise();
         }
-        shared.people.revocations.forget(shared.clock.now());
+        shared.people.revocations.forget(shared.clock.settled());
     }
 }
 

@@ -48,6 +48,11 @@ impl fmt::Debug for ApiKeyText<'_> {
     }
 }
 
+/// Whether a key can have this name: 1 to 64 bytes without control or outer space.
+pub fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 64 && name.trim() == name && !name.chars().any(char::is_control)
+}
+
 /// A key that has never been used.
 pub fn generate(random: &Random) -> Secret<String> {
     let mut text = String::with_capacity(PREFIX.len() + ID + 1 + SECRET + CHECK);

@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::loan::Lent;
+use super::tether::{Hold, Tether};
 
 /// A body of any origin.
 #[derive(Default)]
@@ -48,12 +49,6 @@ pub enum End {
     Whole,
     /// Before its end: an error, or nobody wanted the rest.
     Cut,
-}
-
-/// What an answer is held by for as long as its body streams.
-pub trait Tether: Send + Sync {
-    /// Resolves when the stream must end.
-    fn cut(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
 /// Why a body ended before its end.
@@ -95,7 +90,7 @@ impl Body {
         if http_body::Body::is_end_stream(&incoming) {
             return Self::empty();
         }
-        Self::of(Kind::Upstream(FromUpstream { incoming, between, pause: None, tether, cut: None, passed: 0 }))
+        Self::of(Kind::Upstream(FromUpstream { incoming, between, pause: None, hold: Hold::new(tether) }))
     }
 
     /// The same body, its end told to `watcher`.
@@ -181,22 +176,17 @@ impl fmt::Debug for Body {
     }
 }
 
-/// An upstream's body with what may end it. Timer and tether are made when it pauses for the first time,
-/// which an ordinary answer never does.
+/// An upstream's body with what may end it.
 struct FromUpstream {
     incoming: Incoming,
     between: Option<Duration>,
     pause: Option<Pause>,
-    tether: Option<Arc<dyn Tether>>,
-    cut: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    /// Bytes that came so far, up to the size from which a body counts as a stream.
-    passed: usize,
+    hold: Hold,
 }
 
 impl FromUpstream {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        // Judged before the data: a stream that never pauses ends with its lease too.
-        if self.is_cut(cx) {
+        if self.hold.is_cut(cx) {
             return Poll::Ready(Some(Err(BodyError::LeaseEnded)));
         }
         if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) {
@@ -204,15 +194,12 @@ impl FromUpstream {
                 pause.end();
             }
             if let Some(Ok(data)) = frame.as_ref().map(|frame| frame.as_ref().map(Frame::data_ref)) {
-                self.passed = self.passed.saturating_add(data.map_or(0, Bytes::len));
-                if self.passed >= STREAM_BYTES {
-                    self.hold_on();
-                }
+                self.hold.pass(data.map_or(0, Bytes::len));
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::UpstreamCut)));
         }
-        self.hold_on();
-        if self.is_cut(cx) {
+        self.hold.pause();
+        if self.hold.is_cut(cx) {
             return Poll::Ready(Some(Err(BodyError::LeaseEnded)));
         }
         if let Some(between) = self.between {
@@ -222,19 +209,6 @@ impl FromUpstream {
             }
         }
         Poll::Pending
-    }
-}
-
-impl FromUpstream {
-    /// From here on the body is a stream, which ends with what it is held by.
-    fn hold_on(&mut self) {
-        if let Some(tether) = self.tether.take() {
-            self.cut = Some(tether.cut());
-        }
-    }
-
-    fn is_cut(&mut self, cx: &mut Context<'_>) -> bool {
-        self.cut.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready())
     }
 }
 
@@ -286,9 +260,6 @@ impl std::error::Error for BodyError {
         }
     }
 }
-
-/// From this size a body that never pauses counts as a stream.
-const STREAM_BYTES: usize = 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@
 //! returns the client's unread one to its [`Loan`] when it is dropped unpolled, and that leaves a mark there
 //! when the client itself was at fault, which hyper's error does not tell.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,19 +18,26 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::body::{Body, BodyError, Pause};
+use super::tether::{Hold, Tether};
 
 /// What is known of a client's body that is lent out.
-#[derive(Debug)]
 pub struct Loan {
     home: Mutex<Option<Incoming>>,
     fault: Mutex<Option<ClientFault>>,
     limit: Option<u64>,
     stall: Duration,
+    tether: Option<Arc<dyn Tether>>,
     began: Instant,
     moved: AtomicU64,
     waiting: AtomicBool,
     over: AtomicBool,
     received: AtomicU64,
+}
+
+impl fmt::Debug for Loan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loan").field("fault", &self.fault).field("received", &self.received).finish_non_exhaustive()
+    }
 }
 
 /// What a client did wrong while it sent its body.
@@ -41,16 +49,20 @@ pub enum ClientFault {
     Stalled,
     /// Its framing is broken, or it left.
     Broken,
+    /// It went on sending when what allowed the request had ended.
+    Unleased,
 }
 
 impl Loan {
-    /// Takes `incoming` into keeping: at most `limit` bytes, and never longer than `stall` without any.
-    pub fn new(incoming: Incoming, limit: Option<u64>, stall: Duration) -> Arc<Self> {
+    /// Takes `incoming` into keeping: at most `limit` bytes, never longer than `stall` without any, and no longer than
+    /// `tether` allows.
+    pub fn new(incoming: Incoming, limit: Option<u64>, stall: Duration, tether: Option<Arc<dyn Tether>>) -> Arc<Self> {
         Arc::new(Self {
             home: Mutex::new(Some(incoming)),
             fault: Mutex::new(None),
             limit,
             stall,
+            tether,
             began: Instant::now(),
             moved: AtomicU64::new(0),
             waiting: AtomicBool::new(false),
@@ -68,6 +80,7 @@ impl Loan {
             ended: false,
             left: self.limit,
             pause: Pause::new(),
+            hold: Hold::new(self.tether.clone()),
             loan: self.clone(),
         };
         Some(Body::lent(lent))
@@ -119,6 +132,7 @@ pub(crate) struct Lent {
     ended: bool,
     left: Option<u64>,
     pause: Pause,
+    hold: Hold,
     loan: Arc<Loan>,
 }
 
@@ -128,8 +142,15 @@ impl Lent {
         let Some(incoming) = self.incoming.as_mut().filter(|_| !self.ended) else {
             return Poll::Ready(None);
         };
+        if self.hold.is_cut(cx) {
+            return self.unleased();
+        }
         let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
             self.loan.waiting.store(true, Relaxed);
+            self.hold.pause();
+            if self.hold.is_cut(cx) {
+                return self.unleased();
+            }
             if self.pause.is_over(self.loan.stall, cx) {
                 self.loan.blame(ClientFault::Stalled);
                 self.ended = true;
@@ -154,6 +175,12 @@ impl Lent {
         }
     }
 
+    fn unleased(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.loan.blame(ClientFault::Unleased);
+        self.ended = true;
+        Poll::Ready(Some(Err(BodyError::LeaseEnded)))
+    }
+
     /// Counts data; ends at trailers, of which none goes on (nothing in HTTP/1.1 needs a request's).
     fn pass(&mut self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(data) = frame.data_ref() else {
@@ -163,6 +190,7 @@ impl Lent {
         };
         let size = data.len() as u64;
         self.loan.received.fetch_add(size, Relaxed);
+        self.hold.pass(data.len());
         if let Some(left) = &mut self.left {
             let Some(rest) = left.checked_sub(size) else {
                 self.loan.blame(ClientFault::TooLarge);

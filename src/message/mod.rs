@@ -15,4 +15,5 @@ mod reading;
 pub mod rejection;
 pub mod respond;
 mod rfc7239;
+pub mod tether;
 mod values;

@@ -57,6 +57,8 @@ pub enum Reason {
     BodyStalled,
     /// The framing of the request's body is broken, or it ended early.
     BodyBroken,
+    /// What allowed the request has ended while its body was on its way.
+    LeaseEnded,
     /// The request could not be put together.
     Internal,
 }
@@ -74,6 +76,7 @@ impl Reason {
             Self::BodyTooLarge => "body_too_large",
             Self::BodyStalled => "body_stalled",
             Self::BodyBroken => "body_broken",
+            Self::LeaseEnded => "lease_ended",
             Self::Internal => "internal",
         }
     }
@@ -89,6 +92,7 @@ impl Rejection {
             Reason::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Blame::Client),
             Reason::BodyStalled => (StatusCode::REQUEST_TIMEOUT, Blame::Client),
             Reason::BodyBroken => (StatusCode::BAD_REQUEST, Blame::Client),
+            Reason::LeaseEnded => (StatusCode::UNAUTHORIZED, Blame::Client),
             Reason::Internal => (StatusCode::INTERNAL_SERVER_ERROR, Blame::Gateway),
         };
         let retry_after = (reason == Reason::TooManyPending).then_some(Duration::from_secs(1));
@@ -122,6 +126,7 @@ impl fmt::Display for Rejection {
             Reason::BodyTooLarge => "the request's body is too large",
             Reason::BodyStalled => "the client stopped sending the request's body",
             Reason::BodyBroken => "the request's body is malformed or cut",
+            Reason::LeaseEnded => "what allowed the request has ended",
             Reason::Internal => "the request can't be put together",
         })
     }
@@ -149,6 +154,7 @@ mod tests {
             (Reason::BodyTooLarge, 413, true),
             (Reason::BodyStalled, 408, true),
             (Reason::BodyBroken, 400, true),
+            (Reason::LeaseEnded, 401, true),
             (Reason::Internal, 500, false),
         ] {
             let rejection = Rejection::new(reason);

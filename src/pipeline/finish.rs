@@ -7,7 +7,7 @@ use http::header::CONNECTION;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use crate::access::Permit;
+use crate::access::{Bad, Permit, SetAside};
 use crate::clock::Timestamp;
 use crate::endpoint::Answered;
 use crate::message::body::{Body, End, Watcher};
@@ -73,10 +73,21 @@ fn count(state: &State, record: &Record, observed: &Observed) {
     counts.count(record.outcome(), record.status.as_u16(), own, observed.upstream_time());
 }
 
-/// Tells the auditor of a password that was verified for this very request: one by Basic that was not remembered.
-pub(super) fn note_sign_in(permit: &Permit) {
+/// Tells the auditor of a password that was judged for this very request: one by Basic that was not remembered, or a wrong
+/// one where everyone may go.
+pub(super) fn note_sign_in(permit: &Permit, request_id: &str) {
+    let (client, method) = (permit.head().client.0, "basic");
     if let Some(user) = permit.signs_in() {
-        audit::Event::SignedIn { user, client: permit.head().client.0, method: "basic", session: "" }.log();
+        audit::Event::SignedIn { user, client, method, session: "", request_id }.log();
+    }
+    match permit.set_aside() {
+        Some(SetAside::Refused(Bad::Credentials { user, reason })) => {
+            audit::Event::SignInFailed { user: user.as_ref(), client, method, reason, request_id }.log();
+        }
+        Some(SetAside::Throttled(wait)) => {
+            audit::Event::SignInThrottled { client, method, seconds: wait.seconds(), request_id }.log();
+        }
+        Some(SetAside::Refused(Bad::Expired | Bad::Invalid(_) | Bad::OtherIssuer)) | None => {}
     }
 }
 

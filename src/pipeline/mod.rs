@@ -93,7 +93,7 @@ async fn judge(
             if let Some(instead) = permit.instead() {
                 refuse::observed(record, instead);
             }
-            finish::note_sign_in(&permit);
+            finish::note_sign_in(&permit, &record.request_id);
             let recording = record.recording.clone();
             let surroundings = Surroundings {
                 guarded: &state.config.guarded,

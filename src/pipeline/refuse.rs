@@ -59,7 +59,8 @@ pub(super) fn throttled(asker: &Asker<'_>, record: &mut Record, wait: RetryAfter
     record.decision = "challenge";
     record.because(Reason::TooManyAttempts, None);
     let seconds = wait.seconds();
-    audit::Event::SignInThrottled { client: record.client, method: "basic", seconds }.log();
+    audit::Event::SignInThrottled { client: record.client, method: "basic", seconds, request_id: &record.request_id }
+        .log();
     let problem = Problem { detail: "Too many attempts", retry_after: Some(seconds), ..Problem::default() };
     asker.problem(StatusCode::TOO_MANY_REQUESTS, &problem)
 }
@@ -97,7 +98,8 @@ pub(super) fn observed(record: &mut Record, instead: &Decision) {
     };
     record.observed = Some(decision);
     if let Decision::Challenge(Challenge { want: Want::Token(Bad::Credentials { user, reason }), .. }) = instead {
-        audit::Event::SignInFailed { user: user.as_ref(), client: record.client, method: "basic", reason }.log();
+        let (user, client, request_id) = (user.as_ref(), record.client, &*record.request_id);
+        audit::Event::SignInFailed { user, client, method: "basic", reason, request_id }.log();
     }
     let who = match instead {
         Decision::Deny(denial) => denial.identity.as_ref().map(|identity| identity.profile.user.as_str()),
@@ -134,7 +136,8 @@ pub(super) fn challenge(asker: &Asker<'_>, record: &mut Record, challenge: &Chal
             audit::Event::BadCredential { client, route, reason: &record.reason, request_id: &record.request_id }.log();
         }
         Want::Token(Bad::Credentials { user, reason }) => {
-            audit::Event::SignInFailed { user: user.as_ref(), client: record.client, method: "basic", reason }.log();
+            let (user, client, request_id) = (user.as_ref(), record.client, &*record.request_id);
+            audit::Event::SignInFailed { user, client, method: "basic", reason, request_id }.log();
         }
         Want::Credential | Want::StepUp | Want::Token(Bad::Expired) => {}
     }
@@ -154,7 +157,7 @@ pub(super) fn challenge(asker: &Asker<'_>, record: &mut Record, challenge: &Chal
     let problem = Problem {
         detail,
         challenge: Some(header),
-        takes_basic: challenge.route.accept.basic,
+        takes_basic: challenge.takes_basic,
         offers_sign_in: !matches!(challenge.want, Want::Token(_)) || asker.is_page_load(),
         signed_in: challenge.identity.as_ref().map(|identity| identity.profile.user.as_str()),
         clears_cookie: challenge.clears_cookie,
@@ -182,7 +185,8 @@ pub(super) fn denial(asker: &Asker<'_>, record: &mut Record, denial: &Denial) ->
     let (client, route) = (record.client, Some(&*denial.route.name));
     let (detail, event) = match denial.why {
         Reason::CrossSite => {
-            ("The request was sent by another site", audit::Event::CrossSite { client, path: &record.path, user })
+            let (path, request_id) = (record.path.as_str(), &*record.request_id);
+            ("The request was sent by another site", audit::Event::CrossSite { client, path, user, request_id })
         }
         _ => {
             let (reason, request_id) = (record.reason.as_str(), &*record.request_id);
@@ -214,7 +218,8 @@ pub(super) fn rejection(asker: &Asker<'_>, record: &mut Record, rejection: &Reje
     }
     let detail = rejection.status.canonical_reason().unwrap_or("Error");
     let retry_after = rejection.retry_after.map(|wait| wait.as_secs().max(1));
-    let problem = Problem { detail, retry_after, closes: rejection.close, ..Problem::default() };
+    let challenge = (rejection.status == StatusCode::UNAUTHORIZED).then(|| format!("Bearer realm=\"{REALM}\""));
+    let problem = Problem { detail, retry_after, challenge, closes: rejection.close, ..Problem::default() };
     asker.problem(rejection.status, &problem)
 }
 

@@ -21,10 +21,11 @@ use super::upgrade::{self, Tunnels};
 use super::{framing, retry};
 use crate::access::Lease;
 use crate::config::Timeouts;
-use crate::message::body::{Body, Tether};
+use crate::message::body::Body;
 use crate::message::connection::Stop;
 use crate::message::loan::{Loan, drain_after};
 use crate::message::rejection::{Blame, Reason, Rejection};
+use crate::message::tether::Tether;
 use crate::upstream::{Admission, Upstream};
 
 /// What goes on, where to, and for how long.
@@ -149,7 +150,10 @@ impl Forwarder {
             return Err(Rejection::new(Reason::BodyTooLarge));
         }
         let expects_continue = expects_continue(&head.headers);
-        let loan = (!body.is_end_stream()).then(|| Loan::new(body, onward.body_bytes, self.body_timeout));
+        let loan = (!body.is_end_stream()).then(|| {
+            let tether = Arc::new(Upload(onward.lease.clone()));
+            Loan::new(body, onward.body_bytes, self.body_timeout, Some(tether))
+        });
         if let Some(loan) = &loan {
             // A request is forwarded once, so that nothing is observed yet.
             let _ = observed.loan.set(loan.clone());
@@ -227,13 +231,24 @@ struct Hold {
 }
 
 impl Tether for Hold {
-    /// A body that is done within a second is an answer, not a stream.
     fn cut(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(async move {
-            tokio::time::sleep(STREAM_AFTER).await;
-            self.lease.ended().await;
-        })
+        Box::pin(async move { end_of_stream(&self.lease).await })
     }
+}
+
+/// What a request's body is held by.
+struct Upload(Lease);
+
+impl Tether for Upload {
+    fn cut(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move { end_of_stream(&self.0).await })
+    }
+}
+
+/// A body that is done within a second is no stream.
+async fn end_of_stream(lease: &Lease) {
+    tokio::time::sleep(STREAM_AFTER).await;
+    lease.ended().await;
 }
 
 /// A request that may have to be sent more than once.

@@ -27,6 +27,7 @@ pub(super) fn rejection(error: Error, loan: Option<&Loan>) -> Rejection {
             ClientFault::TooLarge => Reason::BodyTooLarge,
             ClientFault::Stalled => Reason::BodyStalled,
             ClientFault::Broken => Reason::BodyBroken,
+            ClientFault::Unleased => Reason::LeaseEnded,
         })
         .because(error);
     }

@@ -16,7 +16,6 @@ use aws_lc_rs::hmac;
 use quick_cache::sync::Cache;
 
 use super::{Account, Accounts, Asked, Failure, SignIn};
-use crate::clock::Timestamp;
 use crate::identity::UserName;
 use crate::secret::{Random, Secret};
 use crate::store::Digest;
@@ -39,8 +38,6 @@ type Flights = HashMap<Digest, Arc<tokio::sync::Mutex<()>>>;
 pub struct Remembered {
     /// The account as it was then, and is still.
     pub account: Arc<Account>,
-    /// When the password was verified.
-    pub verified_at: Timestamp,
     digest: Secret<Digest>,
     until: Instant,
     misses: AtomicU32,
@@ -73,7 +70,7 @@ impl Basic {
         typed: &str,
         password: &Secret<String>,
         client: IpAddr,
-        (now, instant): (Timestamp, Instant),
+        instant: Instant,
     ) -> Result<Verified, Failure> {
         let name = UserName::parse(typed);
         let place = name.as_ref().map(|name| (name.clone(), network(client)));
@@ -96,7 +93,7 @@ impl Basic {
         };
         let digest = Secret::new(self.digest(user.name.as_str(), password, user.password_version));
         let until = instant + REMEMBERED_FOR;
-        let entry = Remembered { account, verified_at: now, digest, until, misses: AtomicU32::new(0) };
+        let entry = Remembered { account, digest, until, misses: AtomicU32::new(0) };
         let entry = Arc::new(entry);
         if let Some(place) = place {
             self.remembered.insert(place, Arc::clone(&entry));

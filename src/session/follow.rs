@@ -73,6 +73,7 @@ impl Follower {
             if place.keys_due {
                 self.followed.keys.reload().await?;
                 place.keys_due = false;
+                self.raise();
             }
             place.version = Some(version);
         }
@@ -155,7 +156,7 @@ impl Follower {
     fn apply(&self, event: &Event) {
         let Followed { accounts, api_keys, revocations, throttle, .. } = &self.followed;
         let memory = Duration::from_millis(self.memory.load(Ordering::SeqCst));
-        let (now, until) = (self.clock.now(), event.at + memory);
+        let (now, until) = (self.clock.settled(), event.at + memory);
         match &event.kind {
             EventKind::SessionEnded { session } => {
                 // Neither a token nor what is kept in memory of a session may outlive the memory of its end.

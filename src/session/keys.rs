@@ -8,9 +8,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Algorithm, Config, KeySource, Tokens};
+use crate::config::{Config, KeySource, Tokens};
 use crate::secret::Random;
-use crate::store::{KeyRecord, KeyUse, Store, StoreError};
+use crate::store::{KeyRecord, KeyUse, Lives, Store, StoreError};
 use crate::token::{
     self, ASSERTION_ALGORITHM, ASSERTION_LIFETIME, Assertions, KeyError, KeySet, Keyring, Signs, StoredKey,
 };
@@ -115,9 +115,9 @@ impl OwnKeys {
     /// When the store gives no answer.
     pub async fn clean(&self) -> Result<(), StoreError> {
         let held = self.held.load_full();
-        let mut gone = self.store.clean_keys(KeyUse::Assertions, ASSERTION_LIFETIME).await?;
+        let mut gone = self.store.clean_keys(KeyUse::Assertions, ASSERTIONS_LIVE).await?;
         if matches!(held.tokens.keys, KeySource::Store) {
-            gone += self.store.clean_keys(KeyUse::Tokens, token_span(&held.tokens)).await?;
+            gone += self.store.clean_keys(KeyUse::Tokens, tokens_live(&held.tokens)).await?;
         }
         if gone > 0 {
             tracing::info!(gone, "retired keys removed: their last tokens have expired");
@@ -137,22 +137,29 @@ fn asserts(config: &Config) -> bool {
     config.routes.iter().any(|route| route.identity.assertion.is_some())
 }
 
-/// For how long a token of `tokens` verifies.
-pub fn token_span(tokens: &Tokens) -> Duration {
-    tokens.lifetime + tokens.leeway
+/// How long own tokens are good for.
+pub fn tokens_live(tokens: &Tokens) -> Lives {
+    Lives { at_most: tokens.max_lifetime, leeway: tokens.leeway }
 }
+
+/// How long assertions are good for.
+pub const ASSERTIONS_LIVE: Lives = Lives { at_most: ASSERTION_LIFETIME, leeway: Duration::ZERO };
 
 /// Those of `records` that own tokens are signed and verified with, the newest first.
 pub fn token_keys(records: Vec<KeyRecord>, tokens: &Tokens) -> Vec<StoredKey> {
     let of_tokens = records.into_iter().rev().filter(|key| key.purpose == KeyUse::Tokens);
-    of_tokens.map(|key| stored(key, token_span(tokens))).collect()
+    of_tokens.map(|key| stored(key, tokens_live(tokens))).collect()
 }
 
-/// A key that is not in the store yet.
+/// A key of `purpose` that is not in the store yet.
 ///
 /// # Errors
 /// When the cryptographic library can't make one.
-pub fn fresh(purpose: KeyUse, algorithm: Algorithm, now: Timestamp, random: &Random) -> Result<KeyRecord, KeyError> {
+pub fn fresh(purpose: KeyUse, tokens: &Tokens, now: Timestamp, random: &Random) -> Result<KeyRecord, KeyError> {
+    let (algorithm, lifetime) = match purpose {
+        KeyUse::Tokens => (tokens.algorithm, tokens.lifetime),
+        KeyUse::Assertions => (ASSERTION_ALGORITHM, ASSERTION_LIFETIME),
+    };
     let made = token::generate(algorithm, random)?;
     Ok(KeyRecord {
         purpose,
@@ -162,6 +169,7 @@ pub fn fresh(purpose: KeyUse, algorithm: Algorithm, now: Timestamp, random: &Ran
         created_at: now,
         not_before: now,
         retired_at: None,
+        lifetime: Some(lifetime),
     })
 }
 
@@ -215,44 +223,53 @@ struct Source<'a> {
 impl Source<'_> {
     async fn tokens(&self) -> Result<KeySet, KeysError> {
         let stored = match self.tokens.keys {
-            KeySource::Store => self.stored(KeyUse::Tokens, self.tokens.algorithm, token_span(self.tokens)).await?,
+            KeySource::Store => self.stored(KeyUse::Tokens, self.tokens, tokens_live(self.tokens)).await?,
             KeySource::Shared(_) | KeySource::Pem(_) => Vec::new(),
         };
         Ok(KeySet::new(self.tokens, &stored, self.random.clone())?)
     }
 
     async fn assertions(&self) -> Result<KeySet, KeysError> {
-        let stored = self.stored(KeyUse::Assertions, ASSERTION_ALGORITHM, ASSERTION_LIFETIME).await?;
         let terms = Tokens {
             algorithm: ASSERTION_ALGORITHM,
             lifetime: ASSERTION_LIFETIME,
             keys: KeySource::Store,
             ..self.tokens.clone()
         };
+        let stored = self.stored(KeyUse::Assertions, &terms, ASSERTIONS_LIVE).await?;
         Ok(KeySet::new(&terms, &stored, self.random.clone())?)
     }
 
     /// The keys of `purpose`, the newest first. Tokens of a former algorithm's keys verify until those are retired.
-    async fn stored(&self, purpose: KeyUse, algorithm: Algorithm, span: Duration) -> Result<Vec<StoredKey>, KeysError> {
+    async fn stored(&self, purpose: KeyUse, terms: &Tokens, lives: Lives) -> Result<Vec<StoredKey>, KeysError> {
         let of = |records: Vec<KeyRecord>| records.into_iter().filter(|key| key.purpose == purpose).collect::<Vec<_>>();
         let mut records = of(self.store.signing_keys().await?);
-        let can_sign = |key: &KeyRecord| key.algorithm == algorithm && key.retired_at.is_none();
+        let can_sign = |key: &KeyRecord| key.algorithm == terms.algorithm && key.retired_at.is_none();
         if !records.iter().any(can_sign) {
-            let key = fresh(purpose, algorithm, self.clock.now(), self.random)?;
+            let key = fresh(purpose, terms, self.clock.now(), self.random)?;
             self.store.first_signing_key(key).await?;
             records = of(self.store.signing_keys().await?);
         }
-        Ok(records.into_iter().rev().map(|key| stored(key, span)).collect())
+        // Noted before anything is signed that lives so long: a key is gone only when the last of it has expired.
+        let now = self.clock.now();
+        let is_noted = |key: &KeyRecord| {
+            key.retired_at.is_some_and(|retired| retired <= now)
+                || key.lifetime.is_none_or(|lifetime| lifetime >= terms.lifetime)
+        };
+        if !records.iter().all(is_noted) {
+            self.store.note_key_lifetime(purpose, terms.lifetime).await?;
+        }
+        Ok(records.into_iter().rev().map(|key| stored(key, lives)).collect())
     }
 }
 
-fn stored(key: KeyRecord, span: Duration) -> StoredKey {
+fn stored(key: KeyRecord, lives: Lives) -> StoredKey {
     let signs = match () {
         () if !key.ever_signs() => Signs::Never,
         () if key.not_before <= key.created_at => Signs::AtOnce,
         () => Signs::From(key.not_before),
     };
-    let until = key.until(span);
+    let until = key.until(lives);
     StoredKey { kid: key.kid, algorithm: key.algorithm, material: key.private, signs, until }
 }
 
@@ -263,6 +280,8 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
     use crate::config;
+    use crate::config::Algorithm;
+    use crate::store::Retired;
     use crate::token::NewClaims;
 
     struct Fixture {
@@ -293,7 +312,7 @@ mod tests {
         }
 
         async fn rotate(&self, purpose: KeyUse, publish_first: u64) -> String {
-            let key = fresh(purpose, Algorithm::ES256, self.now(), &self.keys.random).unwrap();
+            let key = fresh(purpose, &self.keys.held.load().tokens, self.now(), &self.keys.random).unwrap();
             let (key, _) = self.store.rotate_keys(key, Duration::from_secs(publish_first)).await.unwrap();
             self.keys.reload().await.unwrap();
             key.kid
@@ -345,6 +364,80 @@ mod tests {
         assert_eq!(left.iter().map(|key| &key.kid).collect::<Vec<_>>(), [&second]);
         let (events, _) = here.store.events_after(0, 10).await.unwrap();
         assert_eq!(events.len(), 3, "made, rotated, cleaned: {events:?}");
+    }
+
+    /// Lets the configuration say another lifetime, as after a restart.
+    async fn restarted(here: &mut Fixture, lifetime: u64) {
+        let tokens = Tokens { lifetime: Duration::from_secs(lifetime), ..here.keys.held.load().tokens.clone() };
+        let (store, clock, random) = (here.store.clone(), here.keys.clock.clone(), Random::system());
+        let source = Source { store: &store, clock: &clock, random: &random, tokens: &tokens };
+        let ring = Arc::new(Keyring::new(source.tokens().await.unwrap(), None));
+        let held = ArcSwap::from_pointee(Held { tokens, asserts: false, ring });
+        here.keys = OwnKeys { store, clock: clock.clone(), random: random.clone(), held };
+    }
+
+    #[tokio::test]
+    async fn a_key_lasts_as_long_as_the_longest_that_it_has_signed_whatever_is_configured_now() {
+        let mut here = Fixture::new("").await;
+        restarted(&mut here, 3600).await;
+        let (first, long) = (here.signer(), here.token());
+        restarted(&mut here, 60).await;
+        let second = here.rotate(KeyUse::Tokens, 0).await;
+        assert_ne!(first, second);
+        here.time.advance(Duration::from_secs(3599));
+        here.keys.clean().await.unwrap();
+        here.keys.reload().await.unwrap();
+        assert!(here.keys.ring().verify(&long, here.now()).is_ok(), "to its last second");
+        // The second has only ever signed for a minute.
+        here.rotate(KeyUse::Tokens, 0).await;
+        here.time.advance(Duration::from_secs(61));
+        here.keys.clean().await.unwrap();
+        let left = here.store.signing_keys().await.unwrap();
+        assert_eq!(left.len(), 1, "{left:?}");
+    }
+
+    #[tokio::test]
+    async fn of_a_key_that_does_not_say_the_longest_is_believed() {
+        let here = Fixture::new("[tokens]\nmax_lifetime = \"2h\"").await;
+        let key = fresh(KeyUse::Tokens, &here.keys.held.load().tokens, here.now(), &here.keys.random).unwrap();
+        let old = KeyRecord { lifetime: None, ..key };
+        here.store.add_signing_key(old.clone()).await.unwrap();
+        here.store.note_key_lifetime(KeyUse::Tokens, Duration::from_secs(60)).await.unwrap();
+        here.rotate(KeyUse::Tokens, 0).await;
+        here.time.advance(Duration::from_secs(7199));
+        here.keys.clean().await.unwrap();
+        let has = |keys: Vec<KeyRecord>| keys.iter().any(|key| key.kid == old.kid);
+        assert!(has(here.store.signing_keys().await.unwrap()));
+        here.time.advance(Duration::from_secs(2));
+        here.keys.clean().await.unwrap();
+        assert!(!has(here.store.signing_keys().await.unwrap()));
+    }
+
+    #[tokio::test]
+    async fn a_retired_key_is_gone_at_once_and_never_the_one_that_signs() {
+        let here = Fixture::new("").await;
+        let (first, early) = (here.signer(), here.token());
+        let retire = async |kid: &str| here.store.retire_key(kid, Algorithm::ES256).await.unwrap();
+        assert_eq!(retire(&first).await, Retired::Signing);
+        assert_eq!(retire("nothing").await, Retired::Unknown);
+        let waiting = here.rotate(KeyUse::Tokens, 600).await;
+        assert_eq!(retire(&first).await, Retired::Signing, "the other one waits");
+        assert_eq!(retire(&waiting).await, Retired::Signing, "nobody would sign after its time");
+        here.time.advance(Duration::from_secs(600));
+        assert!(!here.keys.ring().was_withdrawn(&first, here.now()));
+        assert!(matches!(retire(&first).await, Retired::Gone(_)));
+        here.keys.reload().await.unwrap();
+        assert!(here.keys.ring().verify(&early, here.now()).is_err());
+        assert!(here.keys.ring().was_withdrawn(&first, here.now()));
+        assert_eq!((here.signer(), here.published()), (waiting.clone(), 1));
+        assert_eq!(retire(&waiting).await, Retired::Signing);
+        // One that goes in its time was not withdrawn.
+        let third = here.rotate(KeyUse::Tokens, 0).await;
+        here.time.advance(Duration::from_secs(901));
+        here.keys.clean().await.unwrap();
+        here.keys.reload().await.unwrap();
+        assert_eq!((here.signer(), here.published()), (third, 1));
+        assert!(!here.keys.ring().was_withdrawn(&waiting, here.now()));
     }
 
     #[tokio::test]
@@ -406,7 +499,8 @@ mod tests {
         assert!(here.keys.ring().assertions().is_some() && before.assertions().is_none());
         assert_ne!(here.signer(), before.load().signing_key_id(here.now()));
         assert!(here.keys.ring().verify(&early, here.now()).is_ok(), "tokens of the former algorithm's key verify");
-        let rotated = fresh(KeyUse::Tokens, Algorithm::RS256, here.now(), &here.keys.random).unwrap();
+        let terms = Tokens { algorithm: Algorithm::RS256, ..here.keys.held.load().tokens.clone() };
+        let rotated = fresh(KeyUse::Tokens, &terms, here.now(), &here.keys.random).unwrap();
         let (key, _) = here.store.rotate_keys(rotated, Duration::ZERO).await.unwrap();
         here.keys.reload().await.unwrap();
         assert_eq!(here.signer(), key.kid, "and it is what follows the store");

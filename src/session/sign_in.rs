@@ -5,6 +5,9 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::Follower;
 use crate::identity::UserName;
@@ -76,20 +79,32 @@ impl SignIn {
         self.hasher.counts()
     }
 
-    /// The account behind a name and its password.
+    /// The account behind a name and its password: someone signs in.
     ///
     /// # Errors
     /// As [`Failure`] says. Only [`Failure::Wrong`] is counted.
     pub async fn verify(&self, asked: Asked<'_>) -> Result<UserRecord, Failure> {
         let judged = self.judge(asked).await;
-        self.logins.count(match &judged {
-            Ok(_) => "success",
-            Err(Failure::Wrong { .. }) => "failure",
-            Err(Failure::TooMany(_)) => "throttled",
-            Err(Failure::PasswordTooLong) => "invalid",
-            Err(Failure::Busy) => "busy",
-            Err(Failure::Store(_)) => "error",
-        });
+        self.logins.count(judged.as_ref().map_or_else(word, |_| "success"));
+        let user = judged?;
+        match timeout(A_MOMENT, self.store.note_sign_in(&user.name)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(user = %user.name, %error, "the sign-in was not noted"),
+            Err(_) => tracing::warn!(user = %user.name, "the store is slow: the sign-in is noted later"),
+        }
+        Ok(user)
+    }
+
+    /// As [`SignIn::verify`], for someone who is signed in already and says the password once more: that is no sign-in, and a
+    /// wrong one a failed attempt all the same.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn confirm(&self, asked: Asked<'_>) -> Result<UserRecord, Failure> {
+        let judged = self.judge(asked).await;
+        if let Err(failure) = &judged {
+            self.logins.count(word(failure));
+        }
         judged
     }
 
@@ -171,11 +186,22 @@ impl SignIn {
         {
             tracing::warn!(user = %user.name, %error, "the password's hash was not upgraded");
         }
-        if let Err(error) = self.store.note_sign_in(&user.name).await {
-            tracing::warn!(user = %user.name, %error, "the sign-in was not noted");
-        }
     }
 }
+
+/// What a failure is counted as.
+const fn word(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::Wrong { .. } => "failure",
+        Failure::TooMany(_) => "throttled",
+        Failure::PasswordTooLong => "invalid",
+        Failure::Busy => "busy",
+        Failure::Store(_) => "error",
+    }
+}
+
+/// How long a sign-in waits for what it can do without to be written; a store that is slow writes it later.
+const A_MOMENT: Duration = Duration::from_millis(250);
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

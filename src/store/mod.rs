@@ -17,12 +17,12 @@ use std::time::Duration;
 pub use error::{StoreError, StoreErrorKind};
 pub use peek::peek;
 pub use records::{
-    ApiKeyRecord, DataVersion, Digest, Event, EventKind, HAND_OVER, KeyRecord, KeyUse, NewUser, Rotated, Rotation, Seq,
-    SessionRecord, ThrottleRecord, ThrottleScope, UserRecord,
+    ApiKeyRecord, DataVersion, Digest, Event, EventKind, HAND_OVER, KeyRecord, KeyUse, Lives, NewUser, Retired,
+    Rotated, Rotation, Seq, SessionRecord, ThrottleRecord, ThrottleScope, UserRecord,
 };
 
 use crate::clock::{Clock, Timestamp};
-use crate::config::{self, StoreKind};
+use crate::config::{self, Algorithm, StoreKind};
 use crate::identity::UserName;
 use crate::secret::{Random, Secret};
 use sqlite::{Database, api_keys, events, keys, rotation, sessions, throttle, users};
@@ -337,6 +337,15 @@ impl Store {
         self.database.write(move |db, now| sessions::end_others(db, now, memory, &user, &except)).await
     }
 
+    /// Ends the tokens of a user that have no session and were issued by `issued`; their sessions go on.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn end_tokens_of(&self, user: &UserName, issued: Timestamp) -> Result<Seq, StoreError> {
+        let (user, memory) = (user.clone(), self.memory());
+        self.database.write(move |db, now| sessions::end_tokens_of(db, now, memory, &user, issued)).await
+    }
+
     /// Refuses one token from now on; it expires at `until`. Twice is once.
     ///
     /// # Errors
@@ -385,13 +394,30 @@ impl Store {
         self.database.write(move |db, now| keys::rotate(db, now, memory, key, publish_first)).await
     }
 
-    /// Removes the keys of `purpose` whose last token, which lived for `lifetime`, has expired. Answers with how many there were.
+    /// Notes that what the signing keys of `purpose` sign from now on may live for `lifetime`.
     ///
     /// # Errors
     /// When the store gives no answer.
-    pub async fn clean_keys(&self, purpose: KeyUse, lifetime: Duration) -> Result<usize, StoreError> {
-        let memory = self.memory();
-        self.database.write(move |db, now| keys::clean(db, now, memory, purpose, lifetime)).await
+    pub async fn note_key_lifetime(&self, purpose: KeyUse, lifetime: Duration) -> Result<(), StoreError> {
+        self.database.write(move |db, now| keys::note_lifetime(db, now, purpose, lifetime)).await
+    }
+
+    /// Removes a key at once, whatever it has signed; not the one that signs with `algorithm`, if no other one does now.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn retire_key(&self, kid: &str, algorithm: Algorithm) -> Result<Retired, StoreError> {
+        let (kid, memory) = (kid.to_owned(), self.memory());
+        self.database.write(move |db, now| keys::retire(db, now, memory, &kid, algorithm)).await
+    }
+
+    /// Removes the keys of `purpose` whose last token has expired. Answers with how many there were.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn clean_keys(&self, purpose: KeyUse, lives: Lives) -> Result<usize, StoreError> {
+        let (memory, settled) = (self.memory(), self.database.settled());
+        self.database.write(move |db, now| keys::clean(db, (now, settled), memory, purpose, lives)).await
     }
 
     /// The secret called `name`, made when it is first asked for, the same for all gateways on this store.
@@ -487,8 +513,9 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn clean(&self, batch: usize) -> Result<usize, StoreError> {
+        let now = self.database.settled();
         self.database
-            .write(move |db, now| {
+            .write(move |db, _| {
                 Ok(sessions::clean(db, now, batch)? + events::clean(db, now, batch)? + throttle::clean(db, now, batch)?)
             })
             .await

@@ -176,6 +176,8 @@ pub struct KeyRecord {
     /// When another took its place: it signs nothing from then on, and verifies what it has signed. Not after
     /// `not_before`: it was replaced before its time came.
     pub retired_at: Option<Timestamp>,
+    /// How long the longest of what it has signed lives; `None`: not known, as of keys of an older version.
+    pub lifetime: Option<Duration>,
 }
 
 impl KeyRecord {
@@ -184,10 +186,31 @@ impl KeyRecord {
         self.retired_at.is_none_or(|retired| self.not_before < retired)
     }
 
-    /// When the last of its tokens, which live for `lifetime`, has expired; `None`: it is not retired.
-    pub fn until(&self, lifetime: Duration) -> Option<Timestamp> {
-        self.retired_at.map(|retired| retired + lifetime + HAND_OVER)
+    /// When the last of its tokens has expired; `None`: it is not retired.
+    pub fn until(&self, lives: Lives) -> Option<Timestamp> {
+        let span = self.lifetime.unwrap_or(lives.at_most) + lives.leeway + HAND_OVER;
+        self.retired_at.map(|retired| retired + span)
     }
+}
+
+/// How long what keys of one purpose have signed is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lives {
+    /// The longest that anything is believed to live: what counts where a key does not say.
+    pub at_most: Duration,
+    /// How long it is still believed after that.
+    pub leeway: Duration,
+}
+
+/// What became of a key that was to be retired at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retired {
+    /// It is gone.
+    Gone(Seq),
+    /// No other one signs in its place: nothing was done.
+    Signing,
+    /// There is no key of this name.
+    Unknown,
 }
 
 /// How long another gateway on this store may take to learn of a new key, and signs with the former one.
@@ -214,8 +237,8 @@ pub enum EventKind {
     TokenRevoked { jti: String },
     /// Groups, e-mail, name or state of an account have changed, or it was made or deleted: what is known of it is to be read anew.
     UserChanged { user: UserName },
-    /// All sessions of a user are over (each has its own event); tokens without a session are refused
-    /// when their `iat` is not after the second of `at`.
+    /// Tokens of a user without a session are refused when their `iat` is not after the second of `at`. Where all of the
+    /// user's sessions are over too, each has an event of its own.
     UserSignedOut { user: UserName, at: Timestamp },
     /// An API key is over.
     ApiKeyRevoked { id: String },

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::clock::{Clock, Timestamp};
 use crate::identity::UserName;
@@ -97,7 +98,7 @@ impl Throttle {
         let digest = self.network(network);
         let asked = Asked { account: short(self.digest(b"account", folded.as_bytes())), network: short(digest) };
         let turn = self.wait_for_turn(&asked, user.as_ref(), digest, browser);
-        let on_account = tokio::time::timeout(PATIENCE, turn).await.unwrap_or(Err(RetryAfter(Duration::ZERO)))?;
+        let on_account = timeout(PATIENCE, turn).await.unwrap_or(Err(RetryAfter(Duration::ZERO)))?;
         let shared = self.0.clone();
         Ok(Attempt { shared, asked, on_account, user, network: digest, state: AttemptState::LetIn })
     }
@@ -269,10 +270,12 @@ impl Attempt {
         self.state = AttemptState::LetIn;
         let (store, user, network) = (self.shared.store.clone(), self.user.clone(), self.network);
         drop(self);
-        if let Some(user) = user
-            && let Err(error) = store.note_familiar(&user, network, browser).await
-        {
-            tracing::warn!(%error, "a sign-in's network was not noted");
+        let Some(user) = user else { return };
+        // Nobody waits long for it: what the store has taken in it writes, sooner or later.
+        match timeout(A_MOMENT, store.note_familiar(&user, network, browser)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "a sign-in's network was not noted"),
+            Err(_) => tracing::warn!("the store is slow: a sign-in's network is noted later"),
         }
     }
 
@@ -392,6 +395,9 @@ const ENTRIES: usize = 65_536;
 
 /// How long an attempt waits for those in progress.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long an attempt that succeeded waits to be noted.
+const A_MOMENT: Duration = Duration::from_millis(250);
 
 /// Attempts that may wait so.
 const WAITING: usize = 256;

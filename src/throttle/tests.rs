@@ -276,3 +276,22 @@ async fn a_store_that_is_down_counts_on_and_saves_later() {
     here.throttle.save().await.unwrap();
     assert_eq!(here.store.throttle_rows().await.unwrap().len(), 2);
 }
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_lengthens_no_wait_and_shortens_none() {
+    let here = Fixture::new().await;
+    here.fail(6, "alice", HOME).await;
+    assert_eq!(here.wait("alice", ELSEWHERE).await, 1);
+    for wall in [1_700_000_000 - 3600, 0, 1_700_000_000 + 3600] {
+        here.hand.set_wall(Timestamp::from_secs(wall));
+        assert_eq!(here.wait("alice", ELSEWHERE).await, 1, "{wall}");
+    }
+    here.hand.set_wall(Timestamp::from_secs(1_700_000_000 - 3600));
+    here.throttle.save().await.unwrap();
+    let again = here.restarted().await;
+    let wait = match again.check("alice", ELSEWHERE.parse().unwrap(), None).await {
+        Ok(_) => 0,
+        Err(wait) => wait.seconds(),
+    };
+    assert!(wait <= 60, "{wait}");
+}

@@ -1,6 +1,7 @@
 //! The key sets in force: replaced while the gateway runs, when keys came or went in the store.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -15,12 +16,14 @@ use crate::clock::Timestamp;
 pub struct Keyring {
     tokens: ArcSwap<KeySet>,
     assertions: Option<Assertions>,
+    /// Keys of tokens that went, the latest last, each with the end that it had.
+    gone: Mutex<VecDeque<(Arc<str>, Option<Timestamp>)>>,
 }
 
 impl Keyring {
     /// A ring of `tokens`; `assertions` where applications are sent any.
     pub fn new(tokens: KeySet, assertions: Option<Assertions>) -> Self {
-        Self { tokens: ArcSwap::from_pointee(tokens), assertions }
+        Self { tokens: ArcSwap::from_pointee(tokens), assertions, gone: Mutex::default() }
     }
 
     /// A ring of `tokens` and `assertions` in place of `self`, for another configuration: what time it was there is known here.
@@ -30,16 +33,37 @@ impl Keyring {
             (Some(former), Some(keys)) => Some(former.succeeded_by(keys)),
             (_, keys) => keys.map(Assertions::new),
         };
-        Self::new(tokens.following(&self.load()), assertions)
+        let former = self.load();
+        let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let next = Self { gone: Mutex::new(gone), ..Self::new(tokens.following(&former), assertions) };
+        next.note_gone(&former, &next.load());
+        next
     }
 
     /// Puts `tokens` in force, and `assertions` where there are any. What is no longer among them verifies nothing from now on.
     pub fn replace(&self, tokens: KeySet, assertions: Option<KeySet>) {
-        let tokens = tokens.following(&self.tokens.load());
+        let former = self.tokens.load();
+        self.note_gone(&former, &tokens);
+        let tokens = tokens.following(&former);
         self.tokens.store(Arc::new(tokens));
         if let (Some(own), Some(keys)) = (&self.assertions, assertions) {
             own.replace(keys);
         }
+    }
+
+    /// Whether a key went before its last token had expired, as one that was stolen: what was opened with it must not go on.
+    pub fn was_withdrawn(&self, key_id: &str, now: Timestamp) -> bool {
+        let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        gone.iter().any(|(id, until)| **id == *key_id && until.is_none_or(|until| now < until))
+    }
+
+    fn note_gone(&self, former: &KeySet, tokens: &KeySet) {
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_there = |id: &str| tokens.key_ids().any(|there| there == id);
+        gone.retain(|(id, _)| !is_there(id));
+        gone.extend(former.ends().filter(|(id, _)| !is_there(id)).map(|(id, until)| (Arc::clone(id), until)));
+        let excess = gone.len().saturating_sub(MOST_GONE);
+        gone.drain(..excess);
     }
 
     /// The keys of own tokens as they are now.
@@ -107,6 +131,9 @@ impl From<KeySet> for Keyring {
         Self::new(tokens, None)
     }
 }
+
+/// Keys that are remembered after they went: more than are replaced while a stream lives.
+const MOST_GONE: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -131,6 +131,11 @@ impl KeySet {
         self.keys.iter().map(|held| held.key.id())
     }
 
+    /// The name of each key, and when it verifies nothing any more.
+    pub(super) fn ends(&self) -> impl Iterator<Item = (&Arc<str>, Option<Timestamp>)> {
+        self.keys.iter().map(|held| (held.key.shared_id(), held.until))
+    }
+
     /// The same keys as the successors of `former`: what time it was there is known here.
     #[must_use]
     pub(super) fn following(self, former: &Self) -> Self {

@@ -297,6 +297,64 @@ async function account(page) {
   await phone.context().close();
 }
 
+async function apiKeys(page) {
+  let key;
+  const works = async () => {
+    const response = await page.request.get(base.href, { headers: { Authorization: `Bearer ${key}` } });
+    return response.status() === 200;
+  };
+  await step("an API key is named before it is made", async () => {
+    await open(page, "/.gateway/account");
+    const response = await follow(page, () => page.getByRole("button", { name: "Make an API key" }).click());
+    check(response.status() === 200, "status 200", response.status());
+    await carriesSecurityHeaders(response);
+    check((await focus(page)) === "name", "the cursor is in the name", await focus(page));
+    check((await page.getByLabel("It ends").inputValue()) === "90d", "it ends by itself");
+  });
+  await look(page, "account-new-key");
+  await step("a wrong password makes none, and what was typed stays", async () => {
+    await page.getByLabel("What is it for?").fill("nightly backup of everything");
+    await page.getByLabel("It ends").selectOption("30d");
+    await page.getByLabel("Your password").fill(`${PASSWORD}-wrong`);
+    const response = await follow(page, () => page.getByRole("button", { name: "Make key" }).click());
+    check(response.status() === 403, "status 403", response.status());
+    check((await page.getByLabel("What is it for?").inputValue()) === "nightly backup of everything", "the name stays");
+    check((await page.getByLabel("It ends").inputValue()) === "30d", "the end stays");
+    check((await focus(page)) === "password", "the cursor is in the password", await focus(page));
+  });
+  await look(page, "account-new-key-refused");
+  await step("the key is shown once, and works", async () => {
+    await page.getByLabel("Your password").fill(PASSWORD);
+    const response = await follow(page, () => page.getByLabel("Your password").press("Enter"));
+    check(response.status() === 200, "status 200", response.status());
+    check((await response.headerValue("cache-control")) === "no-store", "it is kept nowhere");
+    key = await page.getByText(/^pck_/).innerText();
+    check(await works(), "the application lets it in");
+  });
+  await look(page, "account-key-made");
+  await step("it is listed by its name, and not shown again", async () => {
+    const response = await follow(page, () => page.getByRole("link", { name: "I have copied it" }).click());
+    check(!(await response.text()).includes(key), "the key is not on the page");
+    check(await page.getByRole("heading", { name: "nightly backup of everything" }).isVisible(), "its name is");
+  });
+  await look(page, "account-keys");
+  await step("revoking it asks for the password first", async () => {
+    const button = page.getByRole("button", { name: "Revoke key: nightly backup of everything" });
+    await follow(page, () => button.click());
+    check((await focus(page)) === "password", "the cursor is in the password", await focus(page));
+    check(await works(), "nothing is revoked yet");
+  });
+  await look(page, "account-revoke");
+  await step("the right password revokes it", async () => {
+    await page.getByLabel("Your password").fill(PASSWORD);
+    const response = await follow(page, () => page.getByRole("button", { name: "Revoke key" }).click());
+    check(response.status() === 200, "status 200 behind the redirect", response.status());
+    check((await page.getByRole("status").innerText()).includes("revoked"), "it says so");
+    check(!(await works()), "the application does not let it in any more");
+  });
+  await look(page, "account-key-revoked");
+}
+
 async function signOut(page) {
   await step("a link to sign out shows a button, and signs nobody out", async () => {
     const response = await open(page, "/logout");
@@ -351,9 +409,9 @@ async function main() {
     browser.close();
   }, DEADLINE);
   try {
-    await drive(browser, true, [signInPage, wrongPassword, signIn, refusal, account, signOut]);
+    await drive(browser, true, [signInPage, wrongPassword, signIn, refusal, account, apiKeys, signOut]);
     console.log("once more without JavaScript");
-    await drive(browser, false, [signInPage, signIn, refusal, account, signOut]);
+    await drive(browser, false, [signInPage, signIn, refusal, account, apiKeys, signOut]);
   } catch (error) {
     if (!process.exitCode) console.error(`FAIL  ${error instanceof Failure ? error.message : (error.stack ?? error)}`);
     process.exitCode = 1;

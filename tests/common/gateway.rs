@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -27,7 +27,11 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Starts the real program with the `gateway.toml` in `dir`, and waits until it listens.
     pub(crate) fn serve(dir: TempDir) -> Self {
-        let mut program = program(dir.path());
+        Self::serve_by(program(dir.path()), dir)
+    }
+
+    /// Starts it through another program, which becomes it.
+    pub(crate) fn serve_by(mut program: Command, dir: TempDir) -> Self {
         program.arg("serve").arg("--config").arg(dir.path().join("gateway.toml"));
         program.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = program.spawn().expect("the program starts");

@@ -218,6 +218,24 @@ fn a_wrong_old_password_changes_nothing_and_is_counted() {
 }
 
 #[test]
+fn a_password_that_confirms_a_change_is_no_sign_in() {
+    let (_app, gateway) = gateway();
+    let here = sign_in(&gateway, FIREFOX, "");
+    let last = || {
+        let ran = gateway.command(&["user", "show", "alice", "--json"]).succeeded();
+        let user: serde_json::Value = serde_json::from_str(&ran.stdout).expect("one JSON document");
+        user["last_sign_in"].as_str().expect("a time").to_owned()
+    };
+    let before = last();
+    gateway.send(&end(&password_of("alice"), "others").cookie(&here)).assert_status(303, "confirmed");
+    assert_eq!(last(), before, "confirming is no sign-in");
+    gateway.send(&change(&password_of("alice"), NEW, NEW).cookie(&here)).assert_status(303, "changed");
+    assert_eq!(last(), before, "nor is a new password");
+    gateway.sign_in("alice", NEW).assert_status(200, "a sign-in");
+    assert_ne!(last(), before);
+}
+
+#[test]
 fn another_site_changes_nothing() {
     let (_app, gateway) = gateway();
     let (here, there) = (sign_in(&gateway, FIREFOX, ""), sign_in(&gateway, "curl/8.9.1", ""));

@@ -117,6 +117,74 @@ fn a_token_is_inspected_and_judged() {
 }
 
 #[test]
+fn an_upload_in_progress_ends_with_the_session_behind_it_and_no_other_does() {
+    let (seen, heads) = std::sync::mpsc::channel();
+    let seen = std::sync::Mutex::new(seen);
+    let (cut, ends) = std::sync::mpsc::channel();
+    let cut = std::sync::Mutex::new(cut);
+    let app = Recorder::serving(move |mut wire| {
+        let Ok(head) = wire.read_head() else { return };
+        seen.lock().unwrap().send(head).unwrap();
+        let rest = wire.read_to_end();
+        cut.lock().unwrap().send(rest.map_or(0, |bytes| bytes.len())).unwrap();
+    });
+    let gateway = Setup::new(app.address()).user("bob", &["--groups", "staff"]).start();
+    let upload = |path: &str, credential: &str| {
+        let mut wire = Wire::connect(gateway.address);
+        wire.write(format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\n{credential}Content-Length: 100000\r\n\r\nbegun",
+            gateway.address
+        ));
+        heads.recv_timeout(crate::common::DEADLINE).expect("the head arrives");
+        wire
+    };
+    let by_cookie = upload("/x", &format!("Cookie: {}\r\n", gateway.cookie("alice")));
+    let by_token = upload("/x", &format!("Authorization: Bearer {}\r\n", gateway.token("alice")));
+    let mut of_bob = upload("/x", &format!("Cookie: {}\r\n", gateway.cookie("bob")));
+    let mut of_nobody = upload("/public/x", "");
+    gateway.command(&["session", "revoke", "--user", "alice"]).succeeded();
+    for (mut wire, what) in [(by_cookie, "cookie"), (by_token, "token")] {
+        let answer = wire.read_answer("POST").expect("an answer");
+        answer.assert_status(401, what);
+        assert!(answer.closes && answer.header("www-authenticate").is_some(), "{what}");
+        assert!(ends.recv_timeout(crate::common::DEADLINE).expect("cut upstream too") < 100_000);
+    }
+    gateway.stdout.wait("the reason", |line| line.contains("lease_ended").then_some(()));
+    for wire in [&mut of_bob, &mut of_nobody] {
+        wire.write("more");
+    }
+    assert!(ends.try_recv().is_err(), "the others go on");
+}
+
+#[test]
+fn a_minted_token_says_when_and_how_its_user_signed_in_as_it_is_told() {
+    let app = Recorder::start();
+    let gateway = Setup::new(app.address())
+        .routes(
+            "[[routes]]\npath = \"/**\"\nupstream = \"app\"\n\
+             allow = { methods_of_sign_in = [\"password\"], signed_in_within = \"10m\" }\n",
+        )
+        .start();
+    for (args, status) in [
+        (&[][..], 401),
+        (&["--signed-in-ago", "0s"], 401),
+        (&["--method", "password"], 401),
+        (&["--signed-in-ago", "9m", "--method", "otp,password"], 200),
+        (&["--signed-in-ago", "9m", "--method-of-sign-in", "otp"], 401),
+        (&["--signed-in-ago", "11m", "--method", "password"], 401),
+    ] {
+        let ran = gateway.command(&[&["token", "mint", "--user", "alice"], args].concat()).succeeded();
+        let token = ran.stdout.trim_end();
+        let claims = claims_of(token);
+        let told = |option: &str| args.iter().any(|arg| arg.starts_with(option));
+        assert_eq!(claims.get("auth_time").is_some(), told("--signed-in-ago"), "{claims}");
+        let methods = claims.get("amr").and_then(Value::as_array).map_or(0, Vec::len);
+        assert_eq!(methods > 0, told("--method"), "{claims}");
+        gateway.send(&get("/x").bearer(token)).assert_status(status, &format!("{args:?}"));
+    }
+}
+
+#[test]
 fn a_minted_token_works_and_has_no_session() {
     let (app, gateway) = gateway();
     let minted = |args: &[&str]| {
@@ -144,6 +212,9 @@ fn a_minted_token_works_and_has_no_session() {
         (&["--user", "bob", "--lifetime", "2d"], 1),
         (&["--user", "bob", "--lifetime", "0s"], 1),
         (&["--user", "bob", "--lifetime", "soon"], 2),
+        (&["--user", "bob", "--signed-in-ago", "yesterday"], 2),
+        (&["--user", "bob", "--method", "pass word"], 2),
+        (&["--user", "bob", "--method", ""], 2),
         (&[], 2),
     ] {
         let ran = gateway.command(&[&["token", "mint"], args].concat());

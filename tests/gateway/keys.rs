@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::common::{Gateway, Recorder, Request, Response, Setup, command, get, until};
+use crate::common::{Answer, Gateway, Recorder, Request, Response, Setup, Wire, command, get, until};
 
 fn setup() -> Setup {
     Setup::new(Recorder::start().address())
@@ -104,6 +104,111 @@ fn without_the_control_socket_a_new_key_is_seen_within_a_second() {
 }
 
 #[test]
+fn a_stolen_key_is_retired_at_once_and_what_it_has_signed_is_refused() {
+    for with_control in [true, false] {
+        let app = Recorder::answering(|_| {
+            let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+            Answer::Keep(head.as_bytes().to_vec())
+        });
+        let gateway = Setup::new(app.address()).start();
+        let token = gateway.token("alice");
+        let stolen = kid(&token);
+        let alone = gateway.command(&["key", "retire", &stolen]);
+        assert_eq!(alone.code, Some(1), "{alone:?}");
+        assert!(alone.stderr.contains("portcullis key rotate") && alone.stdout.is_empty(), "{alone:?}");
+        let mut socket = Wire::connect(gateway.address);
+        socket.write(format!(
+            "GET /socket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Authorization: Bearer {token}\r\n\r\n"
+        ));
+        socket.read_answer_head().expect("an answer").assert_status(101, "open");
+        gateway.command(&["key", "rotate"]).succeeded();
+        let late = gateway.token("alice");
+        gateway.send(&get("/.gateway/userinfo").bearer(&token)).assert_status(200, "verifies on");
+        if !with_control {
+            std::fs::remove_file(gateway.dir().join("portcullis.sock")).unwrap();
+        }
+        let ran = gateway.command(&["key", "retire", &stolen]).succeeded();
+        assert!(ran.stdout.contains(&stolen) && ran.stdout.contains("published keys"), "{ran:?}");
+        let refused = || gateway.send(&get("/.gateway/userinfo").bearer(&token)).status == 401;
+        if with_control {
+            assert!(refused(), "the next request");
+        } else {
+            let started = std::time::Instant::now();
+            until("the token to be refused", || refused().then_some(()));
+            assert!(started.elapsed() < std::time::Duration::from_secs(1), "{:?}", started.elapsed());
+        }
+        socket.read_to_end().expect("closed with the key");
+        gateway.send(&get("/.gateway/userinfo").bearer(&late)).assert_status(200, "of the other key");
+        assert_eq!(published(&gateway), [kid(&late)]);
+        assert_eq!(gateway.command(&["key", "retire", &stolen]).code, Some(1), "twice");
+        let gateway = gateway.restart();
+        gateway.send(&get("/.gateway/userinfo").bearer(&token)).assert_status(401, "after a restart");
+    }
+}
+
+#[test]
+fn a_former_key_lasts_as_long_as_the_longest_token_that_was_signed_with_it() {
+    let gateway = setup().key("tokens.lifetime", "\"1h\"").start();
+    let long = gateway.token("alice");
+    let text = std::fs::read_to_string(gateway.dir().join("gateway.toml")).unwrap();
+    let shorter = text.replace("lifetime = \"1h\"", "lifetime = \"1s\"");
+    assert_ne!(shorter, text);
+    std::fs::write(gateway.dir().join("gateway.toml"), shorter).unwrap();
+    let gateway = gateway.restart();
+    gateway.command(&["key", "rotate"]).succeeded();
+    let key = listed(&gateway)["keys"].as_array().unwrap().iter().find(|key| key["kid"] == kid(&long)).cloned();
+    let key = key.expect("the former key");
+    let until = |name: &str| key[name].as_str().expect("a time")[11..13].parse::<u32>().expect("an hour");
+    assert_eq!(until("verifies_until"), (until("retired_at") + 1) % 24, "{key}");
+    let gateway = gateway.restart();
+    gateway.send(&get("/x").bearer(&long)).assert_status(200, "an hour is not over");
+    // One minted by hand for longer than the configuration says holds its key too.
+    let minted = gateway.command(&["token", "mint", "--user", "alice", "--lifetime", "2h"]).succeeded().stdout;
+    gateway.command(&["key", "rotate"]).succeeded();
+    let keys = listed(&gateway);
+    let key = keys["keys"].as_array().unwrap().iter().find(|key| key["kid"] == kid(&minted)).expect("its key");
+    let hour = |name: &str| key[name].as_str().expect("a time")[11..13].parse::<u32>().expect("an hour");
+    assert_eq!(hour("verifies_until"), (hour("retired_at") + 2) % 24, "{key}");
+}
+
+#[test]
+fn two_gateways_on_one_store_rotate_and_retire_together() {
+    let app = Recorder::start();
+    let one = Setup::new(app.address()).start();
+    let other_setup = Setup::new(app.address())
+        .key("store.url", &format!("\"sqlite:{}\"", one.dir().join("portcullis.db").display()))
+        .without_users();
+    let other = other_setup.start();
+    let (early, early_there) = (one.token("alice"), other.token("alice"));
+    assert_eq!(kid(&early), kid(&early_there), "they agree on the first key");
+    std::thread::scope(|scope| {
+        for gateway in [&one, &other] {
+            scope.spawn(|| {
+                for _ in 0..3 {
+                    gateway.command(&["key", "rotate"]).succeeded();
+                }
+            });
+        }
+    });
+    // Which of the six signs in the end is settled by the store.
+    let signs = |gateway: &Gateway| kid(&gateway.token("alice"));
+    until("both to sign with the same key", || (signs(&one) == signs(&other)).then_some(()));
+    for (gateway, token) in [(&one, &early_there), (&other, &early), (&one, &other.token("alice"))] {
+        gateway.send(&get("/x").bearer(token)).assert_status(200, "whoever has signed it");
+    }
+    let (mut here, mut there) = (published(&one), published(&other));
+    here.sort();
+    there.sort();
+    assert_eq!((here.len(), &here), (7, &there));
+    one.command(&["key", "retire", &kid(&early)]).succeeded();
+    one.send(&get("/x").bearer(&early)).assert_status(401, "at once");
+    until("the other to know", || (other.send(&get("/x").bearer(&early)).status == 401).then_some(()));
+}
+
+#[test]
 fn keys_of_the_configuration_are_not_rotated_by_command() {
     let gateway = setup().shared_secret().start();
     let ran = gateway.command(&["key", "rotate"]);
@@ -112,6 +217,11 @@ fn keys_of_the_configuration_are_not_rotated_by_command() {
         assert!(ran.stderr.contains(part), "{part} in {}", ran.stderr);
     }
     assert!(ran.stdout.is_empty());
+    let kid = listed(&gateway)["keys"][0]["kid"].as_str().expect("a name").to_owned();
+    let ran = gateway.command(&["key", "retire", &kid]);
+    assert!(ran.code == Some(1) && ran.stderr.contains("take it out of `secret`"), "{ran:?}");
+    let ran = gateway.command(&["key", "retire", "nothing"]);
+    assert!(ran.code == Some(1) && ran.stderr.contains("portcullis key list"), "{ran:?}");
     assert_eq!(published(&gateway), [""; 0], "a shared secret is never published");
     let keys = listed(&gateway);
     assert_eq!(keys["keys"][0]["from"], "configuration");

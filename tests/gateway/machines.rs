@@ -51,6 +51,13 @@ const ROUTES: &str = r#"
     accept = ["basic"]
 
     [[routes]]
+    name = "typed"
+    path = "/typed/**"
+    allow = { methods_of_sign_in = ["password"], signed_in_within = "1h" }
+    upstream = "app"
+    accept = ["bearer", "cookie", "basic", "api-key"]
+
+    [[routes]]
     name = "rest"
     path = "/**"
     allow = "signed-in"
@@ -162,6 +169,32 @@ fn on_a_public_route_a_good_password_names_and_a_bad_one_is_removed() {
 }
 
 #[test]
+fn a_wrong_password_on_a_public_route_is_told_to_the_auditor_with_its_request() {
+    let (_app, gateway) = gateway();
+    let audited = |event: &str, what: &str| {
+        let line = |line: &str| (line.contains(event) && line.contains(what)).then(|| line.to_owned());
+        let line = gateway.stderr.wait(what, line);
+        let (_, id) = line.split_once("request_id=\"").unwrap_or_else(|| panic!("no request_id: {line}"));
+        let id = id.split('"').next().unwrap_or_default().to_owned();
+        gateway.stdout.wait("its access line", |line| line.contains(&format!("id={id}")).then_some(()));
+        line
+    };
+    gateway.send(&with_basic("/public/x", "bob", "wrong")).assert_status(200, "without a name");
+    let line = audited("sign-in-failed", "wrong password");
+    assert!(line.contains("user=\"bob\"") && line.contains("method=\"basic\""), "{line}");
+    gateway.send(&with_basic("/public/x", "nobody-here", "wrong")).assert_status(200, "without a name");
+    audited("sign-in-failed", "no such account");
+    for _ in 0..12 {
+        gateway.send(&with_basic("/public/x", "bob", "wrong")).assert_status(200, "without a name");
+    }
+    audited("sign-in-throttled", "retry_after");
+    gateway.token("alice");
+    audited("signed-in", "alice");
+    gateway.sign_in("alice", "wrong").assert_status(403, "wrong");
+    audited("sign-in-failed", "alice");
+}
+
+#[test]
 fn form_and_basic_share_their_counters() {
     let (app, gateway) = gateway();
     // Three of each: six failures of one account, and more than the five that cost nothing.
@@ -224,7 +257,7 @@ fn requests_at_once_share_one_hashing() {
         }
     });
     assert_eq!(app.take().len(), 8);
-    let text = gateway.stderr.text();
+    let text = gateway.stop().stderr;
     assert_eq!(text.lines().filter(|line| line.contains("signed in")).count(), 1, "{text}");
 }
 
@@ -270,6 +303,38 @@ fn a_bad_key_is_refused_and_never_redirected() {
     assert_refused(&gateway.send(&get("/x").bearer(&key)), "Invalid token", "revoked");
     gateway.send(&get("/x").bearer(&other)).assert_status(200, "the other one lives");
     assert_eq!(gateway.command(&["apikey", "revoke", &id]).code, Some(1), "twice");
+}
+
+#[test]
+fn the_sign_in_page_is_left_by_a_browser_with_its_cookie_only() {
+    let (_app, gateway) = gateway();
+    let (_, key) = add_key(&gateway, &["backup", "--user", "bob"]);
+    let (token, cookie) = (gateway.token("bob"), gateway.cookie("bob"));
+    let page = || get("/login?next=%2Fx").page_load();
+    for request in [page().bearer(&key), page().header("X-API-Key", &key), page().bearer(&token)] {
+        let answer = gateway.send(&request);
+        answer.assert_status(200, "the page");
+        assert!(answer.text().contains("current-password") && !answer.text().contains("bob"), "{}", answer.text());
+    }
+    assert_eq!(gateway.send(&page().cookie(&cookie)).header("location"), Some("/x"));
+}
+
+#[test]
+fn who_cannot_be_helped_by_a_sign_in_is_not_asked_for_one() {
+    let (app, gateway) = gateway();
+    let (_, key) = add_key(&gateway, &["backup", "--user", "bob"]);
+    for request in [get("/typed/x").bearer(&key), get("/typed/x").header("X-API-Key", &key).page_load()] {
+        let answer = gateway.send(&request);
+        answer.assert_status(403, "a key is no sign-in");
+        assert!(answer.header("www-authenticate").is_none() && answer.header("location").is_none());
+    }
+    gateway.send(&get("/fresh/x").bearer(&key)).assert_status(401, "not accepted there");
+    let basic = gateway.send(&with_basic("/typed/x", "bob", &password_of("bob")));
+    basic.assert_status(401, "the same password on the sign-in page would do");
+    let challenges = challenges(&basic);
+    assert!(challenges.contains("insufficient_user_authentication") && !challenges.contains("Basic"), "{challenges}");
+    app.assert_untouched("refused");
+    gateway.send(&get("/typed/x").cookie(&gateway.cookie("bob"))).assert_status(200, "typed just now");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod common;
 
 mod access_log;
 mod account;
+mod account_keys;
 mod admin;
 mod answers;
 mod apps;
@@ -43,6 +44,7 @@ mod reload_listeners;
 mod revocation;
 mod rules;
 mod session;
+mod store_changes;
 mod store_faults;
 mod tokens;
 mod tokens_hostile;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -359,4 +361,66 @@ fn nothing_of_a_refresh_token_is_in_the_store_or_the_log() {
     for secret in [&access, &first, &second] {
         assert!(!ran.stdout.contains(secret.as_str()) && !ran.stderr.contains(secret.as_str()));
     }
+}
+
+#[test]
+fn what_is_no_refresh_token_of_this_gateway_is_refused_and_ends_nothing() {
+    let (app, gateway) = gateway();
+    let other = Setup::new(app.address()).user("bob", &[]).start();
+    let of = |gateway: &Gateway| tokens(&gateway.send(&password_grant("bob", &password_of("bob"))));
+    let ((access, good), (_, foreign)) = (of(&gateway), of(&other));
+    let cookie = gateway.cookie("bob");
+    let ran = gateway.command(&["apikey", "add", "backup", "--user", "bob"]).succeeded();
+    let key = ran.stdout.lines().next().expect("a key").to_owned();
+    let bytes = URL_SAFE_NO_PAD.decode(&good).expect("base64url");
+    assert_eq!(bytes.len(), 52);
+    let encoded = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let flipped = |at: usize| {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 1;
+        encoded(&bytes)
+    };
+    let mut bad = vec![
+        foreign,
+        key,
+        cookie.split_once('=').expect("a cookie").1.to_owned(),
+        String::from("x"),
+        good.to_uppercase(),
+        format!("{good}="),
+        format!("{good}A"),
+        format!("{good} "),
+        format!(" {good}"),
+        format!("{good}\0"),
+        format!("{good}.{good}"),
+        format!("Bearer {good}"),
+        encoded(&[bytes.as_slice(), &[0]].concat()),
+        encoded(&[0; 52]),
+        encoded(&[255; 52]),
+        "A".repeat(12_000),
+        "\u{e9}".repeat(100),
+    ];
+    // Cut at every length, and a bit of session, generation and tag changed.
+    bad.extend((1..good.len()).map(|length| good[..length].to_owned()));
+    bad.extend([0, 15, 16, 19, 20, 51].map(flipped));
+    assert_error(&gateway.send(&refresh_grant(&access)), 400, "invalid_grant");
+    let mut client = gateway.client();
+    for token in &bad {
+        let shown = token.chars().take(80).collect::<String>();
+        let answer = client.send(&refresh_grant(token));
+        assert_eq!(answer.status, 400, "{shown}");
+        assert_error(&answer, 400, "invalid_grant");
+        client.send(&post("/.gateway/revoke").form(&[("token", token)])).assert_status(200, &shown);
+        if token.len() < 200 && token.bytes().all(|byte| byte.is_ascii_graphic()) && !token.starts_with("pck_") {
+            assert_ne!(client.send(&get("/x").bearer(token)).status, 200, "{shown}");
+        }
+    }
+    let huge = client.send(&refresh_grant(&"A".repeat(1 << 20)));
+    assert_error(&huge, 413, "invalid_request");
+    app.take();
+    gateway.send(&get("/x").bearer(&good)).assert_status(401, "a refresh token is no access token");
+    gateway.send(&get("/x").cookie(&format!("portcullis={good}"))).assert_status(401, "nor a cookie");
+    app.assert_untouched("a refresh token");
+    assert_error(&gateway.send(&refresh_grant("")), 400, "invalid_request");
+    gateway.send(&get("/x").bearer(&access)).assert_status(200, "its session lives");
+    gateway.send(&refresh_grant(&good)).assert_status(200, "and so does its refresh token");
 }

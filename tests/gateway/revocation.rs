@@ -1,6 +1,6 @@
 //! `/.gateway/revoke`, `introspect` and `userinfo`: tokens given back, looked at, and asked about.
 
-use crate::common::token::{claims_with, mint};
+use crate::common::token::{claims_with, mint, now};
 use crate::common::{Gateway, Recorder, Request, Response, Setup, get, password_of, post, until};
 
 fn gateway() -> (Recorder, Gateway) {
@@ -57,6 +57,40 @@ fn a_revoked_access_token_ends_its_session_or_itself() {
     gateway.send(&get("/x").bearer(&other)).assert_status(200, "another jti");
     let gateway = gateway.restart();
     gateway.send(&get("/x").bearer(&one)).assert_status(401, "after a restart");
+}
+
+#[test]
+fn log_out_of_a_token_without_a_name_ends_those_like_it_that_are_no_newer_and_no_session() {
+    for by_revoke in [false, true] {
+        let (_app, gateway) = gateway();
+        let (session, cookie, bob) = (gateway.token("alice"), gateway.cookie("alice"), gateway.token("bob"));
+        let now = now();
+        let nameless = |name: &str, iat: i64| {
+            mint(&claims_with(name, serde_json::json!({ "jti": null, "iat": iat, "exp": iat + 600 })))
+        };
+        // One of a clock that is ahead: its log-out must end it all the same.
+        let (older, this, newer, theirs) = (
+            nameless("alice", now - 100),
+            nameless("alice", now + 20),
+            nameless("alice", now + 21),
+            nameless("bob", now - 100),
+        );
+        let all = [&older, &this, &newer, &theirs, &session, &bob];
+        for token in all {
+            gateway.send(&get("/x").bearer(token)).assert_status(200, "before");
+        }
+        if by_revoke {
+            revoke(&gateway, &this);
+        } else {
+            gateway.send(&post("/logout").bearer(&this)).assert_status(204, "signed out");
+        }
+        let statuses = all.map(|token| gateway.send(&get("/x").bearer(token)).status);
+        assert_eq!(statuses, [401, 401, 200, 200, 200, 200], "by_revoke: {by_revoke}");
+        gateway.send(&get("/x").cookie(&cookie)).assert_status(200, "the session");
+        let gateway = gateway.restart();
+        let statuses = all.map(|token| gateway.send(&get("/x").bearer(token)).status);
+        assert_eq!(statuses, [401, 401, 200, 200, 200, 200], "after a restart");
+    }
 }
 
 #[test]

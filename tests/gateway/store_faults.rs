@@ -1,6 +1,8 @@
 //! A store that is locked or broken while the gateway runs: nobody is let in, and nobody is told that a good
 //! credential is bad.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rusqlite::Connection;
 
 use crate::common::{Gateway, Recorder, Response, Setup, get, password_of, until};
@@ -138,4 +140,44 @@ fn another_file_in_the_place_of_the_store_is_read_anew() {
     std::fs::rename(other.path().join("portcullis.db"), gateway.dir().join("portcullis.db")).unwrap();
     until("the session to be gone", || (gateway.send(&get("/x").cookie(&cookie)).status == 401).then_some(()));
     assert_eq!(gateway.sign_in("alice", &password_of("alice")).status, 200, "and the accounts are there");
+}
+
+#[test]
+fn basic_and_api_keys_are_503_while_the_store_is_down() {
+    let app = Recorder::start();
+    let routes = "[[routes]]\npath = \"/public/**\"\nallow = \"anyone\"\nupstream = \"app\"\naccept = [\"basic\", \"api-key\"]\n\
+                  [[routes]]\npath = \"/**\"\nallow = \"signed-in\"\nupstream = \"app\"\naccept = [\"basic\", \"api-key\"]\n";
+    let gateway = Setup::new(app.address()).routes(routes).key("store.max_staleness", "\"1s\"").start();
+    let key = |name: &str| {
+        let ran = gateway.command(&["apikey", "add", name, "--user", "alice"]).succeeded();
+        ran.stdout.lines().next().expect("the key").to_owned()
+    };
+    let (used, fresh) = (key("used"), key("fresh"));
+    let basic = |password: &str| format!("Basic {}", STANDARD.encode(format!("alice:{password}")));
+    let (right, wrong) = (basic(&password_of("alice")), basic("wrong"));
+    let by_key = |key: &str| get("/x").header("X-API-Key", key);
+    let by_basic = |basic: &str| get("/x").header("Authorization", basic);
+    gateway.send(&by_key(&used)).assert_status(200, "before");
+    let store = store_of(&gateway);
+    hide_tables(&store, true);
+    app.take();
+    assert_unavailable(&gateway.send(&by_key(&fresh)), "a key never seen");
+    let unknown = format!("pck_000000000000{}", &fresh[16..]);
+    gateway.send(&by_key(&unknown)).assert_status(401, "its checksum is wrong, which no store says");
+    for (field, what) in [(&right, "a password never seen"), (&wrong, "a wrong one, which nobody can know")] {
+        assert_unavailable(&gateway.send(&by_basic(field)), what);
+    }
+    until("revocations to be stale", || (gateway.send(&by_key(&used)).status == 503).then_some(()));
+    app.take();
+    for request in [by_key(&used), by_key(&fresh), by_basic(&right)] {
+        assert_unavailable(&gateway.send(&request.header("Accept", "text/plain")), "stale");
+    }
+    app.assert_untouched("what cannot be judged");
+    gateway.send(&get("/public/x").header("Authorization", &right)).assert_status(200, "a public route needs none");
+    assert_eq!(app.only("public").header("x-forwarded-user"), None, "and names nobody");
+    hide_tables(&store, false);
+    for request in [by_key(&used), by_key(&fresh), by_basic(&right)] {
+        until("it to work again", || (gateway.send(&request).status == 200).then_some(()));
+    }
+    gateway.send(&by_basic(&wrong)).assert_status(401, "and no outage was counted");
 }

@@ -32,6 +32,10 @@ pub(super) fn unfit(user: &UserName, current: &Secret<String>, new: &Secret<Stri
 pub(super) struct Query {
     /// The session that is to be ended, or `others`.
     pub(super) end: Option<String>,
+    /// The API key that is to be revoked.
+    pub(super) revoke: Option<String>,
+    /// Whether an API key is to be made.
+    pub(super) add: bool,
     /// What was just done.
     pub(super) done: Option<Done>,
 }
@@ -42,6 +46,8 @@ impl Query {
         for (name, value) in form_urlencoded::parse(query.unwrap_or("").as_bytes()) {
             match &*name {
                 "end" => read.end = Some(value.into_owned()),
+                "revoke" => read.revoke = Some(value.into_owned()),
+                "add" => read.add = value == "key",
                 "done" => read.done = DONE.into_iter().find(|done| word(*done) == value),
                 _ => {}
             }
@@ -50,7 +56,7 @@ impl Query {
     }
 }
 
-const DONE: [Done; 3] = [Done::PasswordChanged, Done::SessionEnded, Done::OthersEnded];
+const DONE: [Done; 4] = [Done::PasswordChanged, Done::SessionEnded, Done::OthersEnded, Done::KeyRevoked];
 
 /// The word for it in an address.
 pub(super) const fn word(done: Done) -> &'static str {
@@ -58,6 +64,7 @@ pub(super) const fn word(done: Done) -> &'static str {
         Done::PasswordChanged => "password",
         Done::SessionEnded => "session",
         Done::OthersEnded => "others",
+        Done::KeyRevoked => "key",
     }
 }
 
@@ -67,6 +74,7 @@ pub(super) const fn reason_done(done: Done) -> &'static str {
         Done::PasswordChanged => "password changed",
         Done::SessionEnded => "session ended",
         Done::OthersEnded => "other sessions ended",
+        Done::KeyRevoked => "API key revoked",
     }
 }
 
@@ -81,6 +89,10 @@ pub(super) const fn reason(error: NotDone) -> &'static str {
         NotDone::Different => "the new passwords differ",
         NotDone::Same => "the new password is the old one",
         NotDone::NoSuchSession => "no such session",
+        NotDone::NoSuchKey => "no such API key",
+        NotDone::KeyName => "no name for an API key",
+        NotDone::KeyTaken => "an API key has this name",
+        NotDone::KeysFull => "too many API keys",
         NotDone::Unavailable => "not available",
     }
 }

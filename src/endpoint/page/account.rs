@@ -1,5 +1,7 @@
-//! The pages on which people look after their own account: where they are signed in, a new password, and the question
-//! for the password before anything is ended. Facts in, a document out; what is allowed was decided before.
+//! The pages on which people look after their own account: where they are signed in, a new password, API keys, and the
+//! question for the password before anything is ended. Facts in, a document out; what is allowed was decided before.
+
+mod keys;
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -15,7 +17,9 @@ use super::{Width, csp_for, document, wait};
 use crate::clock::Timestamp;
 use crate::identity::password::MIN_NEW_CHARS;
 
-/// What both pages know.
+pub use keys::{Key, Keys, Lasts, NewKeyPage, made, new_key};
+
+/// What all pages know.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
     /// `login.title`.
@@ -24,7 +28,7 @@ pub struct Frame<'a> {
     pub user: &'a str,
     /// `login.logout_path`.
     pub logout_path: &'a str,
-    /// Where the page is; its forms go to `/password` and `/sessions` below it.
+    /// Where the page is; its forms go to `/password`, `/sessions` and `/keys` below it.
     pub path: &'a str,
     /// When the page is made.
     pub now: Timestamp,
@@ -41,6 +45,8 @@ pub struct AccountPage<'a> {
     pub others: &'a [Session],
     /// How many others there are, shown or not.
     pub count: u64,
+    /// The API keys.
+    pub keys: Keys<'a>,
     /// What was just done.
     pub notice: Option<Done>,
     /// Why something was not done.
@@ -65,6 +71,8 @@ pub enum End<'a> {
     One(&'a Session),
     /// All but the one in which the page is asked for: so many.
     Others(u64),
+    /// An API key.
+    Key(&'a Key),
 }
 
 /// A session in words.
@@ -104,6 +112,7 @@ pub enum Done {
     PasswordChanged,
     SessionEnded,
     OthersEnded,
+    KeyRevoked,
 }
 
 /// Why something was not done.
@@ -125,6 +134,14 @@ pub enum NotDone {
     Same,
     /// There is no such session of this account.
     NoSuchSession,
+    /// There is no such API key of this account.
+    NoSuchKey,
+    /// No key can have this name.
+    KeyName,
+    /// There is a key of this name.
+    KeyTaken,
+    /// There are as many keys as one account may make here.
+    KeysFull,
     /// The store does not answer, or too many passwords are waiting.
     Unavailable,
 }
@@ -136,7 +153,7 @@ pub fn account(page: &AccountPage<'_>) -> String {
     let error = page.error.map(|error| (error, alert(error)));
     // What is wrong with a session is said above all, what is wrong with a password where it was typed.
     let (above, beside) = match error {
-        Some((NotDone::NoSuchSession, alert)) => (alert, Html::default()),
+        Some((NotDone::NoSuchSession | NotDone::NoSuchKey, alert)) => (alert, Html::default()),
         Some((_, alert)) => (Html::default(), alert),
         None => (page.notice.map(notice).unwrap_or_default(), Html::default()),
     };
@@ -157,6 +174,7 @@ pub fn account(page: &AccountPage<'_>) -> String {
             ("about_password", Markup(&about_password)),
             ("about_new", Markup(&about_new)),
             ("about_again", Markup(&about_again)),
+            ("keys", Markup(&keys::section(page))),
         ],
     );
     let tab = if page.error.is_some() { "Nothing changed" } else { "Your account" };
@@ -169,11 +187,11 @@ pub fn end(page: &EndPage<'_>) -> String {
     let Frame { user, path, now, title, .. } = page.frame;
     let alert = page.error.map(alert).unwrap_or_default();
     let about = if page.error.is_some() { " aria-invalid=\"true\" aria-describedby=\"error\"" } else { "" };
-    let (heading, button, id, what) = match page.end {
+    let alone = |item: Html| Html::fill("<ul>\n{{item}}\n</ul>", &[("item", Markup(&item))]);
+    let (heading, button, (field, id), what) = match page.end {
         End::One(session) => {
-            let list =
-                Html::fill("<ul>\n{{session}}\n</ul>", &[("session", Markup(&shown(session, false, None, now)))]);
-            ("End this session?", "End session", session.id.as_str(), list)
+            let list = alone(shown(session, false, None, now));
+            ("End this session?", "End session", ("end", session.id.as_str()), list)
         }
         End::Others(count) => {
             let count = counted(count);
@@ -181,18 +199,23 @@ pub fn end(page: &EndPage<'_>) -> String {
                 "<p>{{count}} elsewhere will be signed out at once. In this browser you stay signed in.</p>",
                 &[("count", Text(&count))],
             );
-            ("End all other sessions?", "End all others", OTHERS, what)
+            ("End all other sessions?", "End all others", ("end", OTHERS), what)
+        }
+        End::Key(key) => {
+            let list = alone(keys::shown(key, None, now));
+            ("Revoke this API key?", "Revoke key", ("revoke", key.id.as_str()), list)
         }
     };
-    let sessions_path = format!("{path}/sessions");
+    let target = format!("{path}/{}", if matches!(page.end, End::Key(_)) { "keys" } else { "sessions" });
     let content = Html::fill(
         include_str!("account_end.html"),
         &[
             ("heading", Text(heading)),
             ("alert", Markup(&alert)),
             ("what", Markup(&what)),
-            ("path", Text(&sessions_path)),
-            ("end", Text(id)),
+            ("path", Text(&target)),
+            ("field", Text(field)),
+            ("id", Text(id)),
             ("user", Text(user)),
             ("about_password", Markup(&Html::fixed(about))),
             ("button", Text(button)),
@@ -297,7 +320,11 @@ fn attention(error: Option<NotDone>) -> [Html; 3] {
             (" autofocus", " aria-invalid=\"true\" aria-describedby=\"error new-hint\"", "")
         }
         Some(NotDone::Different) => (" autofocus", hint, " aria-invalid=\"true\" aria-describedby=\"error\""),
-        Some(NotDone::NoSuchSession) | None => ("", hint, ""),
+        // Said above all, or on another page.
+        Some(
+            NotDone::NoSuchSession | NotDone::NoSuchKey | NotDone::KeyName | NotDone::KeyTaken | NotDone::KeysFull,
+        )
+        | None => ("", hint, ""),
     };
     [current, new, again].map(Html::fixed)
 }
@@ -310,6 +337,7 @@ fn notice(done: Done) -> Html {
         }
         Done::SessionEnded => "<p class=\"notice\" role=\"status\">The session is ended.</p>\n",
         Done::OthersEnded => "<p class=\"notice\" role=\"status\">All other sessions are ended.</p>\n",
+        Done::KeyRevoked => "<p class=\"notice\" role=\"status\">The API key is revoked.</p>\n",
     })
 }
 
@@ -323,6 +351,10 @@ fn alert(error: NotDone) -> Html {
         NotDone::Different => ("The two new passwords differ", "Type the same one twice.".into()),
         NotDone::Same => ("The new password is the old one", "Take another one.".into()),
         NotDone::NoSuchSession => ("There is no such session", "It may be over already.".into()),
+        NotDone::NoSuchKey => ("There is no such API key", "It may be revoked already.".into()),
+        NotDone::KeyName => ("A key can’t have this name", "Take 1 to 64 letters, digits and signs.".into()),
+        NotDone::KeyTaken => ("You have a key of this name already", "Take another name, or revoke that one.".into()),
+        NotDone::KeysFull => ("You have very many API keys", "Revoke one that is not used any more first.".into()),
         NotDone::Unavailable => (
             "This does not work at the moment",
             "Nothing has changed, and it is not about your password. Try again in a minute.".into(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::super::{EventKind, HAND_OVER, KeyRecord, KeyUse, Seq};
+use super::super::{EventKind, HAND_OVER, KeyRecord, KeyUse, Lives, Retired, Seq};
 use super::events;
 use crate::clock::Timestamp;
 use crate::config::Algorithm;
@@ -27,7 +27,7 @@ pub(in super::super) fn add(
 ) -> rusqlite::Result<Option<Seq>> {
     let added = db
         .prepare_cached(&format!(
-            "INSERT INTO keys ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (kid) DO NOTHING"
+            "INSERT INTO keys ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (kid) DO NOTHING"
         ))?
         .execute(params![
             key.kid,
@@ -37,6 +37,7 @@ pub(in super::super) fn add(
             key.not_before.as_millis(),
             key.retired_at.map(Timestamp::as_millis),
             purpose(key.purpose),
+            key.lifetime.map(millis),
         ])?;
     if added == 0 {
         return Ok(None);
@@ -81,18 +82,56 @@ pub(in super::super) fn rotate(
     Ok((key, seq))
 }
 
-/// Removes the keys of `of` that verify nothing any more, since their tokens live no longer than `lifetime`.
-pub(in super::super) fn clean(
+/// Notes for how long what keys of `of` sign may live. One of which it is not known what it has signed stays so.
+pub(in super::super) fn note_lifetime(
+    db: &Transaction<'_>,
+    now: Timestamp,
+    of: KeyUse,
+    lifetime: Duration,
+) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "UPDATE keys SET lifetime = ?2 WHERE purpose = ?1 AND lifetime < ?2 AND (retired_at IS NULL OR retired_at > ?3)",
+    )?
+    .execute(params![purpose(of), millis(lifetime), now.as_millis()])?;
+    Ok(())
+}
+
+/// Removes a key, unless it is the one that signs with `algorithm`.
+pub(in super::super) fn retire(
     db: &Transaction<'_>,
     now: Timestamp,
     memory: Duration,
+    kid: &str,
+    algorithm: Algorithm,
+) -> rusqlite::Result<Retired> {
+    let keys = all(db)?;
+    let Some(key) = keys.iter().find(|key| key.kid == kid) else { return Ok(Retired::Unknown) };
+    // One that waits for its time is no other: until then the one before it signs, and after it nobody would.
+    let signs = |other: &KeyRecord| {
+        other.kid != kid
+            && (other.purpose, other.algorithm) == (key.purpose, algorithm)
+            && other.retired_at.is_none()
+            && other.not_before <= now.max(other.created_at)
+    };
+    if !keys.iter().any(signs) {
+        return Ok(Retired::Signing);
+    }
+    db.prepare_cached("DELETE FROM keys WHERE kid = ?1")?.execute([kid])?;
+    events::write(db, now, memory, &EventKind::KeysChanged).map(Retired::Gone)
+}
+
+/// Removes the keys of `of` that verify nothing any more.
+pub(in super::super) fn clean(
+    db: &Transaction<'_>,
+    (now, settled): (Timestamp, Timestamp),
+    memory: Duration,
     of: KeyUse,
-    lifetime: Duration,
+    lives: Lives,
 ) -> rusqlite::Result<usize> {
-    let latest = now - lifetime - HAND_OVER;
+    let over = settled - lives.leeway - HAND_OVER;
     let gone = db
-        .prepare_cached("DELETE FROM keys WHERE purpose = ?1 AND retired_at <= ?2")?
-        .execute(params![purpose(of), latest.as_millis()])?;
+        .prepare_cached("DELETE FROM keys WHERE purpose = ?1 AND retired_at + ifnull(lifetime, ?2) <= ?3")?
+        .execute(params![purpose(of), millis(lives.at_most), over.as_millis()])?;
     if gone > 0 {
         events::write(db, now, memory, &EventKind::KeysChanged)?;
     }
@@ -130,12 +169,17 @@ fn read(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
         created_at: Timestamp::from_millis(row.get(3)?),
         not_before: Timestamp::from_millis(row.get(4)?),
         retired_at: events::moment(row, 5)?,
+        lifetime: row.get::<_, Option<u64>>(7)?.map(Duration::from_millis),
         purpose: match row.get_ref(6)?.as_str()? {
             "tokens" => KeyUse::Tokens,
             "assertions" => KeyUse::Assertions,
             _ => return Err(events::unreadable(6, "an unknown purpose")),
         },
     })
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 const fn purpose(of: KeyUse) -> &'static str {
@@ -160,4 +204,4 @@ const ALL: [Algorithm; 12] = [
     Algorithm::EdDSA,
 ];
 
-const COLUMNS: &str = "kid, algorithm, private, created_at, not_before, retired_at, purpose";
+const COLUMNS: &str = "kid, algorithm, private, created_at, not_before, retired_at, purpose, lifetime";

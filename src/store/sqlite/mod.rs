@@ -59,6 +59,11 @@ impl Database {
         self.clock.now()
     }
 
+    /// The time by which things are forgotten for good.
+    pub(super) fn settled(&self) -> Timestamp {
+        self.clock.settled()
+    }
+
     /// Asks the reader.
     pub(super) async fn read<T: Send + 'static>(
         &self,

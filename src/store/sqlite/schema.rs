@@ -131,4 +131,6 @@ CREATE TABLE api_keys (
 ) STRICT;
 ALTER TABLE events ADD COLUMN api_key TEXT;
 ",
+    // How long the tokens of a key live; not known of those that are there already.
+    "ALTER TABLE keys ADD COLUMN lifetime INTEGER;",
 ];

@@ -144,6 +144,19 @@ pub(in super::super) fn end_all_of(
     events::write(db, now, memory, &EventKind::UserSignedOut { user: user.clone(), at: now })
 }
 
+/// Ends the tokens of a user that have no session and were issued by `issued`.
+pub(in super::super) fn end_tokens_of(
+    db: &Transaction<'_>,
+    now: Timestamp,
+    memory: Duration,
+    user: &UserName,
+    issued: Timestamp,
+) -> rusqlite::Result<Seq> {
+    // The event's time says which tokens are over; by then plus `memory` the last of them has expired.
+    let forget_after = now.max(issued) + memory;
+    events::write_until(db, issued, forget_after, &EventKind::UserSignedOut { user: user.clone(), at: issued })
+}
+
 /// Refuses one token, for as long as it would have lived and an hour for the leeway.
 pub(in super::super) fn revoke_jti(
     db: &Transaction<'_>,

@@ -301,6 +301,7 @@ async fn gateways_agree_on_keys_and_secrets() {
     let here = Fixture::new();
     let other = here.again();
     let key = |kid: &str, algorithm| KeyRecord {
+        lifetime: None,
         purpose: KeyUse::Tokens,
         kid: kid.to_owned(),
         algorithm,
@@ -473,7 +474,7 @@ async fn a_file_of_the_first_version_is_brought_up_to_date_with_all_that_is_in_i
     // What version 1 had not.
     here.sabotage(
         "DROP TABLE api_keys; ALTER TABLE events DROP COLUMN api_key; ALTER TABLE sessions DROP COLUMN refreshed_at;
-         ALTER TABLE keys DROP COLUMN purpose; PRAGMA user_version = 1",
+         ALTER TABLE keys DROP COLUMN lifetime; ALTER TABLE keys DROP COLUMN purpose; PRAGMA user_version = 1",
     )
     .await;
     let later = here.again();

@@ -32,14 +32,58 @@ fn others(count: u64) -> Vec<Session> {
 
 fn page(others: &[Session], count: u64, notice: Option<Done>, error: Option<NotDone>) -> String {
     let this = this();
-    account(&AccountPage { frame: frame(), this: Some(&this), others, count, notice, error })
+    let keys = api_keys();
+    let keys = Keys { list: &keys, may_add: true };
+    account(&AccountPage { frame: frame(), this: Some(&this), others, count, keys, notice, error })
 }
+
+fn key(id: &str, name: &str) -> Key {
+    Key {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        groups: None,
+        scopes: Vec::new(),
+        routes: None,
+        since: NOW - Duration::from_secs(40 * 86_400),
+        expires_at: None,
+        last_used: None,
+    }
+}
+
+fn api_keys() -> [Key; 3] {
+    let list = |items: &[&str]| items.iter().map(|&item| item.to_owned()).collect::<Vec<_>>();
+    let limited = Key {
+        groups: Some(list(&["staff"])),
+        scopes: list(&["read", "write"]),
+        routes: Some(list(&["api", "files"])),
+        expires_at: Some(NOW + Duration::from_secs(50 * 86_400)),
+        last_used: Some(NOW - Duration::from_secs(7300)),
+        ..key("key1", "backup")
+    };
+    let ended = Key { expires_at: Some(NOW - Duration::from_secs(86_400)), ..key("key3", "old") };
+    [limited, key("key2", "monitor"), ended]
+}
+
+fn without_keys(may_add: bool) -> String {
+    let keys = Keys { list: &[], may_add };
+    account(&AccountPage { frame: frame(), this: None, others: &[], count: 0, keys, notice: None, error: None })
+}
+
+fn naming(name: &str, lasts: Lasts, error: Option<NotDone>) -> String {
+    new_key(&NewKeyPage { frame: frame(), name, lasts, error })
+}
+
+fn shown_once() -> String {
+    made(frame(), "backup", TEXT, Some(NOW + Duration::from_secs(90 * 86_400)))
+}
+
+const TEXT: &str = "pck_68xZbcfQBZEH_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGaaaaaa";
 
 fn ending(what: End<'_>, error: Option<NotDone>) -> String {
     end(&EndPage { frame: frame(), end: what, error })
 }
 
-const ERRORS: [NotDone; 9] = [
+const ERRORS: [NotDone; 10] = [
     NotDone::WrongPassword,
     NotDone::TooMany(8),
     NotDone::Short,
@@ -48,6 +92,16 @@ const ERRORS: [NotDone; 9] = [
     NotDone::Different,
     NotDone::Same,
     NotDone::NoSuchSession,
+    NotDone::NoSuchKey,
+    NotDone::Unavailable,
+];
+
+const KEY_ERRORS: [NotDone; 6] = [
+    NotDone::WrongPassword,
+    NotDone::TooMany(8),
+    NotDone::KeyName,
+    NotDone::KeyTaken,
+    NotDone::KeysFull,
     NotDone::Unavailable,
 ];
 
@@ -64,7 +118,16 @@ fn pages() -> Vec<(String, String)> {
         ("account-end".to_owned(), ending(End::One(&one), None)),
         ("account-end-refused".to_owned(), ending(End::One(&one), Some(NotDone::WrongPassword))),
         ("account-end-others".to_owned(), ending(End::Others(4), None)),
+        ("account-no-keys".to_owned(), without_keys(true)),
+        ("account-key-revoked".to_owned(), page(&[], 0, Some(Done::KeyRevoked), None)),
+        ("account-revoke".to_owned(), ending(End::Key(&api_keys()[0]), None)),
+        ("account-revoke-refused".to_owned(), ending(End::Key(&api_keys()[0]), Some(NotDone::WrongPassword))),
+        ("account-new-key".to_owned(), naming("", Lasts::default(), None)),
+        ("account-key-made".to_owned(), shown_once()),
     ];
+    for (number, error) in KEY_ERRORS.into_iter().enumerate() {
+        pages.push((format!("account-key-error-{number}"), naming("backup", Lasts::Year, Some(error))));
+    }
     for (number, error) in ERRORS.into_iter().enumerate() {
         pages.push((format!("account-error-{number}"), page(&others(1), 1, None, Some(error))));
     }
@@ -85,6 +148,8 @@ fn compare(name: &str, page: &str) {
 fn the_account_and_the_question_before_an_end_are_as_stored() {
     compare("account", &page(&others(2), 2, None, None));
     compare("account-end", &ending(End::One(&this()), None));
+    compare("account-new-key", &naming("backup", Lasts::Year, Some(NotDone::KeyTaken)));
+    compare("account-key-made", &shown_once());
 }
 
 #[test]
@@ -92,8 +157,14 @@ fn nothing_inserted_becomes_markup() {
     let frame = Frame { title: NASTY, user: NASTY, logout_path: NASTY, path: NASTY, now: NOW };
     let nasty = Session { client: NASTY.to_owned(), ..session(NASTY, NASTY, 1, Kept::Remembered) };
     let list = [nasty.clone()];
+    let many = Some(vec![NASTY.to_owned()]);
+    let nasty_key = Key { groups: many.clone(), scopes: vec![NASTY.to_owned()], routes: many, ..key(NASTY, NASTY) };
+    let keys = Keys { list: std::slice::from_ref(&nasty_key), may_add: true };
     let pages = [
-        account(&AccountPage { frame, this: Some(&nasty), others: &list, count: 1, notice: None, error: None }),
+        account(&AccountPage { frame, this: Some(&nasty), others: &list, count: 1, keys, notice: None, error: None }),
+        end(&EndPage { frame, end: End::Key(&nasty_key), error: None }),
+        new_key(&NewKeyPage { frame, name: NASTY, lasts: Lasts::Month, error: None }),
+        made(frame, NASTY, NASTY, None),
         end(&EndPage { frame, end: End::One(&nasty), error: Some(NotDone::WrongPassword) }),
     ];
     for page in pages {
@@ -141,6 +212,42 @@ fn only_this_session_is_marked_and_only_others_can_be_ended_here() {
     assert!(page.contains("value=\"s0\"") && page.contains("value=\"s1\""));
     assert!(page.contains("End<span class=\"unseen\"> session: curl</span>"));
     assert!(!ending(End::Others(1), None).contains("1 sessions"));
+}
+
+#[test]
+fn keys_are_listed_with_what_they_are_limited_to() {
+    let page = page(&[], 0, None, None);
+    let limits = "Only routes api, files; group staff; scopes read, write";
+    for words in [limits, "All that you may do", "2 hours ago", "Never", "12 Jan 2027", "Ended on 22 Nov 2026"] {
+        assert!(page.contains(words), "{words} in {page}");
+    }
+    assert!(page.contains("name=\"revoke\" value=\"key1\"") && page.contains("<span class=\"unseen\"> key: backup"));
+    let question = ending(End::Key(&api_keys()[0]), None);
+    assert!(question.contains("action=\"/.gateway/account/keys\"") && question.contains("current-password"));
+    assert!(without_keys(true).contains("You have no API keys.") && without_keys(true).contains("name=\"add\""));
+    assert!(!without_keys(false).contains("API key"), "nobody accepts one");
+}
+
+#[test]
+fn a_key_is_named_and_shown_once() {
+    for (error, field) in [
+        (NotDone::KeyName, "name"),
+        (NotDone::KeyTaken, "name"),
+        (NotDone::WrongPassword, "password"),
+        (NotDone::TooMany(8), "password"),
+        (NotDone::KeysFull, "password"),
+    ] {
+        let page = naming("back\"up", Lasts::Year, Some(error));
+        let focused = page.lines().find(|line| line.contains("autofocus")).unwrap();
+        assert!(focused.contains(&format!("id=\"{field}\"")) && focused.contains("=\"error"), "{error:?}: {focused}");
+        assert!(
+            page.contains("value=\"back&quot;up\"") && page.contains("value=\"365d\" selected"),
+            "what was typed stays"
+        );
+    }
+    let made = shown_once();
+    assert_eq!(made.matches(TEXT).count(), 1);
+    assert!(made.contains("the only time") && made.contains("21 Feb 2027"), "{made}");
 }
 
 #[test]
