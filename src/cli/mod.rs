@@ -128,7 +128,7 @@ fn ended(result: Result<(), String>) -> ExitCode {
 }
 
 fn run_check(file: Option<&Path>, args: check::Args) -> ExitCode {
-    let options = args.options(is_colored(io::stderr().is_terminal()));
+    let options = args.options(is_colored(io::stderr().is_terminal()), width_of(&io::stderr()));
     let outcome = check::check(file, options, &|name| std::env::var(name).ok());
     // A reader that has closed the pipe has seen enough.
     let _closed_pipe = io::stderr().lock().write_all(outcome.stderr.as_bytes());
@@ -153,6 +153,12 @@ fn run_explain(file: Option<&Path>, args: &explain::Args) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// How many columns `terminal` has; `None`: it is none, or does not say.
+fn width_of(terminal: &impl std::os::fd::AsFd) -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(terminal).ok()?;
+    Some(usize::from(size.ws_col)).filter(|width| *width > 0)
 }
 
 /// Whether what is written to `is_terminal` may be coloured (<https://no-color.org>).

@@ -133,7 +133,7 @@ impl Written<'_> {
         let impossible = |method: &str| match method {
             "basic" => !accept.basic,
             "api-key" => !accept.api_key,
-            "password" => !accept.cookie && !(accept.bearer && route.issuers.take(None)),
+            "password" => !(accept.cookie || accept.bearer && route.issuers.take(None)),
             "issuer" => !(accept.bearer && self.takes_others(route)),
             _ => false,
         };
