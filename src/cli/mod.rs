@@ -11,6 +11,7 @@ pub mod explain;
 pub mod key;
 mod log_level;
 pub mod prompt;
+pub mod schema;
 mod serve;
 pub mod session;
 pub mod table;
@@ -70,6 +71,8 @@ enum Command {
     Key(key::KeyCommand),
     /// Write a script that completes commands and options in a shell
     Completions(completions::Completions),
+    /// The form of gateway.toml as JSON Schema, for editors
+    Schema,
     /// Write the manual for `man`
     Man(completions::Man),
 }
@@ -106,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::ApiKey(command) => {
             run_with(cli.config.as_deref(), |config, console| apikey::run(command, config, console, &mut tell_gateway))
         }
+        Command::Schema => write_out(|out| Ok(schema::run(out)?)),
         Command::Completions(args) => write_out(|out| completions::complete(args, command_line(), out)),
         Command::Man(args) => write_out(|out| completions::manual(&args, command_line(), out)),
     };
