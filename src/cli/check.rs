@@ -33,9 +33,9 @@ pub struct Args {
 
 impl Args {
     /// The same, as options.
-    pub const fn options(self, color: bool) -> Options {
+    pub const fn options(self, color: bool, width: Option<usize>) -> Options {
         let format = if self.json { Format::Json } else { self.format };
-        Options { format, strict: self.strict, against_recent: self.against_recent, color }
+        Options { format, strict: self.strict, against_recent: self.against_recent, color, width }
     }
 }
 
@@ -64,6 +64,8 @@ pub struct Options {
     pub against_recent: bool,
     /// Colour in the text.
     pub color: bool,
+    /// How many columns there are for the text, if that is known.
+    pub width: Option<usize>,
 }
 
 /// What `check` has to say.
@@ -101,7 +103,13 @@ fn said(path: &Path, found: &Diagnostics, options: Options) -> Outcome {
         Format::Sarif => (format!("{:#}\n", found.sarif()), String::new()),
         Format::Github => (found.github(), format!("{}: {}\n", path.display(), found.summary())),
         Format::Text if found.is_empty() => (format!("{}: no findings\n", path.display()), String::new()),
-        Format::Text => (String::new(), found.render(options.color)),
+        Format::Text => (
+            String::new(),
+            match options.width {
+                Some(width) => found.render_within(options.color, width),
+                None => found.render(options.color),
+            },
+        ),
     };
     Outcome { stdout, stderr, exit: u8::from(failed) }
 }

@@ -12,6 +12,7 @@ pub mod key;
 mod log_level;
 pub mod prompt;
 mod reload;
+pub mod schema;
 mod serve;
 pub mod session;
 pub mod table;
@@ -73,6 +74,8 @@ enum Command {
     Key(key::KeyCommand),
     /// Write a script that completes commands and options in a shell
     Completions(completions::Completions),
+    /// The form of gateway.toml as JSON Schema, for editors
+    Schema,
     /// Write the manual for `man`
     Man(completions::Man),
 }
@@ -114,6 +117,7 @@ pub fn main() -> ExitCode {
         Command::ApiKey(command) => {
             run_with(cli.config.as_deref(), |config, console| apikey::run(command, config, console, &mut tell_gateway))
         }
+        Command::Schema => write_out(|out| Ok(schema::run(out)?)),
         Command::Completions(args) => write_out(|out| completions::complete(args, command_line(), out)),
         Command::Man(args) => write_out(|out| completions::manual(&args, command_line(), out)),
     };
@@ -136,7 +140,7 @@ fn ended(result: Result<(), String>) -> ExitCode {
 }
 
 fn run_check(file: Option<&Path>, args: check::Args) -> ExitCode {
-    let options = args.options(is_colored(io::stderr().is_terminal()));
+    let options = args.options(is_colored(io::stderr().is_terminal()), width_of(&io::stderr()));
     let outcome = check::check(file, options, &|name| std::env::var(name).ok());
     // A reader that has closed the pipe has seen enough.
     let _closed_pipe = io::stderr().lock().write_all(outcome.stderr.as_bytes());
@@ -161,6 +165,12 @@ fn run_explain(file: Option<&Path>, args: &explain::Args) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// How many columns `terminal` has; `None`: it is none, or does not say.
+fn width_of(terminal: &impl std::os::fd::AsFd) -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(terminal).ok()?;
+    Some(usize::from(size.ws_col)).filter(|width| *width > 0)
 }
 
 /// Whether what is written to `is_terminal` may be coloured (<https://no-color.org>).

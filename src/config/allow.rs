@@ -10,6 +10,27 @@ use super::values;
 use crate::diag::{Diagnostic, Span, nearest, quoted};
 use crate::policy::{Policy, Rule};
 
+/// A user or a group that a rule names.
+#[derive(Clone, Debug)]
+pub struct Mention {
+    /// Which of the two.
+    pub kind: Mentioned,
+    /// Their name as it is written.
+    pub name: String,
+    /// The place of the route that names them.
+    pub route: usize,
+    /// Where the name is written.
+    pub place: Span,
+}
+
+/// What a rule can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Mentioned {
+    User,
+    Group,
+}
+
 /// An `allow` that can be used, and where its parts are written.
 pub(super) struct Allow {
     pub(super) policy: Policy,

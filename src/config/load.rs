@@ -246,6 +246,35 @@ mod tests {
     }
 
     #[test]
+    fn included_files_stand_before_the_main_one_in_the_order_of_their_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::create_dir(at("routes.d")).unwrap();
+        let route = |path: &str| format!("[[routes]]\npath = \"{path}\"\nallow = \"signed-in\"\nupstream = \"app\"\n");
+        for name in ["b.toml", "C.toml", "10.toml", "9.toml", ".hidden.toml", "a.toml~"] {
+            std::fs::write(at("routes.d").join(name), route(&format!("/{name}"))).unwrap();
+        }
+        let main = at("gateway.toml");
+        let upstreams = "[upstreams]\napp = \"http://127.0.0.1:3000\"\n";
+        let text = format!("include = [\"routes.d/b*\", \"routes.d/*.toml\"]\n{upstreams}{}", route("/**"));
+        let loaded = load_text(&main, text, &|_| None);
+        assert!(loaded.diagnostics.is_empty(), "{}", loaded.diagnostics.render(false));
+        let config = loaded.config.unwrap();
+        let paths: Vec<&str> = config.routes.iter().map(|route| route.path.as_str()).collect();
+        assert_eq!(paths, ["/b.toml", "/10.toml", "/9.toml", "/C.toml", "/**"]);
+        assert_eq!((&*config.routes[1].name, config.routes[1].index), ("route-2", 1));
+        assert_eq!(config.files, loaded.files);
+        for file in [&main, &at("routes.d"), &at("routes.d").join("C.toml")] {
+            assert!(loaded.files.contains(file), "{} is not watched", file.display());
+        }
+        std::fs::write(at("routes.d").join("9.toml"), upstreams).unwrap();
+        let text = format!("include = [\"routes.d/9.toml\"]\n{upstreams}{}", route("/**"));
+        let found = load_text(&main, text, &|_| None).diagnostics.render(false);
+        assert!(found.contains("error[duplicate-name]: another upstream is called `app` too"), "{found}");
+        assert!(found.contains("routes.d/9.toml:2:1") && found.contains("gateway.toml:3:1"), "{found}");
+    }
+
+    #[test]
     fn a_named_file_is_not_looked_for() {
         assert_eq!(find_config_file(Some(Path::new("x.toml"))), Ok(PathBuf::from("x.toml")));
     }

@@ -43,6 +43,7 @@ use crate::pattern::{HostPattern, PathPattern};
 use crate::policy::Policy;
 use crate::secret::Secret;
 
+pub use allow::{Mention, Mentioned};
 pub use changes::Changes;
 pub use issuers::is_key_url;
 pub use load::{Loaded, control_socket, find_config_file, load, load_text};
@@ -89,27 +90,6 @@ pub struct Config {
     pub tests: Vec<Test>,
     /// Whom rules name, and where.
     pub mentions: Vec<Mention>,
-}
-
-/// A user or a group that a rule names.
-#[derive(Clone, Debug)]
-pub struct Mention {
-    /// Which of the two.
-    pub kind: Mentioned,
-    /// Their name as it is written.
-    pub name: String,
-    /// The place of the route that names them.
-    pub route: usize,
-    /// Where the name is written.
-    pub place: Span,
-}
-
-/// What a rule can name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Mentioned {
-    User,
-    Group,
 }
 
 /// `[server]`

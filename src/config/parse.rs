@@ -26,8 +26,14 @@ pub(super) fn parse(
     cx.begin(base);
     let (table, errors) = DeTable::parse_recoverable(source.text_at(base));
     let is_whole = errors.is_empty();
+    let mut lines = HashSet::new();
     for error in errors.iter().take(MOST_ERRORS) {
-        cx.report(syntax_error(cx, source, error));
+        let finding = syntax_error(cx, source, error);
+        let line = finding.span.as_ref().map(|span| source.position(span.start).line);
+        // What follows in a line that is broken follows from what broke it.
+        if finding.code != "syntax" || lines.insert(line) {
+            cx.report(finding);
+        }
     }
     let raw = read(cx, Table::new(cx, "", table.get_ref(), base..base));
     if !is_whole {

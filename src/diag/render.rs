@@ -12,8 +12,13 @@ impl Diagnostics {
     /// The findings for a person: each with file, line, column, the line itself and a way out, then
     /// how many there are. Empty when there are none. Coloured only where `color` says so.
     pub fn render(&self, color: bool) -> String {
+        self.render_within(color, WIDTH)
+    }
+
+    /// The same for a terminal that is `width` columns wide: lines of the file are cut around the carets.
+    pub fn render_within(&self, color: bool, width: usize) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-        let renderer = renderer.decor_style(DecorStyle::Ascii).term_width(WIDTH);
+        let renderer = renderer.decor_style(DecorStyle::Ascii).term_width(width.clamp(NARROWEST, WIDTH));
         let mut text = String::new();
         for finding in self.iter().take(MOST) {
             text.push_str(renderer.render(&[self.group(finding)]).trim_end());
@@ -68,6 +73,9 @@ impl Diagnostics {
 
 /// Longer lines are cut around the carets.
 const WIDTH: usize = 120;
+
+/// In less there is no room for carets and their label.
+const NARROWEST: usize = 40;
 
 /// More findings than this help nobody; the summary still counts them all.
 const MOST: usize = 200;

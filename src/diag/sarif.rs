@@ -41,7 +41,7 @@ impl Diagnostics {
             "ruleId": finding.code,
             "ruleIndex": codes.binary_search(&finding.code).ok(),
             "level": finding.severity.name(),
-            "message": { "text": text },
+            "message": { "text": escaped(&text) },
             "locations": [place],
             "relatedLocations": also,
         })
@@ -59,7 +59,7 @@ impl Diagnostics {
             },
         } });
         if !label.is_empty() {
-            location["message"] = json!({ "text": label });
+            location["message"] = json!({ "text": escaped(label) });
         }
         location
     }
@@ -77,6 +77,11 @@ fn rule(name: &str) -> Value {
         "help": { "text": format!("See {}", page(name)) },
         "defaultConfiguration": { "level": level },
     })
+}
+
+/// Braces stand for placeholders in messages, and are doubled where they are meant (section 3.11.5).
+fn escaped(text: &str) -> String {
+    text.replace('{', "{{").replace('}', "}}")
 }
 
 /// A path as a reference that is a URI (RFC 3986): an absolute one names this machine's files.

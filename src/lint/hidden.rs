@@ -12,7 +12,8 @@ pub(super) fn judge(routes: &[Entry<'_>], index: usize, meets: &[usize]) -> Opti
     let route = &routes[index];
     let before = || meets.iter().copied().filter(|other| *other < index);
     let Some(earlier) = before().find(|other| covers(&routes[*other], route)) else {
-        let wider: Vec<usize> = before().filter(|other| path_covers(routes[*other].path, route.path)).collect();
+        let wider = before().filter(|other| path_covers(routes[*other].path, route.path));
+        let wider: Vec<usize> = wider.take(MOST_TOGETHER + 1).collect();
         return together(routes, index, &wider);
     };
     Some(if covers(route, &routes[earlier]) {
@@ -30,7 +31,7 @@ fn covers(wide: &Entry<'_>, narrow: &Entry<'_>) -> bool {
 
 /// Whether `wider`, each of which takes all paths of the route at `index`, together take all its hosts and methods.
 fn together(routes: &[Entry<'_>], index: usize, wider: &[usize]) -> Option<Finding> {
-    if wider.len() < 2 {
+    if !(2..=MOST_TOGETHER).contains(&wider.len()) {
         return None;
     }
     let route = &routes[index];
@@ -55,6 +56,9 @@ fn together(routes: &[Entry<'_>], index: usize, wider: &[usize]) -> Option<Findi
     }
     Some(Finding::NeverMatches { route: index, earlier: earlier.into_iter().collect() })
 }
+
+/// Of more routes nobody wonders which of them take what, and looking at all pairs of hosts and methods takes time.
+const MOST_TOGETHER: usize = 50;
 
 #[cfg(test)]
 mod tests {

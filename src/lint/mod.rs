@@ -85,12 +85,13 @@ pub enum Finding {
 /// All that is wrong with `routes`, in their order.
 pub fn findings(routes: &[Entry<'_>]) -> Vec<Finding> {
     let index = Meets::new(routes);
+    let has_public = routes.iter().any(|route| route.allow.is_public());
     let mut findings = Vec::new();
     for (at, route) in routes.iter().enumerate() {
         let meets = index.of(route);
         findings.extend(hidden::judge(routes, at, &meets));
         findings.extend(exposed::public_over(routes, at, &meets));
-        findings.extend(exposed::open_below(routes, at, &index));
+        findings.extend(if has_public { exposed::open_below(routes, at, &index) } else { None });
         findings.extend(falls_through::judge(routes, at, &meets, &index));
     }
     findings.extend(readings::judge(routes));
