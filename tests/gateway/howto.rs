@@ -59,6 +59,11 @@ fn greeting(name: &'static str, header: &'static str) -> Recorder {
     })
 }
 
+/// The configuration of a page with its `[[tests]]`, without which the gateway does not start.
+fn tested(page: &str) -> String {
+    format!("{}\n{}", block(page, "toml whole", 0), block(page, "toml", 0))
+}
+
 /// A cookie that the sign-in page of `host` gives.
 fn cookie(gateway: &Gateway, host: &str, name: &str) -> String {
     let form = post("/login").host(host).form(&[("username", name), ("password", &password_of(name))]);
@@ -70,9 +75,7 @@ fn cookie(gateway: &Gateway, host: &str, name: &str) -> String {
 #[test]
 fn one_path_is_protected_under_every_spelling_and_the_rest_is_open() {
     let app = greeting("app", "x-forwarded-user");
-    let page = "protect-one-path";
-    let gateway =
-        start(&block(page, "toml whole", 0), &[(3000, app.address())], &[("alice", "admin"), ("bob", "staff")]);
+    let gateway = start(&tested("protect-one-path"), &[(3000, app.address())], &[("alice", "admin"), ("bob", "staff")]);
     for target in ["/", "/administrators", "/a//b"] {
         let answer = gateway.send(&get(target).header("X-Forwarded-User", "alice"));
         assert_eq!(answer.assert_status(200, target).text(), "app: Hello, stranger");
@@ -253,7 +256,7 @@ fn what_oauth2_proxy_let_pass_passes_and_the_people_come_over() {
 fn rules_of_authelia_hold_and_its_header_names_are_the_gateways() {
     let (www, app) = (greeting("www", "remote-user"), greeting("app", "remote-user"));
     let apps = [(3000, www.address()), (3001, app.address())];
-    let gateway = start(&block("from-authelia", "toml whole", 0), &apps, &[("john", "admins,dev"), ("harry", "dev")]);
+    let gateway = start(&tested("from-authelia"), &apps, &[("john", "admins,dev"), ("harry", "dev")]);
     let ask = |host: &str, target: &str| get(target).host(&format!("{host}.example.com")).header("Remote-User", "john");
     let open = gateway.send(&ask("www", "/"));
     assert_eq!(open.assert_status(200, "bypass").text(), "www: Hello, stranger");
