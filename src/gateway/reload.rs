@@ -264,7 +264,7 @@ async fn load(file: PathBuf) -> Loaded {
     let read = file.clone();
     let loaded = spawn_blocking(move || explain::load(&read, &|name| std::env::var(name).ok())).await;
     loaded.unwrap_or_else(|_| {
-        let finding = Diagnostic::error("internal", "the configuration could not be read: this is a bug");
+        let finding = Diagnostic::error("unreadable-file", "the configuration could not be read: this is a bug");
         let source = crate::diag::Source::new(file.display().to_string(), String::new());
         Loaded { config: None, diagnostics: Diagnostics::new(source, vec![finding]), files: vec![file] }
     })

@@ -24,6 +24,8 @@ mod framing_bodies;
 mod harness;
 mod headers;
 mod hosts;
+mod howto;
+mod howto_real;
 mod issuers;
 mod issuers_hostile;
 mod keys;
