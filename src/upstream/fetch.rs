@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,13 +46,13 @@ pub struct Limits {
 /// # Errors
 /// Why there is no document.
 pub async fn get(url: &str, ca: Option<&Path>, limits: Limits) -> Result<Document, FetchError> {
-    match timeout(limits.time, fetch(url, ca, limits.bytes)).await {
+    match timeout(limits.time, fetch(url, ca, limits)).await {
         Ok(fetched) => fetched,
         Err(_) => Err(FetchError::TimedOut { after: limits.time }),
     }
 }
 
-async fn fetch(url: &str, ca: Option<&Path>, most: usize) -> Result<Document, FetchError> {
+async fn fetch(url: &str, ca: Option<&Path>, Limits { bytes: most, time }: Limits) -> Result<Document, FetchError> {
     let uri: Uri = url.parse().map_err(|_| FetchError::NotAUrl)?;
     let host = uri.host().ok_or(FetchError::NotAUrl)?;
     let is_https = match uri.scheme_str() {
@@ -60,8 +61,7 @@ async fn fetch(url: &str, ca: Option<&Path>, most: usize) -> Result<Document, Fe
         _ => return Err(FetchError::NotAUrl),
     };
     let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
-    // Resolving tries one address after the other, and the whole has its deadline.
-    let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await.map_err(FetchError::Connect)?;
+    let stream = connect(host.trim_matches(['[', ']']), port, time / 2).await.map_err(FetchError::Connect)?;
     if !is_https {
         return ask(stream, &uri, most).await;
     }
@@ -72,6 +72,21 @@ async fn fetch(url: &str, ca: Option<&Path>, most: usize) -> Result<Document, Fe
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(FetchError::Name)?;
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(FetchError::Connect)?;
     ask(stream, &uri, most).await
+}
+
+/// Tries one address after the other, each with its share of `time`, so that one that says nothing hides no other.
+async fn connect(host: &str, port: u16, time: Duration) -> io::Result<TcpStream> {
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+    let share = time / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        match timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer")),
+        }
+    }
+    Err(last)
 }
 
 async fn ask<S>(stream: S, uri: &Uri, most: usize) -> Result<Document, FetchError>
