@@ -378,9 +378,10 @@ fn known_by_token(account: &Account, token: &Verified) -> Known {
     Known { identity: Arc::new(identity), proof: Arc::new(proof) }
 }
 
-fn known_by_foreign_token(verified: &foreign::Verified, profile: &Arc<Profile>, account: Option<UserName>) -> Known {
+/// Whom a token of another issuer makes of someone who is told as `profile`.
+pub fn identity_by_foreign_token(verified: &foreign::Verified, profile: &Arc<Profile>) -> Identity {
     let claims = verified.claims();
-    let identity = Identity {
+    Identity {
         profile: Arc::clone(profile),
         scopes: claims.scopes().map(str::to_owned).collect(),
         claims: Arc::clone(&claims.all),
@@ -388,7 +389,12 @@ fn known_by_foreign_token(verified: &foreign::Verified, profile: &Arc<Profile>, 
         methods: vec!["issuer".to_owned()],
         signed_in_at: claims.auth_time.map(Timestamp::from_secs),
         session: None,
-    };
+    }
+}
+
+fn known_by_foreign_token(verified: &foreign::Verified, profile: &Arc<Profile>, account: Option<UserName>) -> Known {
+    let claims = verified.claims();
+    let identity = identity_by_foreign_token(verified, profile);
     let proof = Proof {
         account,
         issuer: Some(Arc::clone(verified.issuer())),

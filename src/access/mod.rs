@@ -20,7 +20,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::HeaderMap;
 
-pub use authenticate::{Bad, Known, Proof, Standing, identity_by_key, identity_by_token};
+pub use authenticate::{Bad, Known, Proof, Standing, identity_by_foreign_token, identity_by_key, identity_by_token};
 pub use authorize::{Authorized, Challenge, Decision, Denial, Judged, Permit, SetAside, Want};
 pub use credential::{Authorization, Credential, authorization, extract, shows_api_key};
 pub use lease::Lease;

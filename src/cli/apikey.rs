@@ -88,7 +88,7 @@ pub fn run(
     }
     let clock = Clock::system();
     let store = Store::open(&config.store, clock.clone(), Random::system())?.remembering(token::memory(config));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match command {
             ApiKeyCommand::Add(args) => add(args, config, &store, clock.now(), console).await,

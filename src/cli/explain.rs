@@ -10,7 +10,9 @@ use serde_json::{Map, Value};
 use super::prompt::{Console, Failure};
 use super::user::{self, Format, print_json};
 use super::{session, token};
-use crate::access::{Asker, Reason, Rules, Shown, identity_by_key, identity_by_token};
+use crate::access::{
+    Asker, Reason, Rules, Shown, Source, identity_by_foreign_token, identity_by_key, identity_by_token,
+};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Accept, Config, Invented};
 use crate::explain::{self, Explanation, Question, Style};
@@ -22,6 +24,7 @@ use crate::policy::Outcome;
 use crate::session::{Account, ApiKeys};
 use crate::store::Store;
 use crate::token::Refusal;
+use crate::token::foreign::ForeignRefusal;
 
 /// `portcullis explain`
 #[derive(Clone, Debug, clap::Args)]
@@ -137,6 +140,8 @@ enum Who {
         identity: Option<Arc<Identity>>,
         key_routes: Option<Arc<[String]>>,
         is_key: bool,
+        /// The name of the issuer, where it is another one than this gateway.
+        issuer: Option<Arc<str>>,
         refused: Option<(Reason, String)>,
     },
 }
@@ -189,16 +194,29 @@ async fn by_token(token: &str, config: &Config, store: Option<&Store>, now: Time
             identity: None,
             key_routes: None,
             is_key: false,
+            issuer: None,
             refused: Some((reason, format!("the token: {why}"))),
         })
     };
     let keys = token::keys(&config.tokens, store).await?;
     let verified = match keys.verify(token, now) {
         Ok(verified) => verified,
-        Err(Refusal::NotOurs { issuer: Some(issuer) }) => {
-            let message =
-                format!("the token is not ours but of {issuer}, and only a running gateway has the keys of others");
-            return Err(Failure::new(message, "ask with --as USER --groups A,B --method-of-sign-in issuer"));
+        Err(refusal @ Refusal::NotOurs { .. }) => {
+            let Some(issuer) = token::foreign(&refusal, config) else {
+                return refused(Reason::BadCredential, refusal.to_string());
+            };
+            return match token::theirs(token, &issuer, config, store, now).await? {
+                Ok((verified, record)) => {
+                    let account = record.and_then(Account::of);
+                    let profile = account.as_ref().map_or(verified.profile(), |account| &account.profile);
+                    let identity = Some(Arc::new(identity_by_foreign_token(&verified, profile)));
+                    let issuer = Some(Arc::clone(&issuer.config().name));
+                    Ok(Who::Shown { identity, key_routes: None, is_key: false, issuer, refused: None })
+                }
+                Err((ForeignRefusal::Expired, why)) => refused(Reason::TokenExpired, why),
+                Err((ForeignRefusal::Unavailable, why)) => refused(Reason::StoreDown, why),
+                Err((ForeignRefusal::Invalid(_), why)) => refused(Reason::BadCredential, why),
+            };
         }
         Err(refusal @ Refusal::Expired) => return refused(Reason::TokenExpired, refusal.to_string()),
         Err(refusal) => return refused(Reason::BadCredential, refusal.to_string()),
@@ -212,7 +230,7 @@ async fn by_token(token: &str, config: &Config, store: Option<&Store>, now: Time
         None => refused(Reason::BadCredential, "no such account".to_owned()),
         Some(account) => {
             let identity = Some(Arc::new(identity_by_token(&account, verified.claims())));
-            Ok(Who::Shown { identity, key_routes: None, is_key: false, refused: None })
+            Ok(Who::Shown { identity, key_routes: None, is_key: false, issuer: None, refused: None })
         }
     }
 }
@@ -220,7 +238,7 @@ async fn by_token(token: &str, config: &Config, store: Option<&Store>, now: Time
 async fn by_api_key(text: &str, store: &Store, now: Timestamp) -> Result<Who, Failure> {
     let refused = |why: &str| {
         let refused = Some((Reason::BadCredential, format!("the API key: {why}")));
-        Ok(Who::Shown { identity: None, key_routes: None, is_key: true, refused })
+        Ok(Who::Shown { identity: None, key_routes: None, is_key: true, issuer: None, refused })
     };
     let Some(text) = ApiKeyText::parse(text) else { return refused("not one, or cut or misspelled") };
     let key = match ApiKeys::new(store.clone()).find(text).await? {
@@ -235,6 +253,7 @@ async fn by_api_key(text: &str, store: &Store, now: Timestamp) -> Result<Who, Fa
             identity: Some(Arc::new(identity)),
             key_routes: key.routes().cloned(),
             is_key: true,
+            issuer: None,
             refused: None,
         }),
     }
@@ -255,7 +274,7 @@ fn asker(who: &Who, config: &Config, rules: &Rules, head: &Head) -> Asker {
                 _ => asker,
             }
         }
-        Who::Shown { identity, key_routes, is_key, refused } => {
+        Who::Shown { identity, key_routes, is_key, issuer, refused } => {
             let accept = rules.find(head).map_or(Accept::DEFAULT, |route| route.accept);
             let unproven = refused.as_ref().map(|(reason, _)| *reason);
             match is_key {
@@ -264,7 +283,16 @@ fn asker(who: &Who, config: &Config, rules: &Rules, head: &Head) -> Asker {
                     Asker { shown: Shown::Bearer, unproven: Some(Reason::BadCredential), ..Asker::default() }
                 }
                 true => by_accept(Shown::ApiKey, accept.api_key, identity, key_routes, unproven),
-                false => by_accept(Shown::Bearer, accept.bearer, identity, key_routes, unproven),
+                false => {
+                    let asker = by_accept(Shown::Bearer, accept.bearer, identity, key_routes, unproven);
+                    let source = Source::named(issuer.as_deref(), config);
+                    // Where no token counts nobody was shown.
+                    if asker.shown == Shown::Nothing {
+                        asker
+                    } else {
+                        Asker { source, issuer: issuer.clone(), ..asker }
+                    }
+                }
             }
         }
     }

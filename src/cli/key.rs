@@ -72,7 +72,7 @@ pub fn run(
     }
     let clock = Clock::system();
     let store = open(config, &clock)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match (command, store) {
         (KeyCommand::List(args), store) => {
             let records = match &store {

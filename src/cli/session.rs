@@ -84,7 +84,7 @@ pub(super) fn open(config: &Config, clock: &Clock) -> Result<Option<Store>, Fail
 
 /// A runtime for one command.
 pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_time().build()
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 async fn list(

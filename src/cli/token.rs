@@ -17,9 +17,9 @@ use crate::config::{self, Accounts, Config, KeySource, Tokens};
 use crate::identity::UserName;
 use crate::secret::Random;
 use crate::session::keys::token_keys;
-use crate::store::{EventKind, KeyUse, Store};
-use crate::token::foreign::{ForeignRefusal, Issuer, Issuers};
-use crate::token::{self, Claims, Event, KeySet, MAX_TOKEN_BYTES, NewClaims, Refusal, Revocations};
+use crate::store::{EventKind, KeyUse, Store, UserRecord};
+use crate::token::foreign::{ForeignRefusal, Issuer, Issuers, Verified};
+use crate::token::{self, Claims, Event, KeySet, MAX_TOKEN_BYTES, NewClaims, Reason, Refusal, Revocations};
 
 /// `portcullis token …`
 #[derive(Clone, Debug, Subcommand)]
@@ -207,7 +207,7 @@ pub(super) async fn judge(
         Ok(verified) => verified,
         Err(refusal) => {
             return match foreign(&refusal, config) {
-                Some(issuer) => judge_foreign(token, &issuer, config, store, now).await,
+                Some(issuer) => Ok(theirs(token, &issuer, config, store, now).await?.err().map(|(_, why)| why)),
                 None => Ok(Some(refusal.to_string())),
             };
         }
@@ -228,42 +228,47 @@ pub(super) async fn judge(
 }
 
 /// The issuer of the configuration that a token names which is none of ours.
-fn foreign(refusal: &Refusal, config: &Config) -> Option<Arc<Issuer>> {
+pub(super) fn foreign(refusal: &Refusal, config: &Config) -> Option<Arc<Issuer>> {
     let Refusal::NotOurs { issuer: Some(named) } = refusal else { return None };
     Issuers::new(&config.issuers, &Issuers::default(), &Clock::system()).find(named).cloned()
 }
 
-/// The same for a token of another issuer, who is asked for its keys.
-async fn judge_foreign(
+/// What a token of another issuer comes to, who is asked for its keys; and the local account that counts for it.
+pub(super) type Theirs = Result<(Verified, Option<UserRecord>), (ForeignRefusal, String)>;
+
+/// Judges a token of another issuer as the gateway would.
+pub(super) async fn theirs(
     token: &str,
     issuer: &Arc<Issuer>,
     config: &Config,
     store: Option<&Store>,
     now: Timestamp,
-) -> Result<Option<String>, Failure> {
+) -> Result<Theirs, Failure> {
     issuer.ask().await;
     let verified = match issuer.verify(token, now).await {
         Ok(verified) => verified,
         Err(ForeignRefusal::Unavailable) => {
             let error = issuer.status().error.unwrap_or_else(|| ForeignRefusal::Unavailable.to_string());
-            return Ok(Some(format!("the keys of {} can't be had: {error}", issuer.config().name)));
+            let why = format!("the keys of {} can't be had: {error}", issuer.config().name);
+            return Ok(Err((ForeignRefusal::Unavailable, why)));
         }
-        Err(refusal) => return Ok(Some(refusal.to_string())),
+        Err(refusal) => return Ok(Err((refusal, refusal.to_string()))),
     };
-    let (claims, Some(store)) = (verified.claims(), store) else { return Ok(None) };
+    let refused = |why: &str| Ok(Err((ForeignRefusal::Invalid(Reason::Person), why.to_owned())));
+    let (claims, Some(store)) = (verified.claims(), store) else { return Ok(Ok((verified, None))) };
     if let Some(why) = revoked(claims, config, store, now).await? {
-        return Ok(Some(why));
+        return refused(&why);
     }
     let account = match UserName::parse(&claims.sub) {
         None => None,
         Some(name) => store.user(&name).await?,
     };
-    Ok(match (account, issuer.config().accounts) {
-        (None, _) => None,
-        (Some(_), Accounts::Separate) => Some("a local account has this name".to_owned()),
-        (Some(account), Accounts::Shared) if account.disabled => Some("the account is disabled".to_owned()),
-        (Some(_), Accounts::Shared) => None,
-    })
+    match (account, issuer.config().accounts) {
+        (None, _) => Ok(Ok((verified, None))),
+        (Some(_), Accounts::Separate) => refused("a local account has this name"),
+        (Some(account), Accounts::Shared) if account.disabled => refused("the account is disabled"),
+        (Some(account), Accounts::Shared) => Ok(Ok((verified, Some(account)))),
+    }
 }
 
 async fn revoked(claims: &Claims, config: &Config, store: &Store, now: Timestamp) -> Result<Option<String>, Failure> {

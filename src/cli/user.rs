@@ -170,7 +170,7 @@ pub fn run(
         return Err(Failure::new(message, "make the first one with `portcullis user add NAME`"));
     }
     let store = Store::open(&config.store, Clock::system(), Random::system())?.remembering(token::memory(config));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(apply(command, &store, console));
     if let Ok(Outcome::Changed) = outcome {
         after_change(config);

@@ -315,3 +315,29 @@ fn an_issuer_that_fails_is_a_503_and_is_told_in_the_log() {
     gateway.send(&get("/x").bearer(&key.sign(&claims))).assert_status(503, "nobody listens");
     app.assert_untouched("none of them");
 }
+
+#[test]
+fn explain_says_of_their_tokens_what_the_gateway_does() {
+    let bench = Bench::new("");
+    let claims = bench.corp.claims("bob");
+    let stranger = IssuerKey::new("1").sign(&claims);
+    let expired = bench.key.sign(&with(claims.clone(), json!({ "exp": 1_700_000_000 })));
+    let of_alice = bench.token("alice");
+    for (token, path, words) in [
+        (&bench.token("bob"), "/ops/x", "allowed by route `ops`"),
+        (&bench.key.sign(&with(claims, json!({ "groups": ["dev"] }))), "/ops/x", "denied by route `ops`"),
+        (&bench.token("bob"), "/own/x", "the route does not take tokens of this issuer"),
+        (&bench.token("bob"), "/corp/x", "allowed by route `corp`"),
+        (&stranger, "/x", "signature does not hold"),
+        (&expired, "/x", "the token has expired"),
+        (&of_alice, "/x", "a local account has this name"),
+    ] {
+        let said = bench.gateway.command(&["explain", "GET", path, "--token", token]);
+        assert!(said.stdout.contains(words), "{words}:\n{}{}", said.stdout, said.stderr);
+        let is_let_in = bench.status(path, token) == 200;
+        assert_eq!(said.code, Some(i32::from(!is_let_in)), "{words}");
+        let inspected = bench.gateway.command(&["token", "inspect", token]);
+        let is_good = ![&stranger, &expired, &of_alice].contains(&token);
+        assert_eq!(inspected.stdout.starts_with("good"), is_good, "{}{}", inspected.stdout, inspected.stderr);
+    }
+}
