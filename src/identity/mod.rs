@@ -44,6 +44,11 @@ pub fn is_group_name(group: &str) -> bool {
     !group.is_empty() && group.trim() == group && !group.chars().any(|c| c == ',' || c.is_control())
 }
 
+/// Whether `text` can be an e-mail address or a full name: at most 256 bytes without control or outer space.
+pub fn is_line(text: &str) -> bool {
+    text.len() <= 256 && text.trim() == text && !text.chars().any(char::is_control)
+}
+
 /// An account as it is now: what the rules judge and the application is told. Made once per change of the account.
 #[derive(Debug)]
 pub struct Profile {

@@ -39,6 +39,19 @@ impl fmt::Display for LineProblem {
 /// # Errors
 /// Every line that can't be taken.
 pub fn parse(text: &str) -> Result<Vec<Entry>, Vec<LineProblem>> {
+    let read = |content: &str| {
+        let (name, hash) = content.split_once(':').ok_or(NO_COLON)?;
+        entry(name, hash)
+    };
+    each_line(text, read, |entry| &entry.name)
+}
+
+/// What `read` makes of every line that says something; `name` is what no two of them may share.
+pub(super) fn each_line<T>(
+    text: &str,
+    read: impl Fn(&str) -> Result<T, String>,
+    name: impl Fn(&T) -> &UserName,
+) -> Result<Vec<T>, Vec<LineProblem>> {
     let mut entries = Vec::new();
     let mut problems = Vec::new();
     let mut seen = HashMap::new();
@@ -47,9 +60,11 @@ pub fn parse(text: &str) -> Result<Vec<Entry>, Vec<LineProblem>> {
         if content.is_empty() || content.starts_with('#') {
             continue;
         }
-        let entry = parse_line(content).and_then(|entry| match seen.insert(entry.name.clone(), line) {
+        let entry = read(content).and_then(|entry| match seen.insert(name(&entry).clone(), line) {
             None => Ok(entry),
-            Some(first) => Err(format!("{:?} stands on line {first} already; remove one of them", entry.name.as_str())),
+            Some(first) => {
+                Err(format!("{:?} stands on line {first} already; remove one of them", name(&entry).as_str()))
+            }
         });
         match entry {
             Ok(entry) => entries.push(entry),
@@ -59,9 +74,8 @@ pub fn parse(text: &str) -> Result<Vec<Entry>, Vec<LineProblem>> {
     if problems.is_empty() { Ok(entries) } else { Err(problems) }
 }
 
-fn parse_line(content: &str) -> Result<Entry, String> {
-    // What stands on a line without a colon may be a hash or a password: it is not repeated.
-    let (name, hash) = content.split_once(':').ok_or("no colon; a line is `name:hash`")?;
+/// One account, if its name and its hash can be taken.
+pub(super) fn entry(name: &str, hash: &str) -> Result<Entry, String> {
     let name = UserName::parse(name).ok_or_else(|| {
         format!(
             "{name:?} can't be a name here: letters, digits and ._@+-, beginning with a letter or a digit, at most 64"
@@ -91,6 +105,9 @@ fn scheme(hash: &str) -> &'static str {
         () => "a crypt hash or plain password",
     }
 }
+
+/// What stands on a line without a colon may be a hash or a password: it is not repeated.
+pub(super) const NO_COLON: &str = "no colon; a line is `name:hash`";
 
 #[cfg(test)]
 mod tests {

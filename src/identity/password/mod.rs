@@ -3,6 +3,7 @@
 //! A password is the bytes that were typed, 1 to 1024 of them; nothing is normalised, trimmed or cut. New hashes are
 //! argon2id (19 MiB, two passes); bcrypt and other argon2id hashes are verified and come back as a new one to store.
 
+pub mod account_file;
 mod hash;
 pub mod htpasswd;
 
