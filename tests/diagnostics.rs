@@ -23,7 +23,13 @@ fn environment(name: &str) -> Option<String> {
     Some(value.to_owned())
 }
 
+/// Files of accounts are secret, which is no mode that a repository keeps.
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 fn check(path: &Path) -> Loaded {
+    for name in ["good", "bad"] {
+        let file = format!("tests/diagnostics/files/{name}.htpasswd");
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+    }
     load(path, &environment)
 }
 

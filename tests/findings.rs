@@ -144,7 +144,7 @@ async fn people_are_looked_for_where_the_store_can_know_them() {
 /// What no text shows; `tests/diagnostics.rs` has files.
 const WITHOUT_EXAMPLE: [&str; 5] = ["empty-file", "file-too-large", "needs-restart", "not-possible-now", "not-utf-8"];
 
-/// What examples name: files of different modes, and a store with one user.
+/// What examples name: files of different modes, files of accounts, and a store with one user.
 async fn prepare(directory: &Path) {
     let write = |name: &str, text: &str, mode| {
         let path = directory.join(name);
@@ -154,10 +154,13 @@ async fn prepare(directory: &Path) {
     write("open.secret", SECRET, 0o644);
     write("shared.secret", SECRET, 0o602);
     write("jwks.json", "{ \"keys\": [] }", 0o644);
+    write("people.htpasswd", &format!("ada:{BCRYPT}:Admin\n"), 0o600);
+    write("md5.htpasswd", "ada:$apr1$r31.....$HqJZimcKQFAMYayBlzkrA/\n", 0o600);
     fs::create_dir(directory.join("routes.d")).unwrap();
     write("routes.d/tokens.toml", "[tokens]\nlifetime = \"5m\"\n", 0o644);
     let config = config::Store {
         kind: StoreKind::Sqlite(directory.join("people.db")),
+        users: None,
         max_staleness: std::time::Duration::ZERO,
     };
     let store = Store::open(&config, Clock::system(), Random::system()).unwrap();
@@ -212,5 +215,7 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
         }
     }
 }
+
+const BCRYPT: &str = "$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC";
 
 const SECRET: &str = "kT8!vN2#qR5@wX9$zB4%yC7^uD1&eF6*";

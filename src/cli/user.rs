@@ -11,9 +11,9 @@ use super::table;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, StoreKind};
 use crate::identity::password::{Workspace, htpasswd};
-use crate::identity::{UserName, is_group_name};
+use crate::identity::{UserName, is_group_name, is_line};
 use crate::secret::Random;
-use crate::store::{NewUser, Store, StoreError, UserRecord};
+use crate::store::{NewUser, Origin, Store, StoreError, UserRecord};
 use crate::token;
 
 /// `portcullis user …`
@@ -215,7 +215,8 @@ async fn add(args: Add, store: &Store, console: &mut Console<'_>) -> Result<Outc
         )
     };
     // Before the password is asked for, not after.
-    if store.user(&name).await?.is_some() {
+    if let Some(user) = store.user(&name).await? {
+        is_own(&user)?;
         return Err(taken());
     }
     let password = console.new_password(name.as_str(), args.password_stdin)?;
@@ -237,10 +238,11 @@ async fn list(args: Format, store: &Store, console: &mut Console<'_>) -> Result<
             .into_iter()
             .map(|user| {
                 let (state, last) = (state(&user), minute(user.last_sign_in));
-                [user.name.to_string(), user.groups.join(","), user.email.unwrap_or_default(), state.to_owned(), last]
+                let (name, groups, email) = (user.name.to_string(), user.groups.join(","), user.email);
+                [name, groups, email.unwrap_or_default(), state.to_owned(), origin(user.origin).to_owned(), last]
             })
             .collect();
-        table::write(console.out, ["NAME", "GROUPS", "E-MAIL", "STATE", "LAST SIGN-IN"], &rows)?;
+        table::write(console.out, ["NAME", "GROUPS", "E-MAIL", "STATE", "FROM", "LAST SIGN-IN"], &rows)?;
     }
     Ok(Outcome::Same)
 }
@@ -259,6 +261,7 @@ async fn show(args: Show, store: &Store, console: &mut Console<'_>) -> Result<Ou
         ["e-mail".to_owned(), user.email.unwrap_or_default()],
         ["groups".to_owned(), user.groups.join(",")],
         ["state".to_owned(), state],
+        ["from", origin(user.origin)].map(str::to_owned),
         ["sessions".to_owned(), sessions.to_string()],
         ["made".to_owned(), minute(Some(user.created_at))],
         ["password set".to_owned(), minute(Some(user.password_changed_at))],
@@ -268,7 +271,7 @@ async fn show(args: Show, store: &Store, console: &mut Console<'_>) -> Result<Ou
 }
 
 async fn passwd(args: Passwd, store: &Store, console: &mut Console<'_>) -> Result<Outcome, Failure> {
-    let user = find(&args.user, store).await?;
+    let user = find_own(&args.user, store).await?;
     let password = console.new_password(user.name.as_str(), args.password_stdin)?;
     let hash = Workspace::default().hash(&password);
     store.set_password(&user.name, hash).await?.ok_or_else(|| gone(&user.name))?;
@@ -282,6 +285,7 @@ async fn groups(args: Groups, store: &Store, console: &mut Console<'_>) -> Resul
         writeln!(console.out, "{}", shown(&user.groups))?;
         return Ok(Outcome::Same);
     };
+    is_own(&user)?;
     let groups = parse_groups(groups)?;
     let text = shown(&groups);
     store.set_groups(&user.name, groups).await?.ok_or_else(|| gone(&user.name))?;
@@ -290,7 +294,7 @@ async fn groups(args: Groups, store: &Store, console: &mut Console<'_>) -> Resul
 }
 
 async fn set(args: Set, store: &Store, console: &mut Console<'_>) -> Result<Outcome, Failure> {
-    let user = find(&args.user, store).await?;
+    let user = find_own(&args.user, store).await?;
     let Profile { groups, email, full_name } = args.profile;
     if groups.is_none() && email.is_none() && full_name.is_none() {
         return Err(Failure::new("nothing to set", "give --groups, --email or --name"));
@@ -309,7 +313,7 @@ async fn set(args: Set, store: &Store, console: &mut Console<'_>) -> Result<Outc
 }
 
 async fn disable(name: &str, disabled: bool, store: &Store, console: &mut Console<'_>) -> Result<Outcome, Failure> {
-    let name = find(name, store).await?.name;
+    let name = find_own(name, store).await?.name;
     store.set_disabled(&name, disabled).await?.ok_or_else(|| gone(&name))?;
     let done = if disabled { "is disabled; all its sessions are over" } else { "is enabled" };
     writeln!(console.out, "{name} {done}")?;
@@ -324,7 +328,7 @@ async fn unlock(name: &str, store: &Store, console: &mut Console<'_>) -> Result<
 }
 
 async fn delete(args: Delete, store: &Store, console: &mut Console<'_>) -> Result<Outcome, Failure> {
-    let name = find(&args.user, store).await?.name;
+    let name = find_own(&args.user, store).await?.name;
     // No command asks when there is nobody to answer.
     if !args.yes && console.is_terminal {
         console.confirm(&format!("deleting {name}"), name.as_str())?;
@@ -382,6 +386,24 @@ pub(super) async fn find(text: &str, store: &Store) -> Result<UserRecord, Failur
     }
 }
 
+/// An account that is the store's own.
+async fn find_own(text: &str, store: &Store) -> Result<UserRecord, Failure> {
+    let user = find(text, store).await?;
+    is_own(&user)?;
+    Ok(user)
+}
+
+/// What a file says is not changed here: it would come back with the next reload.
+fn is_own(user: &UserRecord) -> Result<(), Failure> {
+    match user.origin {
+        Origin::Store => Ok(()),
+        Origin::File => Err(Failure::new(
+            format!("\"{}\" stands in the file that `[store] users` names", user.name),
+            "edit its line there; a running gateway takes it in by itself",
+        )),
+    }
+}
+
 fn gone(name: &UserName) -> Failure {
     Failure::new(format!("\"{name}\" was deleted meanwhile"), "")
 }
@@ -412,9 +434,10 @@ pub(super) fn parse_groups(mut groups: Vec<String>) -> Result<Vec<String>, Failu
 /// `""` is nothing.
 fn parse_line(what: &str, text: Option<String>) -> Result<Option<String>, Failure> {
     match text.filter(|text| !text.is_empty()) {
-        Some(text) if text.chars().any(char::is_control) || text.trim() != text || text.len() > 256 => Err(
-            Failure::new(format!("{text:?} can't be the {what}"), "at most 256 bytes without control or outer space"),
-        ),
+        Some(text) if !is_line(&text) => Err(Failure::new(
+            format!("{text:?} can't be the {what}"),
+            "at most 256 bytes without control or outer space",
+        )),
         text => Ok(text),
     }
 }
@@ -428,6 +451,13 @@ const fn state(user: &UserRecord) -> &'static str {
         UserRecord { disabled: true, .. } => "disabled",
         UserRecord { hash: None, .. } => "no password",
         _ => "enabled",
+    }
+}
+
+const fn origin(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Store => "store",
+        Origin::File => "file",
     }
 }
 
@@ -445,6 +475,7 @@ fn as_json(user: &UserRecord) -> Value {
         "email": user.email,
         "groups": user.groups,
         "disabled": user.disabled,
+        "from": origin(user.origin),
         "created_at": user.created_at.rfc3339(),
         "password_changed_at": user.password_changed_at.rfc3339(),
         "last_sign_in": user.last_sign_in.map(Timestamp::rfc3339),

@@ -278,7 +278,7 @@ fn of_limits(old: &Limits, new: &Limits) -> Compared {
 fn of_services(admins: (&Admin, &Admin), logs: (&Log, &Log), stores: (&Store, &Store)) -> Compared {
     let Admin { listen, control } = admins.0;
     let Log { level, format, access } = logs.0;
-    let Store { kind, max_staleness } = stores.0;
+    let Store { kind, users, max_staleness } = stores.0;
     vec![
         ("admin.listen", *listen != admins.1.listen),
         (CONTROL, *control != admins.1.control),
@@ -286,6 +286,7 @@ fn of_services(admins: (&Admin, &Admin), logs: (&Log, &Log), stores: (&Store, &S
         ("log.format", *format != logs.1.format),
         ("log.access", *access != logs.1.access),
         (STORE, *kind != stores.1.kind),
+        ("store.users", *users != stores.1.users),
         ("store.max_staleness", *max_staleness != stores.1.max_staleness),
     ]
 }

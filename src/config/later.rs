@@ -72,7 +72,6 @@ const KEYS: &[Later] = &[
     later("server", "forward_auth", "0.4", Word("off")),
     later("server.listen", "tls", "0.4", False),
     later("server.listen", "redirect_to_https", "0.4", False),
-    later("store", "users", "0.2", Nothing),
     later("upstreams.*", "balance", "0.4", Word("least-requests")),
     later("upstreams.*", "health", "0.4", Nothing),
     later("upstreams.*", "tls", "0.4", Nothing),

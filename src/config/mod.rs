@@ -27,6 +27,7 @@ mod tokens;
 mod trace;
 mod upstreams;
 mod url;
+mod users;
 mod values;
 
 use std::net::SocketAddr;
@@ -49,6 +50,7 @@ pub use issuers::is_key_url;
 pub use load::{Loaded, control_socket, find_config_file, load, load_text};
 pub use service::filter_fault as log_filter_fault;
 pub use test_cases::{Expected, Invented, Test};
+pub use users::UserFile;
 pub use values::parse_duration;
 
 /// A whole configuration, ready to build a gateway from.
@@ -234,6 +236,8 @@ pub enum AccessLog {
 pub struct Store {
     /// Which store.
     pub kind: StoreKind,
+    /// Read-only accounts beside the store's own.
+    pub users: Option<UserFile>,
     /// How long verified credentials keep working while revocations can't be read.
     pub max_staleness: Duration,
 }

@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::reader::{Context, Item, Table, Written, report_later};
 use super::server::positive;
+use super::users::{UserFile, user_file};
 use super::values::Fault;
 use super::{AccessLog, Admin, AdminListen, Log, LogFormat, Store, StoreKind, later, modes, values};
 use crate::diag::{nearest, quoted};
@@ -136,6 +137,7 @@ fn access(text: &str) -> Result<AccessLog, Fault> {
 #[derive(Default)]
 pub(super) struct RawStore {
     url: Option<Written<PathBuf>>,
+    users: Option<UserFile>,
     max_staleness: Option<Written<Duration>>,
 }
 
@@ -143,6 +145,7 @@ impl RawStore {
     pub(super) fn read(mut table: Table<'_>) -> Self {
         let raw = Self {
             url: table.take("url").and_then(|item| store_url(&item)),
+            users: table.take("users").and_then(|item| user_file(&item)),
             max_staleness: table.duration("max_staleness"),
         };
         table.finish();
@@ -161,6 +164,7 @@ impl RawStore {
         }
         Store {
             kind: StoreKind::Sqlite(path),
+            users: self.users,
             max_staleness: positive(cx, "max_staleness", self.max_staleness, Duration::from_secs(30)),
         }
     }

@@ -23,7 +23,7 @@ use crate::message::body::Body;
 use crate::observe::audit;
 use crate::secret::Secret;
 use crate::session::{Asked, Carrier, Failure, NewSession, Opened, sha256};
-use crate::store::{Digest, SessionRecord, StoreError, UserRecord};
+use crate::store::{Digest, Origin, SessionRecord, StoreError, UserRecord};
 
 pub(super) use keys::change as change_keys;
 
@@ -89,6 +89,9 @@ pub(super) async fn change_password(mut call: Call<'_>) -> Answered {
         Ok(user) => user,
         Err(failure) => return call.unconfirmed(&me, Form::Account, &failure).await,
     };
+    if user.origin == Origin::File {
+        return call.not_done(&me, Form::Account, NotDone::InFile).await;
+    }
     let remember = call.is_remembered(&me).await;
     let version = match call.state.shared.sign_in.change_password(&user, &new).await {
         Ok(Some(version)) => version,
@@ -328,7 +331,7 @@ impl Call<'_> {
             NotDone::WrongPassword => (StatusCode::FORBIDDEN, None),
             NotDone::TooMany(seconds) => (StatusCode::TOO_MANY_REQUESTS, Some(seconds)),
             NotDone::NoSuchSession | NotDone::NoSuchKey => (StatusCode::NOT_FOUND, None),
-            NotDone::KeyTaken | NotDone::KeysFull => (StatusCode::CONFLICT, None),
+            NotDone::InFile | NotDone::KeyTaken | NotDone::KeysFull => (StatusCode::CONFLICT, None),
             NotDone::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_SECONDS)),
             NotDone::Short
             | NotDone::Long

@@ -4,6 +4,7 @@
 //! Nothing is decided here. The request line is read as the pipeline reads it, and the rules are [`Rules`], as they are
 //! for a request; this room only asks them, and writes down what they said.
 
+mod account_file;
 mod document;
 mod examine;
 mod past;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::account_file;
 use super::question::{Judgement, Question, invented, judge};
 use crate::access::{Asker, Rules};
 use crate::clock::Timestamp;
@@ -9,11 +10,13 @@ use crate::config::{self, Config, Loaded, Test};
 use crate::diag::{Diagnostic, quoted};
 use crate::policy::Outcome;
 
-/// Reads and checks the file `path` as [`config::load`] does, and runs its tests: a failing one is an error like any other.
+/// Reads and checks the file `path` as [`config::load`] does, runs its tests, and reads its
+/// file of accounts: a test that fails and a line that can't be taken are errors like any other.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
     let Loaded { config, mut diagnostics, files } = config::load(path, env);
     let Some(config) = config else { return Loaded { config, diagnostics, files } };
-    let failed = failing_tests(&config);
+    let mut failed = failing_tests(&config);
+    failed.extend(config.store.users.iter().flat_map(account_file::findings));
     let config = failed.is_empty().then_some(config);
     for finding in failed {
         diagnostics = diagnostics.with(finding);

@@ -3,6 +3,7 @@
 //! One worker thread per core, each with a runtime and upstream connections of its own. Everything that is done once
 //! (following the store's events, the admin listener, the control socket) runs on a control thread beside them.
 
+mod account_file;
 mod admin;
 pub mod control;
 mod files;
@@ -25,6 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
+pub use account_file::taken;
 pub use prepare::StartError;
 pub use reload::Reloaded;
 

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use rustix::process::{Resource, Rlimit};
 use tokio::runtime::{Builder, Runtime};
 
+use super::account_file;
 use super::admin::NextPlace;
 use super::control::Control;
 use super::listeners::{Listeners, Planned};
@@ -46,6 +47,8 @@ pub enum StartError {
     Control { path: PathBuf, source: io::Error },
     /// The store can't be opened or read.
     Store(StoreError),
+    /// The file of accounts has lines that can't be taken: what the first of them says.
+    Accounts { path: PathBuf, first: String },
     /// A key is not what its algorithm needs.
     Key(KeyError),
     /// The cookie is one that no browser would keep.
@@ -81,6 +84,7 @@ impl fmt::Display for StartError {
             Self::Admin(source) => write!(f, "can't listen on admin.listen: {source}"),
             Self::Control { path, source } => write!(f, "can't make the control socket {}: {source}", path.display()),
             Self::Store(source) => write!(f, "{source}"),
+            Self::Accounts { path, first } => write!(f, "[store] users: {}, {first}", path.display()),
             Self::Key(source) => write!(f, "[tokens] {source}"),
             Self::Cookie(source) => write!(f, "[sessions] {source}"),
             Self::Upstream { name } => write!(f, "[upstreams] the server of `{name}` is not an address"),
@@ -124,6 +128,12 @@ pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Res
     let memory = token::memory(&config);
     let store =
         Store::open(&config.store, clock.clone(), random.clone()).map_err(StartError::Store)?.remembering(memory);
+    let accounts = account_file::accounts(&config.store)?;
+    // Before anything is read of accounts, so that nobody signs in to one that is gone.
+    for name in account_file::sync(&store, accounts).await? {
+        let finding = account_file::taken(&config.store, &name);
+        tracing::warn!(code = finding.code, problem = finding.message, help = finding.help, "configuration warning");
+    }
     let own_keys = OwnKeys::open(&config, store.clone(), clock.clone(), random.clone()).await;
     let own_keys = Arc::new(own_keys.map_err(|error| match error {
         KeysError::Store(source) => StartError::Store(source),

@@ -13,6 +13,7 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use super::StartError;
+use super::account_file;
 use super::admin::{AdminPlace, NextPlace};
 use super::files::Watch;
 use super::listeners::{Listeners, Planned};
@@ -110,6 +111,8 @@ struct Next {
     backends: Arc<[Arc<Backend>]>,
     listeners: Planned,
     admin: Option<NextPlace>,
+    /// What is odd, though it stands in nobody's way.
+    warnings: Vec<Diagnostic>,
 }
 
 impl Reloader {
@@ -134,6 +137,7 @@ impl Reloader {
                 }
                 Ok(next) => {
                     findings = note_later(&mut changes, findings);
+                    findings = next.warnings.iter().cloned().fold(findings, Diagnostics::with);
                     if !changes.is_empty() {
                         recent = self.compare(&next.state).await;
                     }
@@ -175,11 +179,12 @@ impl Reloader {
         let follower = &shared.people.follower;
         let remembered = follower.remember_for(token::memory(&config)).await;
         remembered.map_err(|error| not_possible(StartError::Store(error)))?;
-        // Last, because it may make a key.
+        // Late, because it may make a key.
         let keys = shared.own_keys.next(&config).await.map_err(|error| match error {
             KeysError::Store(source) => not_possible(StartError::Store(source)),
             KeysError::Key(source) => not_possible(StartError::Key(source)),
         })?;
+        let accounts = account_file::accounts(&config.store).map_err(not_possible)?;
         let (ring, former, shared) = (Arc::clone(keys.ring()), Arc::clone(former), Arc::clone(shared));
         let build = move || {
             let config = Arc::new(config);
@@ -187,11 +192,15 @@ impl Reloader {
             let access = Arc::new(former.access.succeeded_by(&config, Arc::clone(&ring), Arc::clone(&issuers)));
             State::new(config, Parts { keys: ring, issuers, access, access_log }, shared)
         };
-        match spawn_blocking(build).await {
-            Ok(Ok(state)) => Ok(Next { state: Arc::new(state), keys, backends, listeners, admin }),
-            Ok(Err(invalid)) => Err(not_possible(StartError::Cookie(invalid))),
-            Err(_) => Err(not_possible(StartError::Panicked)),
-        }
+        let state = match spawn_blocking(build).await {
+            Ok(Ok(state)) => Arc::new(state),
+            Ok(Err(invalid)) => return Err(not_possible(StartError::Cookie(invalid))),
+            Err(_) => return Err(not_possible(StartError::Panicked)),
+        };
+        // Last of all: from here on nothing stands in the way, so that accounts and rules change together or not at all.
+        let taken = account_file::sync(&self.shared.store, accounts).await.map_err(not_possible)?;
+        let warnings = taken.iter().map(|name| account_file::taken(&state.config.store, name)).collect();
+        Ok(Next { state, keys, backends, listeners, admin, warnings })
     }
 
     /// How the requests of late would fare under `next`, which stands beside what is in force.
@@ -206,9 +215,13 @@ impl Reloader {
 
     /// Whoever comes now is judged by `next`, and what streams is judged anew.
     async fn put_in_force(&mut self, next: Next) {
-        let Next { state, keys, backends, listeners, admin } = next;
+        let Next { state, keys, backends, listeners, admin, warnings: _ } = next;
         let (config, people) = (&state.config, &self.shared.people);
         let keys_are_due = self.shared.own_keys.adopt(keys);
+        // Whoever is no longer in the file of accounts is out when the reload is told to be done.
+        if let Err(error) = people.follower.catch_up().await {
+            warn!(%error, "changes of accounts are taken in as soon as the store answers");
+        }
         people.sessions.set_terms(config.sessions.clone());
         self.shared.current.replace(Arc::clone(&state.access));
         self.shared.access_log.store(Arc::new(state.access_log.clone()));

@@ -17,15 +17,16 @@ use std::time::Duration;
 pub use error::{StoreError, StoreErrorKind};
 pub use peek::peek;
 pub use records::{
-    ApiKeyRecord, DataVersion, Digest, Event, EventKind, HAND_OVER, KeyRecord, KeyUse, Lives, NewUser, Retired,
-    Rotated, Rotation, Seq, SessionRecord, ThrottleRecord, ThrottleScope, UserRecord,
+    ApiKeyRecord, DataVersion, Digest, Event, EventKind, HAND_OVER, KeyRecord, KeyUse, Lives, NewUser, Origin, Retired,
+    Rotated, Rotation, Seq, SessionRecord, Synced, ThrottleRecord, ThrottleScope, UserRecord,
 };
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Algorithm, StoreKind};
 use crate::identity::UserName;
+use crate::identity::password::account_file::FileAccount;
 use crate::secret::{Random, Secret};
-use sqlite::{Database, api_keys, events, keys, rotation, sessions, throttle, users};
+use sqlite::{Database, api_keys, events, file_users, keys, rotation, sessions, throttle, users};
 
 /// How long a question to the store may wait for its answer.
 pub const DEADLINE: Duration = Duration::from_secs(5);
@@ -131,6 +132,16 @@ impl Store {
         self.database.write(move |db, now| users::add_all(db, now, memory, &users)).await
     }
 
+    /// Makes the accounts of the file those that `accounts` says: all of it or nothing. Whoever has another password or is
+    /// gone has no session any more. Accounts that the store has of its own stay as they are.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn sync_file(&self, accounts: Vec<FileAccount>) -> Result<Synced, StoreError> {
+        let memory = self.memory();
+        self.database.write(move |db, now| file_users::sync(db, now, memory, &accounts)).await
+    }
+
     /// Sets a new password, which ends all sessions of the account and makes no network or browser familiar any more;
     /// `None`: no such user.
     ///
@@ -142,8 +153,8 @@ impl Store {
     }
 
     /// Sets a new password as [`set_password`](Self::set_password) does, for someone whose old one was verified when the
-    /// account was at `password_version`; answers with the new version. `None`: the account is gone or disabled, or its
-    /// password has changed meanwhile, and nothing was done.
+    /// account was at `password_version`; answers with the new version. `None`: the account is gone, disabled or a file's, or
+    /// its password has changed meanwhile, and nothing was done.
     ///
     /// # Errors
     /// When the store gives no answer.

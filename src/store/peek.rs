@@ -57,7 +57,11 @@ mod tests {
         let path = directory.path().join("a b%20.db");
         assert!(peek(&path).is_none());
         assert!(names(directory.path()).is_empty(), "no store is made");
-        let config = config::Store { kind: StoreKind::Sqlite(path.clone()), max_staleness: std::time::Duration::ZERO };
+        let config = config::Store {
+            kind: StoreKind::Sqlite(path.clone()),
+            users: None,
+            max_staleness: std::time::Duration::ZERO,
+        };
         let store = Store::open(&config, Clock::system(), Random::system()).unwrap();
         store.add_user(user("ada", &["admin"])).await.unwrap();
         let there = |path: &Path| {

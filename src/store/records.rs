@@ -37,6 +37,30 @@ pub struct UserRecord {
     pub password_changed_at: Timestamp,
     /// When someone last signed in to it.
     pub last_sign_in: Option<Timestamp>,
+    /// Who says what it is.
+    pub origin: Origin,
+}
+
+/// Where an account comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It was made in the store.
+    Store,
+    /// It stands in the file of accounts, and is changed there.
+    File,
+}
+
+/// What came of taking in a file of accounts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Synced {
+    /// Accounts that were made.
+    pub added: usize,
+    /// Accounts that have another password, other groups, another e-mail address or full name.
+    pub changed: usize,
+    /// Accounts that were removed, as the file has them no more.
+    pub removed: usize,
+    /// Names that the store's own accounts have, which stay as they are.
+    pub taken: Vec<UserName>,
 }
 
 /// An account to be made.

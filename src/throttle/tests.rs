@@ -23,7 +23,8 @@ impl Fixture {
         let directory = tempfile::tempdir().unwrap();
         let hand = ManualClock::at(Timestamp::from_secs(1_700_000_000));
         let path = directory.path().join("portcullis.db");
-        let config = config::Store { kind: StoreKind::Sqlite(path), max_staleness: Duration::from_secs(30) };
+        let config =
+            config::Store { kind: StoreKind::Sqlite(path), users: None, max_staleness: Duration::from_secs(30) };
         let clock = Clock::manual(&hand);
         let store = Store::open(&config, clock.clone(), Random::system()).unwrap();
         for name in ["alice", "bob"] {

@@ -8,6 +8,7 @@ mod common;
 
 mod access_log;
 mod account;
+mod account_file;
 mod account_keys;
 mod admin;
 mod answers;

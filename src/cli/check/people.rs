@@ -1,4 +1,5 @@
-//! Whom the rules name and nobody is: users and groups that the store does not know.
+//! Whom the rules name and nobody is: users and groups that neither the store nor the file of accounts knows; and accounts
+//! of the file that do not count, as the store has others of their names.
 //!
 //! Looked at by `check` alone: a gateway may start before its first user is made.
 
@@ -6,24 +7,37 @@ use std::collections::{BTreeSet, HashSet};
 
 use crate::config::{Config, Mention, Mentioned, StoreKind};
 use crate::diag::{Diagnostic, nearest, quoted};
-use crate::store::peek;
+use crate::gateway::taken;
+use crate::identity::password::account_file;
+use crate::store::{Origin, peek};
 
 /// What is odd about the people in `config`. Nothing, where there is no store yet, or nobody in it.
 pub(super) fn findings(config: &Config) -> Vec<Diagnostic> {
     let StoreKind::Sqlite(path) = &config.store.kind;
-    let Some(users) = peek(path).filter(|users| !users.is_empty()) else { return Vec::new() };
-    let names: BTreeSet<&str> = users.iter().map(|user| user.name.as_str()).collect();
-    let groups: BTreeSet<&str> = users.iter().flat_map(|user| &user.groups).map(String::as_str).collect();
+    let Some(mut users) = peek(path) else { return Vec::new() };
+    // What a gateway took in from the file before is what the file says now, or will be.
+    users.retain(|user| user.origin == Origin::Store);
+    let mut names: BTreeSet<&str> = users.iter().map(|user| user.name.as_str()).collect();
+    let mut groups: BTreeSet<&str> = users.iter().flat_map(|user| &user.groups).map(String::as_str).collect();
+    let accounts = config.store.users.as_ref().map(|file| account_file::parse(file.text.expose()));
+    // Lines that can't be taken have been told.
+    let accounts = accounts.and_then(Result::ok).unwrap_or_default();
+    let (twice, counting): (Vec<_>, Vec<_>) =
+        accounts.iter().partition(|account| names.contains(account.name.as_str()));
+    names.extend(counting.iter().map(|account| account.name.as_str()));
+    groups.extend(counting.iter().flat_map(|account| &account.groups).map(String::as_str));
+    if names.is_empty() {
+        return Vec::new();
+    }
     let mut said = HashSet::new();
     let unknown = config.mentions.iter().filter(|mention| takes_own_people_only(config, mention));
-    unknown
-        .filter_map(|mention| match mention.kind {
-            Mentioned::User => no_such_user(mention, &names),
-            Mentioned::Group => no_such_group(mention, &groups),
-        })
-        // One finding for a name is enough, however many rules have it.
-        .filter(|finding| said.insert(finding.message.clone()))
-        .collect()
+    let twice = twice.iter().map(|account| taken(&config.store, &account.name));
+    let nobody = unknown.filter_map(|mention| match mention.kind {
+        Mentioned::User => no_such_user(mention, &names),
+        Mentioned::Group => no_such_group(mention, &groups),
+    });
+    // One finding for a name is enough, however many rules have it.
+    twice.chain(nobody).filter(|finding| said.insert(finding.message.clone())).collect()
 }
 
 /// Whom other issuers know, nobody can tell.

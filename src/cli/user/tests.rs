@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::clock::ManualClock;
 use crate::config::{self, StoreKind};
+use crate::identity::password::account_file;
 use crate::store::SessionRecord;
 
 #[derive(clap::Parser)]
@@ -27,7 +28,7 @@ impl Fixture {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let kind = StoreKind::Sqlite(directory.path().join("portcullis.db"));
-        let config = config::Store { kind, max_staleness: Duration::from_secs(30) };
+        let config = config::Store { kind, users: None, max_staleness: Duration::from_secs(30) };
         let clock = Clock::manual(&ManualClock::at(Timestamp::from_secs(1_700_000_000)));
         let store = Store::open(&config, clock, Random::system()).unwrap();
         Self { directory, store }
@@ -91,6 +92,7 @@ full name     Bob Ross
 e-mail        bob@example.com
 groups        staff,admin
 state         enabled
+from          store
 sessions      0
 made          2023-11-14T22:13Z
 password set  2023-11-14T22:13Z
@@ -112,14 +114,48 @@ async fn lists_accounts_as_a_table_and_as_one_document() {
     let bob = UserName::parse("bob").unwrap();
     here.store.note_sign_in(&bob).await.unwrap();
     let expected = "\
-NAME       GROUPS     E-MAIL  STATE     LAST SIGN-IN
-alexander  -          -       disabled  never
-bob        ops,admin  -       enabled   2023-11-14T22:13Z
+NAME       GROUPS     E-MAIL  STATE     FROM   LAST SIGN-IN
+alexander  -          -       disabled  store  never
+bob        ops,admin  -       enabled   store  2023-11-14T22:13Z
 ";
     assert_eq!(here.output(&["list"]).await, expected);
     let json: Value = serde_json::from_str(&here.output(&["list", "--json"]).await).unwrap();
     let names: Vec<_> = json["users"].as_array().unwrap().iter().map(|user| user["name"].clone()).collect();
     assert_eq!(names, ["alexander", "bob"]);
+}
+
+#[tokio::test]
+async fn an_account_of_the_file_is_changed_there_and_nowhere_else() {
+    let here = Fixture::with(&["bob"]).await;
+    let hash = Workspace::default().hash(&"correct horse".into());
+    let text = format!("ada:{}:staff:ada@example.com:Ada Lovelace\n", hash.expose());
+    here.store.sync_file(account_file::parse(&text).unwrap()).await.unwrap();
+    let changes: [&[&str]; 7] = [
+        &["add", "ada", "--password-stdin"],
+        &["passwd", "ada", "--password-stdin"],
+        &["groups", "ada", "--groups", "admin"],
+        &["set", "ada", "--email", "eve@example.com"],
+        &["disable", "ada"],
+        &["enable", "ada"],
+        &["delete", "ada", "--yes"],
+    ];
+    for arguments in changes {
+        let failure = here.run(arguments, "another horse\n").await.unwrap_err().to_string();
+        assert!(failure.starts_with("\"ada\" stands in the file"), "{arguments:?}: {failure}");
+        assert!(failure.contains("edit its line"), "{failure}");
+    }
+    let ada = here.user("ada").await;
+    assert_eq!(
+        (&*ada.groups, ada.email.as_deref(), ada.disabled),
+        (&["staff".to_owned()][..], Some("ada@example.com"), false)
+    );
+    assert!(Workspace::default().matches("correct horse", ada.hash.unwrap().expose()));
+    assert_eq!(here.output(&["groups", "ada"]).await, "staff\n");
+    assert_eq!(here.run(&["unlock", "ada"], "").await.unwrap().0, Outcome::Changed);
+    assert!(here.output(&["show", "ada"]).await.contains("\nfrom          file\n"));
+    let json: Value = serde_json::from_str(&here.output(&["list", "--json"]).await).unwrap();
+    let from: Vec<_> = json["users"].as_array().unwrap().iter().map(|user| &user["from"]).collect();
+    assert_eq!(from, ["file", "store"]);
 }
 
 #[tokio::test]

@@ -88,6 +88,7 @@ pub(super) const fn reason(error: NotDone) -> &'static str {
         NotDone::UserName => "the new password is the user's name",
         NotDone::Different => "the new passwords differ",
         NotDone::Same => "the new password is the old one",
+        NotDone::InFile => "the account is in a file",
         NotDone::NoSuchSession => "no such session",
         NotDone::NoSuchKey => "no such API key",
         NotDone::KeyName => "no name for an API key",

@@ -128,6 +128,8 @@ pub enum NotDone {
     Long,
     /// The new password is the account's name.
     UserName,
+    /// The account stands in a file, where its password is changed.
+    InFile,
     /// The new password was typed in two ways.
     Different,
     /// The new password is the old one.
@@ -322,7 +324,12 @@ fn attention(error: Option<NotDone>) -> [Html; 3] {
         Some(NotDone::Different) => (" autofocus", hint, " aria-invalid=\"true\" aria-describedby=\"error\""),
         // Said above all, or on another page.
         Some(
-            NotDone::NoSuchSession | NotDone::NoSuchKey | NotDone::KeyName | NotDone::KeyTaken | NotDone::KeysFull,
+            NotDone::InFile
+            | NotDone::NoSuchSession
+            | NotDone::NoSuchKey
+            | NotDone::KeyName
+            | NotDone::KeyTaken
+            | NotDone::KeysFull,
         )
         | None => ("", hint, ""),
     };
@@ -350,6 +357,10 @@ fn alert(error: NotDone) -> Html {
         NotDone::UserName => ("The new password is your user name", "Take one that nobody can guess.".into()),
         NotDone::Different => ("The two new passwords differ", "Type the same one twice.".into()),
         NotDone::Same => ("The new password is the old one", "Take another one.".into()),
+        NotDone::InFile => (
+            "Your password can’t be changed here",
+            "It is kept in a file. Ask whoever looks after this site for a new one.".into(),
+        ),
         NotDone::NoSuchSession => ("There is no such session", "It may be over already.".into()),
         NotDone::NoSuchKey => ("There is no such API key", "It may be revoked already.".into()),
         NotDone::KeyName => ("A key can’t have this name", "Take 1 to 64 letters, digits and signs.".into()),

@@ -5,6 +5,7 @@
 
 pub(super) mod api_keys;
 pub(super) mod events;
+pub(super) mod file_users;
 pub(super) mod keys;
 mod link;
 pub(super) mod rotation;

@@ -133,4 +133,9 @@ ALTER TABLE events ADD COLUMN api_key TEXT;
 ",
     // How long the tokens of a key live; not known of those that are there already.
     "ALTER TABLE keys ADD COLUMN lifetime INTEGER;",
+    // What the file of accounts says of an account that is the file's; the store's own have nothing there.
+    "
+ALTER TABLE users ADD COLUMN file_hash TEXT;
+CREATE INDEX users_of_the_file ON users (name) WHERE file_hash IS NOT NULL;
+",
 ];

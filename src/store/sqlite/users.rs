@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::super::{EventKind, NewUser, Seq, UserRecord};
+use super::super::{EventKind, NewUser, Origin, Seq, UserRecord};
 use super::{api_keys, events, sessions};
 use crate::clock::Timestamp;
 use crate::identity::UserName;
@@ -99,7 +99,8 @@ pub(in super::super) fn change_password(
     verified: u64,
     hash: &Secret<String>,
 ) -> rusqlite::Result<Option<u64>> {
-    let may = find(db, name)?.is_some_and(|user| !user.disabled && user.password_version == verified);
+    let may = find(db, name)?
+        .is_some_and(|user| !user.disabled && user.origin == Origin::Store && user.password_version == verified);
     if !may {
         return Ok(None);
     }
@@ -221,7 +222,7 @@ fn changed(db: &Transaction<'_>, now: Timestamp, memory: Duration, name: &UserNa
 }
 
 /// In the order given, each once.
-fn distinct(groups: Vec<String>) -> String {
+pub(super) fn distinct(groups: Vec<String>) -> String {
     let mut seen = HashSet::new();
     let groups: Vec<String> = groups.into_iter().filter(|group| seen.insert(group.clone())).collect();
     serde_json::Value::from(groups).to_string()
@@ -239,8 +240,9 @@ fn read(row: &Row<'_>) -> rusqlite::Result<UserRecord> {
         created_at: Timestamp::from_millis(row.get(7)?),
         password_changed_at: Timestamp::from_millis(row.get(8)?),
         last_sign_in: events::moment(row, 9)?,
+        origin: if row.get(10)? { Origin::File } else { Origin::Store },
     })
 }
 
-const COLUMNS: &str =
-    "name, hash, password_version, groups, email, full_name, disabled, created_at, password_changed_at, last_sign_in";
+const COLUMNS: &str = "name, hash, password_version, groups, email, full_name, disabled, created_at, \
+     password_changed_at, last_sign_in, file_hash IS NOT NULL";

@@ -1,6 +1,7 @@
 //! What the store promises.
 
 mod faults;
+mod file_users;
 mod rotation;
 
 use std::path::{Path, PathBuf};
@@ -49,7 +50,8 @@ impl Fixture {
 }
 
 fn open(path: &Path, hand: &ManualClock) -> Result<Store, StoreError> {
-    let config = config::Store { kind: StoreKind::Sqlite(path.to_owned()), max_staleness: Duration::from_secs(30) };
+    let config =
+        config::Store { kind: StoreKind::Sqlite(path.to_owned()), users: None, max_staleness: Duration::from_secs(30) };
     Store::open(&config, Clock::manual(hand), Random::system())
 }
 
@@ -473,7 +475,8 @@ async fn a_file_of_the_first_version_is_brought_up_to_date_with_all_that_is_in_i
     here.add("bob").await;
     // What version 1 had not.
     here.sabotage(
-        "DROP TABLE api_keys; ALTER TABLE events DROP COLUMN api_key; ALTER TABLE sessions DROP COLUMN refreshed_at;
+        "DROP INDEX users_of_the_file; ALTER TABLE users DROP COLUMN file_hash;
+         DROP TABLE api_keys; ALTER TABLE events DROP COLUMN api_key; ALTER TABLE sessions DROP COLUMN refreshed_at;
          ALTER TABLE keys DROP COLUMN lifetime; ALTER TABLE keys DROP COLUMN purpose; PRAGMA user_version = 1",
     )
     .await;
