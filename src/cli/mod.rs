@@ -5,6 +5,7 @@
 pub mod apikey;
 pub mod check;
 pub mod completions;
+mod config_show;
 mod demo;
 pub mod demo_app;
 pub mod explain;
@@ -55,6 +56,9 @@ enum Command {
     Why(why::Args),
     /// Have the running gateway read its configuration anew
     Reload(reload::Args),
+    /// What is in force, defaults included, secrets hidden
+    #[command(subcommand)]
+    Config(config_show::ConfigCommand),
     /// Keys for machines
     #[command(subcommand, name = "apikey")]
     ApiKey(apikey::ApiKeyCommand),
@@ -97,6 +101,7 @@ pub fn main() -> ExitCode {
             Ok(false) => return ExitCode::FAILURE,
             Err(message) => Err(message),
         },
+        Command::Config(command) => config_show::run(cli.config.as_deref(), command),
         Command::User(command) => {
             run_with(cli.config.as_deref(), |config, console| user::run(command, config, console, &mut tell_gateway))
         }

@@ -12,6 +12,7 @@ mod account_keys;
 mod admin;
 mod answers;
 mod apps;
+mod cli_config;
 mod cli_explain;
 mod cli_session;
 mod cli_user;
