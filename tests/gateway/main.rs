@@ -13,6 +13,7 @@ mod admin;
 mod answers;
 mod apps;
 mod cli_config;
+mod cli_doctor;
 mod cli_explain;
 mod cli_session;
 mod cli_user;
