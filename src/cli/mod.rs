@@ -5,8 +5,10 @@
 pub mod apikey;
 pub mod check;
 pub mod completions;
+mod config_show;
 mod demo;
 pub mod demo_app;
+mod doctor;
 pub mod explain;
 pub mod key;
 mod log_level;
@@ -55,6 +57,11 @@ enum Command {
     Why(why::Args),
     /// Have the running gateway read its configuration anew
     Reload(reload::Args),
+    /// What is in force, defaults included, secrets hidden
+    #[command(subcommand)]
+    Config(config_show::ConfigCommand),
+    /// Look at the running setup, and say what is wrong or doubtful in it
+    Doctor(doctor::Args),
     /// Keys for machines
     #[command(subcommand, name = "apikey")]
     ApiKey(apikey::ApiKeyCommand),
@@ -97,6 +104,14 @@ pub fn main() -> ExitCode {
             Ok(false) => return ExitCode::FAILURE,
             Err(message) => Err(message),
         },
+        Command::Doctor(args) => {
+            match run_with(cli.config.as_deref(), |config, console| doctor::run(args, config, console)) {
+                Ok(true) => Ok(()),
+                Ok(false) => return ExitCode::FAILURE,
+                Err(message) => Err(message),
+            }
+        }
+        Command::Config(command) => config_show::run(cli.config.as_deref(), command),
         Command::User(command) => {
             run_with(cli.config.as_deref(), |config, console| user::run(command, config, console, &mut tell_gateway))
         }

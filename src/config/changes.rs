@@ -140,6 +140,7 @@ fn is_same_route((old, before): (&Config, &Route), (new, after): (&Config, &Rout
         body_bytes,
         timeouts,
         observe,
+        fall_through,
         strips_method_overrides,
     } = before;
     let name = |config: &Config, at: usize| config.upstreams.get(at).map(|upstream| upstream.name.clone());
@@ -159,6 +160,7 @@ fn is_same_route((old, before): (&Config, &Route), (new, after): (&Config, &Rout
         && *body_bytes == after.body_bytes
         && *timeouts == after.timeouts
         && *observe == after.observe
+        && *fall_through == after.fall_through
         && *strips_method_overrides == after.strips_method_overrides
 }
 

@@ -21,6 +21,7 @@ mod routes;
 mod secrets;
 mod server;
 mod service;
+mod show;
 mod sign_in;
 mod test_cases;
 mod tokens;
@@ -49,6 +50,7 @@ pub use changes::Changes;
 pub use issuers::is_key_url;
 pub use load::{Loaded, control_socket, find_config_file, load, load_text};
 pub use service::filter_fault as log_filter_fault;
+pub use show::{HIDDEN, Show};
 pub use test_cases::{Expected, Invented, Test};
 pub use users::UserFile;
 pub use values::parse_duration;
@@ -526,6 +528,8 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// Whether it is only tried out: what it would refuse is logged and let pass.
     pub observe: bool,
+    /// Whether other methods or hosts are meant to go on to later routes: for `check` only.
+    pub fall_through: bool,
     /// Whether a route that shares a path with this one names methods, so that method overrides must go.
     pub strips_method_overrides: bool,
 }

@@ -184,6 +184,7 @@ impl Raw {
             body_bytes: self.body_bytes.map(|bytes| bytes.into_inner().unwrap_or(u64::MAX)),
             timeouts,
             observe,
+            fall_through: self.fall_through.is_some_and(Spanned::into_inner),
             strips_method_overrides: false,
         })
     }

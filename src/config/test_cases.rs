@@ -67,8 +67,7 @@ pub struct Expected {
 
 /// One test as written.
 pub(super) struct Raw {
-    request: Option<Written<(Method, Target)>>,
-    text: String,
+    request: Option<Written<(String, Method, Target)>>,
     asked: Option<(Option<Invented>, IpAddr)>,
     expect: Option<Written<RawExpected>>,
 }
@@ -85,11 +84,8 @@ impl Raw {
     pub(super) fn read(mut table: Table<'_>) -> Self {
         table.require("request", "add request = \"GET /path\", or with a whole URL");
         table.require("expect", "add expect = \"allow\", \"deny\", \"sign-in\", \"not-found\" or \"bad-request\"");
-        let request = table.take("request");
-        let text = request.as_ref().and_then(|item| item.value.get_ref().as_str()).unwrap_or_default().to_owned();
         let raw = Self {
-            request: request.and_then(|item| item.parsed("bad-request-line", request_line)),
-            text,
+            request: table.take("request").and_then(|item| item.parsed("bad-request-line", request_line)),
             asked: table.take("as").map_or(Some((None, HERE)), |item| person(&item)),
             expect: table.take("expect").and_then(|item| expected(&item)),
         };
@@ -122,20 +118,21 @@ impl Raw {
         let route = find("route", expect.route, routes.iter().map(|route| &*route.name).collect());
         let names = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
         let upstream = find("upstream", expect.upstream, names);
-        let (method, target) = self.request?.into_inner();
+        let (request, method, target) = self.request?.into_inner();
         let (person, from) = self.asked?;
         let expect = Expected { outcome: expect.outcome, allow: expect.allow, route: route?, upstream: upstream? };
-        Some(Test { request: self.text, method, target, person, from, expect, place })
+        Some(Test { request, method, target, person, from, expect, place })
     }
 }
 
 /// `"GET https://host/path"`
-fn request_line(text: &str) -> Result<(Method, Target), Fault> {
+fn request_line(text: &str) -> Result<(String, Method, Target), Fault> {
     let fault = |label, help: &str| Fault::new(format!("{} is not a request", quoted(text)), label, help);
     let help = "write a method and a path or a URL, such as \"GET /admin/users\"";
-    let (method, target) = text.split_once(' ').ok_or_else(|| fault("has no method before a path", help))?;
+    let (method, rest) = text.split_once(' ').ok_or_else(|| fault("has no method before a path", help))?;
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| fault("begins with no method", help))?;
-    Ok((method, Target::parse(target.trim_start_matches(' ')).map_err(|why| fault(why, help))?))
+    let target = Target::parse(rest.trim_start_matches(' ')).map_err(|why| fault(why, help))?;
+    Ok((text.to_owned(), method, target))
 }
 
 /// `"anonymous"`, or a table.

@@ -4,6 +4,7 @@
 //! only `recent` is answered by as many lines as its first one says.
 
 use std::io::{self, BufRead as _, BufReader as StdReader, Write as _};
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,9 @@ use tokio::time::timeout;
 
 use super::reload::{self, Request};
 use crate::clock::Timestamp;
+use crate::config::Show;
 use crate::explain::{self, Explanation, Past};
+use crate::message::forwarded::Trust;
 use crate::observe::{Reach, log};
 use crate::state::Shared;
 
@@ -111,6 +114,8 @@ async fn answer(stream: UnixStream, clerk: &Clerk) -> io::Result<()> {
         ("why", id) => clerk.why(id),
         ("recent", "") => return timeout(PATIENCE, clerk.recent(reader.into_inner())).await?,
         ("log-level", filter) => log_level(filter),
+        ("proxies", "") => clerk.proxies(),
+        ("config", form @ ("" | "json")) => clerk.config(!form.is_empty()),
         ("reload", color @ ("" | "color")) => {
             let reloaded = timeout(RELOAD_PATIENCE, reload::ask(&clerk.reloads, "command")).await?;
             let document = reloaded.map(|reloaded| reloaded.json(!color.is_empty()));
@@ -157,6 +162,26 @@ impl Clerk {
             }
         };
         serde_json::to_string(&answer).map_or_else(|error| format!("error {error}\n"), |text| text + "\n")
+    }
+
+    /// What is in force, without its secrets.
+    fn config(&self, as_json: bool) -> String {
+        let access = self.shared.current.load_full();
+        let show = Show::of(access.config());
+        let show = match log::filter() {
+            Some(level) => show.with_log_level(&level),
+            None => show,
+        };
+        let document = if as_json { show.json() } else { Value::String(show.toml()) };
+        format!("ok {document}\n")
+    }
+
+    /// Who sends forwarded headers without being trusted, and how often.
+    fn proxies(&self) -> String {
+        let access = self.shared.current.load_full();
+        let trust = Trust { proxies: access.config().server.trusted_proxies.clone(), ..Trust::default() };
+        let seen = self.shared.unbelieved.all(&trust);
+        serde_json::to_string(&seen).map_or_else(|error| format!("error {error}\n"), |seen| format!("ok {seen}\n"))
     }
 
     /// Every request that is remembered, one a line, after a line that says how many there are.
@@ -230,6 +255,27 @@ pub fn reload(path: &Path, color: bool) -> io::Result<Option<Value>> {
         Err(error) if is_nobody(&error) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// What is in force in the gateway that runs with this control socket: as one document, or a string with a `gateway.toml`.
+/// `Ok(None)`: no gateway runs.
+///
+/// # Errors
+/// When there is one and it does not answer, or can't say.
+pub fn config(path: &Path, as_json: bool) -> io::Result<Option<Value>> {
+    match ask_for(path, if as_json { "config json" } else { "config" }, PATIENCE, LONGEST_REPLY) {
+        Ok(reply) => serde_json::from_str(&reply).map(Some).map_err(io::Error::other),
+        Err(error) if is_nobody(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Who sends forwarded headers to the running gateway without being trusted, and how often: the first few since its start.
+///
+/// # Errors
+/// When none runs, or it can't say.
+pub fn unbelieved(path: &Path) -> io::Result<Vec<(IpAddr, u64)>> {
+    serde_json::from_str(&ask(path, "proxies")?).map_err(io::Error::other)
 }
 
 /// Whether nobody listens there.

@@ -21,7 +21,7 @@ use crate::identity::password::Hasher;
 use crate::message::cookie::InvalidCookie;
 use crate::metrics::Metrics;
 use crate::observe::access::AccessLog;
-use crate::observe::{Recent, RequestIds, otlp};
+use crate::observe::{Recent, RequestIds, Unbelieved, otlp};
 use crate::secret::Random;
 use crate::session::keys::KeysError;
 use crate::session::refresh::RefreshKey;
@@ -168,6 +168,7 @@ pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Res
         metrics,
         tracer,
         recent: Recent::default(),
+        unbelieved: Unbelieved::default(),
     });
     let control = bind_control(&config)?;
     let backends = super::worker::backends(&config, &shared.metrics, &[])?;

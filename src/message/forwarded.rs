@@ -129,7 +129,8 @@ impl Trust {
         ClientAddr(client)
     }
 
-    fn trusts(&self, address: IpAddr) -> bool {
+    /// Whether `address` is that of a proxy of ours.
+    pub fn trusts(&self, address: IpAddr) -> bool {
         self.proxies.iter().any(|network| network.contains(&address))
     }
 

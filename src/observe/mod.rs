@@ -9,7 +9,9 @@ pub mod otlp;
 mod recent;
 mod record;
 pub mod trace;
+mod unbelieved;
 
 pub use log::{FilterError, change as change_log, init as init_log};
 pub use recent::{Reach, Recent};
 pub use record::{Record, RequestIds, blank};
+pub use unbelieved::Unbelieved;

@@ -36,6 +36,7 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Request<Incoming>
     let state = &*worker.state;
     let (now, started) = (state.shared.clock.now(), Instant::now());
     let mut record = finish::begin(state, info, &request, (now, started));
+    state.shared.unbelieved.note(&state.trust, info.peer.ip(), request.headers());
     let observed = Arc::new(Observed::default());
     let answered = match normalize::normalize(&request, info, link, &state.trust, (now, started)) {
         Err(malformed) => {

@@ -97,6 +97,7 @@ mod tests {
             origins: Vec::new(),
             body_bytes: None,
             observe: false,
+            fall_through: false,
             strips_method_overrides: false,
             timeouts: Timeouts {
                 connect: Duration::from_secs(5),

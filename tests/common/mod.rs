@@ -13,7 +13,7 @@ pub(crate) mod wire;
 pub(crate) use gateway::Gateway;
 pub(crate) use recorder::{Answer, Recorded, Recorder};
 pub(crate) use request::{Client, Request, get, post};
-pub(crate) use setup::{Setup, command, password_of};
+pub(crate) use setup::{Setup, command, password_of, program, run};
 pub(crate) use wire::{Response, Wire, raw};
 
 use std::time::{Duration, Instant};

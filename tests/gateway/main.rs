@@ -13,6 +13,8 @@ mod account_keys;
 mod admin;
 mod answers;
 mod apps;
+mod cli_config;
+mod cli_doctor;
 mod cli_explain;
 mod cli_session;
 mod cli_user;

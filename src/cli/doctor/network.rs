@@ -1,0 +1,135 @@
+//! Who answers: upstreams, the gateway's own listeners, the admin listener.
+
+use std::io::{self, Read as _, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use super::Check;
+use crate::config::{AdminListen, Config, ServerAddr};
+
+/// Whether each server of each upstream takes connections; all are tried at once.
+pub(super) fn upstreams(config: &Config) -> Vec<Check> {
+    let servers = config.upstreams.iter().flat_map(|upstream| {
+        upstream.servers.iter().map(|server| (format!("upstream {}", upstream.name), server.clone()))
+    });
+    let tried: Vec<_> = servers
+        .map(|(name, server)| {
+            let (sender, receiver) = mpsc::sync_channel(1);
+            let there = server.clone();
+            // A look-up of the name has no deadline of its own: whoever waits has one.
+            thread::spawn(move || drop(sender.send(connect(&there))));
+            (name, server, receiver)
+        })
+        .collect();
+    let judge = |(name, server, receiver): (String, ServerAddr, mpsc::Receiver<io::Result<()>>)| {
+        let place = format!("{} port {}", server.host, server.port);
+        let came = receiver.recv_timeout(PATIENCE * 2).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        match came {
+            Ok(()) => Check::ok(name, format!("{place} takes connections")),
+            Err(error) => {
+                let help = "start the application, or correct the address in [upstreams]: its users see 502 or 504";
+                Check::fail(name, format!("{place} takes none: {error}"), help)
+            }
+        }
+    };
+    tried.into_iter().map(judge).collect()
+}
+
+fn connect(server: &ServerAddr) -> io::Result<()> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for address in (server.host.as_str(), server.port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(_) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Whether the running gateway answers where it should. One that took a free port is not looked for.
+pub(super) fn listeners(config: &Config) -> Vec<Check> {
+    let is_fixed = |address: &&SocketAddr| address.port() != 0;
+    let clients = config.server.listen.iter().filter(is_fixed);
+    let clients = clients.map(|address| {
+        let (host, path) = (&config.server.public_url.host, &config.login.path);
+        judged(format!("listener {address}"), tcp(*address).and_then(|stream| status(stream, host, path)))
+    });
+    let admin = config.admin.listen.as_ref().and_then(|listen| match listen {
+        AdminListen::Tcp(address) if address.port() == 0 => None,
+        AdminListen::Tcp(address) => Some(tcp(*address).and_then(|stream| status(stream, "localhost", "/livez"))),
+        AdminListen::Unix(path) => Some(unix(path).and_then(|stream| status(stream, "localhost", "/livez"))),
+    });
+    clients.chain(admin.map(|came| judged("admin listener".to_owned(), came))).collect()
+}
+
+fn judged(name: String, came: io::Result<u16>) -> Check {
+    let help = "look into the gateway's log, and whether something else holds the address";
+    match came {
+        Ok(status) if status < 500 => Check::ok(name, format!("answers with {status}")),
+        Ok(status) => Check::fail(name, format!("answers with {status}"), help),
+        Err(error) => Check::fail(name, format!("gives no answer: {error}"), help),
+    }
+}
+
+fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
+    let here = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let stream = TcpStream::connect_timeout(&SocketAddr::new(here, address.port()), PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+fn unix(path: &std::path::Path) -> io::Result<UnixStream> {
+    let stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// The status of the answer to a GET.
+fn status(mut stream: impl io::Read + Write, host: &str, path: &str) -> io::Result<u16> {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    let mut line = Vec::new();
+    stream.take(STATUS_LINE).read_to_end(&mut line)?;
+    let text = String::from_utf8_lossy(&line);
+    let code = text.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok());
+    code.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "what answers does not speak HTTP/1.1"))
+}
+
+/// How long a connection, or an answer, may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bytes up to the end of the status.
+const STATUS_LINE: u64 = 12;
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn what_listens_and_speaks_no_http_is_not_taken_for_the_gateway() {
+        for (answer, expected) in
+            [("HTTP/1.1 401 Unauthorized\r\n\r\n", Some(401)), ("SSH-2.0-x\r\n", None), ("", None)]
+        {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let other = thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut asked = [0; 18];
+                stream.read_exact(&mut asked).unwrap();
+                stream.write_all(answer.as_bytes()).unwrap();
+                asked
+            });
+            let came = tcp(address).and_then(|stream| status(stream, "a.example", "/login"));
+            assert_eq!(came.ok(), expected, "{answer}");
+            assert_eq!(&other.join().unwrap(), b"GET /login HTTP/1.");
+        }
+    }
+}

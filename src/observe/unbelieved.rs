@@ -1,0 +1,65 @@
+//! Peers that send forwarded headers and are not trusted: the proxies that an operator has forgotten to name, and clients
+//! who try it. Bounded; for `portcullis doctor`.
+
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+
+use http::HeaderMap;
+
+use crate::message::forwarded::Trust;
+
+/// The first such peers since the start, each with how often.
+#[derive(Debug, Default)]
+pub struct Unbelieved(Mutex<Vec<(IpAddr, u64)>>);
+
+impl Unbelieved {
+    /// Notes a request from `peer`, if it says where it was forwarded from and `trust` does not believe it.
+    pub fn note(&self, trust: &Trust, peer: IpAddr, headers: &HeaderMap) {
+        let says = SAYING.iter().any(|name| headers.contains_key(*name));
+        if !says || trust.trusts(peer.to_canonical()) {
+            return;
+        }
+        let peer = peer.to_canonical();
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, count)) = seen.iter_mut().find(|(known, _)| *known == peer) {
+            *count = count.saturating_add(1);
+        } else if seen.len() < MOST {
+            seen.push((peer, 1));
+        }
+    }
+
+    /// Those that `trust` does not believe now either: a reload may have named them.
+    pub fn all(&self, trust: &Trust) -> Vec<(IpAddr, u64)> {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().filter(|(peer, _)| !trust.trusts(*peer)).copied().collect()
+    }
+}
+
+const SAYING: [&str; 3] = ["x-forwarded-for", "x-forwarded-proto", "forwarded"];
+
+/// Peers that are remembered: more than there are proxies before a gateway, and few enough to look through.
+const MOST: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remembers_the_first_peers_that_are_not_believed_and_no_more() {
+        let trust = Trust { proxies: vec!["10.0.0.0/8".parse().unwrap()], ..Trust::default() };
+        let (plain, mut forwarded) = (HeaderMap::new(), HeaderMap::new());
+        forwarded.insert("x-forwarded-for", "192.0.2.1".parse().unwrap());
+        let unbelieved = Unbelieved::default();
+        let note = |peer: &str, headers| unbelieved.note(&trust, peer.parse().unwrap(), headers);
+        note("192.0.2.7", &plain);
+        note("10.0.0.1", &forwarded);
+        assert!(unbelieved.all(&trust).is_empty());
+        note("::ffff:192.0.2.7", &forwarded);
+        note("192.0.2.7", &forwarded);
+        assert_eq!(unbelieved.all(&trust), [("192.0.2.7".parse().unwrap(), 2)]);
+        (0..100).for_each(|n| note(&format!("198.51.100.{n}"), &forwarded));
+        assert_eq!(unbelieved.all(&trust).len(), MOST);
+        let now = Trust { proxies: vec!["192.0.2.7/32".parse().unwrap(), "198.51.100.0/24".parse().unwrap()], ..trust };
+        assert!(unbelieved.all(&now).is_empty(), "they are named meanwhile");
+    }
+}
