@@ -165,8 +165,16 @@ fn spans(trace: &Trace) -> Entries {
 }
 
 fn store(store: &Store) -> Entries {
-    let Store { kind: StoreKind::Sqlite(file), max_staleness } = store;
-    entries([("url", text(format!("sqlite:{}", absolute(file)))), ("max_staleness", duration(*max_staleness))])
+    let Store { kind: StoreKind::Sqlite(file), users, max_staleness } = store;
+    // The file by its name only: it holds hashes.
+    let users = users
+        .as_ref()
+        .map_or_else(|| nothing("none"), |users| Shown::Inline(entries([("file", text(absolute(&users.path)))])));
+    entries([
+        ("url", text(format!("sqlite:{}", absolute(file)))),
+        ("users", users),
+        ("max_staleness", duration(*max_staleness)),
+    ])
 }
 
 fn tokens(tokens: &Tokens) -> Entries {
