@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::reader::{Context, Item, Table, Written};
-use super::secrets::{SecretBytes, secrets};
+use super::secrets::{SecretBytes, read_at_most, secrets};
 use super::server::positive;
 use super::values::Fault;
 use super::{Accounts, Algorithm, Issuer, IssuerKeys, Route, tokens, url};
@@ -288,9 +288,8 @@ fn place(item: &Item<'_>) -> Place {
 /// A file with a key set. Which of its keys can be used is found out when it is read for good.
 fn key_set(cx: &Context<'_>, file: &Written<String>) -> Place {
     let path = cx.directory.join(file.get_ref());
-    let problem = match std::fs::read(&path) {
+    let problem = match read_at_most(&path, LARGEST) {
         Err(error) => Some(("unreadable-file", format!("can't be read: {error}"))),
-        Ok(bytes) if bytes.len() > LARGEST_KEY_SET => Some(("bad-jwks", "is larger than any key set".to_owned())),
         Ok(bytes) => match serde_json::from_slice::<serde_json::Value>(&bytes) {
             Err(error) => Some(("bad-jwks", format!("is not JSON: {error}"))),
             Ok(set) => match set.get("keys").and_then(serde_json::Value::as_array) {
@@ -354,7 +353,7 @@ fn document_url(text: &str) -> Result<String, Fault> {
 fn certificates(item: &Item<'_>) -> Option<Written<PathBuf>> {
     let file = item.text()?;
     let path = item.cx.directory.join(file.get_ref());
-    let problem = match std::fs::read(&path) {
+    let problem = match read_at_most(&path, LARGEST) {
         Err(error) => Some(format!("the file {} can't be read: {error}", quoted(&path.to_string_lossy()))),
         Ok(bytes) if !bytes.windows(CERTIFICATE.len()).any(|window| window == CERTIFICATE) => {
             Some(format!("there is no certificate in {}", quoted(&path.to_string_lossy())))
@@ -401,8 +400,8 @@ const REQUIRED: &[(&str, &str)] = &[
 
 const ACCOUNTS: &[(&str, Accounts)] = &[("separate", Accounts::Separate), ("shared", Accounts::Shared)];
 
-/// Bytes of a key set.
-const LARGEST_KEY_SET: usize = 512 << 10;
+/// Bytes of a key set, or of certificates.
+const LARGEST: u64 = 512 << 10;
 
 /// What a route calls this gateway.
 const SELF: &str = "self";
@@ -455,6 +454,20 @@ mod tests {
             "http://localhost.evil/",
         ] {
             assert!(document_url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_end_is_read_only_so_far() {
+        for key in ["jwks = { file = \"/dev/zero\" }", "ca = \"/dev/zero\""] {
+            let text = format!(
+                "[[issuers]]\nname = \"a\"\nissuer = \"https://a.example\"\naudience = [\"b\"]\n{key}\n\
+                 [upstreams]\napp = \"http://127.0.0.1:1\"\n\
+                 [[routes]]\npath = \"/**\"\nallow = \"signed-in\"\nupstream = \"app\"\n"
+            );
+            let loaded = crate::config::load_text(std::path::Path::new("gateway.toml"), text, &|_| None);
+            let said = loaded.diagnostics.render(false);
+            assert!(loaded.config.is_none() && said.contains("it is longer than 512 KiB"), "{said}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::DeValue;
@@ -55,32 +55,46 @@ fn from_file(item: &Item<'_>) -> Option<Vec<u8>> {
     let mut table: Table<'_> = item.table("secret.*")?;
     let file = table.take("file").and_then(|file| file.text());
     table.finish();
-    let file = file?;
-    let path = item.cx.directory.join(file.get_ref());
-    item.cx.depends_on(path.clone());
-    let bytes = match read(&path) {
-        Ok(bytes) => bytes,
+    secret_file(item.cx, &file?, read).map(|(_, bytes)| bytes)
+}
+
+/// The path of the file that `file` names and what `read` makes of it; why not, and who else can read it, is reported.
+pub(super) fn secret_file<T>(
+    cx: &Context<'_>,
+    file: &Written<String>,
+    read: impl Fn(&Path) -> Result<T, String>,
+) -> Option<(PathBuf, T)> {
+    let path = cx.directory.join(file.get_ref());
+    cx.depends_on(path.clone());
+    let content = match read(&path) {
+        Ok(content) => content,
         Err(reason) => {
             let message = format!("the file {} can't be read: {reason}", quoted(&path.to_string_lossy()));
             let finding = Diagnostic::error("unreadable-file", message).at(file.span());
-            item.cx.report(finding.help("a relative path starts at the directory of this configuration"));
+            cx.report(finding.help("a relative path starts at the directory of this configuration"));
             return None;
         }
     };
     for finding in modes::of_secret(&path) {
-        item.cx.report(finding.at(file.span()));
+        cx.report(finding.at(file.span()));
     }
-    Some(bytes)
+    Some((path, content))
+}
+
+/// The bytes of a file that has at most `most` of them.
+pub(super) fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    file.take(most + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    match bytes.len() as u64 > most {
+        true => Err(format!("it is longer than {} KiB", most >> 10)),
+        false => Ok(bytes),
+    }
 }
 
 /// The file's bytes without one newline at the end.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > LONGEST {
-        return Err(format!("it is longer than {} KiB", LONGEST >> 10));
-    }
+    let mut bytes = read_at_most(path, LONGEST)?;
     if bytes.ends_with(b"\n") {
         bytes.pop();
         if bytes.ends_with(b"\r") {

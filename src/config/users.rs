@@ -2,15 +2,13 @@
 //!
 //! What a line of it says is judged where passwords are known.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeValue;
 
-use super::modes;
 use super::reader::{Item, Table};
-use crate::diag::{Diagnostic, Span, quoted};
+use super::secrets::{read_at_most, secret_file};
+use crate::diag::Span;
 use crate::secret::Secret;
 
 /// The file that `store.users` names, as it was read with the configuration.
@@ -41,30 +39,12 @@ pub(super) fn user_file(item: &Item<'_>) -> Option<UserFile> {
     let file = table.take("file").and_then(|file| file.text());
     table.finish();
     let file = file?;
-    let path = item.cx.directory.join(file.get_ref());
-    item.cx.depends_on(path.clone());
-    let text = match read(&path) {
-        Ok(text) => text,
-        Err(reason) => {
-            let message = format!("the file {} can't be read: {reason}", quoted(&path.to_string_lossy()));
-            let finding = Diagnostic::error("unreadable-file", message).at(file.span());
-            item.cx.report(finding.help("a relative path starts at the directory of this configuration"));
-            return None;
-        }
-    };
-    for finding in modes::of_secret(&path) {
-        item.cx.report(finding.at(file.span()));
-    }
+    let (path, text) = secret_file(item.cx, &file, read)?;
     Some(UserFile { path, text, place: file.span() })
 }
 
 fn read(path: &Path) -> Result<Secret<String>, String> {
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > LONGEST {
-        return Err(format!("it is longer than {} MiB", LONGEST >> 20));
-    }
+    let bytes = read_at_most(path, LONGEST)?;
     String::from_utf8(bytes).map(Secret::new).map_err(|_| "it is not UTF-8".to_owned())
 }
 
