@@ -36,22 +36,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, Method};
-use ipnet::IpNet;
+use http::HeaderName;
 
 use crate::diag::Span;
 use crate::message::headers::IdentityNames;
-use crate::pattern::{HostPattern, PathPattern};
-use crate::policy::Policy;
 use crate::secret::Secret;
 
 pub use allow::{Mention, Mentioned};
 pub use changes::Changes;
 pub use issuers::is_key_url;
 pub use load::{Loaded, control_socket, find_config_file, load, load_text};
+pub use routes::{Accept, Readings, Route, Unauthenticated};
+pub use server::{Limits, PublicUrl, Server, TrustedHeaders};
 pub use service::filter_fault as log_filter_fault;
 pub use show::{HIDDEN, Show};
 pub use test_cases::{Expected, Invented, Test};
+pub use upstreams::{ServerAddr, Timeouts, Upstream, UpstreamLimits};
 pub use users::UserFile;
 pub use values::parse_duration;
 
@@ -94,81 +94,6 @@ pub struct Config {
     pub tests: Vec<Test>,
     /// Whom rules name, and where.
     pub mentions: Vec<Mention>,
-}
-
-/// `[server]`
-#[derive(Clone, Debug)]
-pub struct Server {
-    /// Where to listen, at least one.
-    pub listen: Vec<SocketAddr>,
-    /// What a browser types.
-    pub public_url: PublicUrl,
-    /// Peers whose forwarded headers are believed.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Which of their headers are read.
-    pub trusted_headers: TrustedHeaders,
-    /// Worker threads, at least one (0 in the file has become the number of cores).
-    pub workers: usize,
-    /// `[server.limits]`
-    pub limits: Limits,
-}
-
-/// The origin that a browser types: scheme, host and port, never a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PublicUrl {
-    /// Whether it is `https`, which makes cookies `Secure` and `__Host-`.
-    pub https: bool,
-    /// Lower-case host without port; an IPv6 address in brackets.
-    pub host: String,
-    /// The port if it is written and not the scheme's own.
-    pub port: Option<u16>,
-}
-
-impl PublicUrl {
-    /// The origin as a browser serializes it: `https://apps.example.com`, `http://127.0.0.1:8080`.
-    pub fn origin(&self) -> String {
-        let scheme = if self.https { "https" } else { "http" };
-        match self.port {
-            Some(port) => format!("{scheme}://{}:{port}", self.host),
-            None => format!("{scheme}://{}", self.host),
-        }
-    }
-}
-
-/// Which forwarded headers are read from trusted peers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TrustedHeaders {
-    /// `X-Forwarded-For`
-    pub x_forwarded_for: bool,
-    /// `X-Forwarded-Proto`
-    pub x_forwarded_proto: bool,
-    /// `X-Forwarded-Host`
-    pub x_forwarded_host: bool,
-    /// `Forwarded` (RFC 7239)
-    pub forwarded: bool,
-}
-
-/// `[server.limits]`
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// From the first moment of a connection or a head until the head is whole.
-    pub header_timeout: Duration,
-    /// Between two requests of a connection.
-    pub idle_timeout: Duration,
-    /// Without progress while the gateway waits for the client.
-    pub body_timeout: Duration,
-    /// After SIGTERM: not ready, but still accepting.
-    pub drain_delay: Duration,
-    /// After that: how long requests may take to end.
-    pub drain_timeout: Duration,
-    /// Bytes of a request head.
-    pub header_bytes: usize,
-    /// Fields of a request head.
-    pub headers: usize,
-    /// Bytes of a request body; `None` is unlimited.
-    pub body_bytes: Option<u64>,
-    /// Open client connections.
-    pub connections: usize,
 }
 
 /// `[admin]`
@@ -441,136 +366,4 @@ impl Identity {
     pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
         identity::names(self)
     }
-}
-
-/// A named upstream. One server for now.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Upstream {
-    /// Its name in the file.
-    pub name: String,
-    /// Its servers, at least one.
-    pub servers: Vec<ServerAddr>,
-    /// Its timeouts.
-    pub timeouts: Timeouts,
-    /// Its limits, per server and over all workers.
-    pub limits: UpstreamLimits,
-}
-
-/// One server of an upstream: `http://host:port`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerAddr {
-    /// A name or an address (an IPv6 address without brackets).
-    pub host: String,
-    /// The port.
-    pub port: u16,
-}
-
-/// Timeouts towards an upstream.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Timeouts {
-    /// Until a connection stands.
-    pub connect: Duration,
-    /// From the request sent until the head of the answer.
-    pub response: Duration,
-    /// Between two pieces of the answer's body; `None` waits for ever.
-    pub between: Option<Duration>,
-    /// How long an unused connection is kept.
-    pub idle: Duration,
-}
-
-/// Limits towards one server of an upstream, over all workers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct UpstreamLimits {
-    /// Open connections.
-    pub connections: usize,
-    /// Unused connections that are kept.
-    pub idle: usize,
-    /// Requests that may wait for a connection; one more is answered 503.
-    pub pending: usize,
-}
-
-/// One entry of the routing table.
-#[derive(Clone, Debug)]
-pub struct Route {
-    /// Its name, or `route-N`.
-    pub name: Arc<str>,
-    /// Its place in the table, from 0.
-    pub index: usize,
-    /// Which hosts it is for; empty: every host.
-    pub hosts: Vec<HostPattern>,
-    /// Which paths.
-    pub path: PathPattern,
-    /// Which methods; `None`: every one. `GET` has brought `HEAD` with it.
-    pub methods: Option<Vec<Method>>,
-    /// Who may.
-    pub allow: Policy,
-    /// The index of its upstream.
-    pub upstream: usize,
-    /// What is cut from the front of the path before it goes on: in normal form, without a trailing `/`.
-    pub strip_prefix: Option<String>,
-    /// Which credentials count.
-    pub accept: Accept,
-    /// Whose tokens count.
-    pub issuers: Issuers,
-    /// What someone without a credential gets.
-    pub unauthenticated: Unauthenticated,
-    /// Whether a Bearer goes on to the application.
-    pub forward_token: bool,
-    /// What the application is told.
-    pub identity: Arc<Identity>,
-    /// Under which readings its paths are judged.
-    pub readings: Readings,
-    /// Origins besides its own that may send unsafe requests on a cookie: serialized, lower-case.
-    pub origins: Vec<String>,
-    /// Bytes of a request body, where the route says otherwise than `[server.limits]`; `"unlimited"` is the largest number.
-    pub body_bytes: Option<u64>,
-    /// The upstream's timeouts, or the route's own over them.
-    pub timeouts: Timeouts,
-    /// Whether it is only tried out: what it would refuse is logged and let pass.
-    pub observe: bool,
-    /// Whether other methods or hosts are meant to go on to later routes: for `check` only.
-    pub fall_through: bool,
-    /// Whether a route that shares a path with this one names methods, so that method overrides must go.
-    pub strips_method_overrides: bool,
-}
-
-/// Which credentials a route takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accept {
-    /// `Authorization: Bearer` with a JWT.
-    pub bearer: bool,
-    /// The session cookie.
-    pub cookie: bool,
-    /// `Authorization: Basic` with a name and password.
-    pub basic: bool,
-    /// `Authorization: Bearer` or `X-API-Key` with a key of ours.
-    pub api_key: bool,
-}
-
-impl Accept {
-    /// What a route accepts that does not say.
-    pub const DEFAULT: Self = Self { bearer: true, cookie: true, basic: false, api_key: false };
-
-    /// Nothing.
-    pub const NOTHING: Self = Self { bearer: false, cookie: false, basic: false, api_key: false };
-}
-
-/// What someone without a credential gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unauthenticated {
-    /// A page load is sent to the sign-in page, anything else gets 401.
-    Auto,
-    /// Always the sign-in page for GET and HEAD.
-    Login,
-    /// Always 401.
-    Refuse,
-}
-
-/// Under which readings a route's paths are judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Readings {
-    /// As written, and as an application may read them otherwise.
-    All,
-    /// As written only.
-    AsWritten,
 }

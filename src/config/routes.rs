@@ -8,11 +8,96 @@ use toml::Spanned;
 use super::reader::{Context, Item, Table, Written};
 use super::upstreams::RawTimeouts;
 use super::values::Fault;
-use super::{
-    Accept, Identity, Issuer, Issuers, Readings, Route, Unauthenticated, Upstream, allow, identity, sign_in, url,
-};
+use super::{Identity, Issuer, Issuers, Timeouts, Upstream, allow, identity, sign_in, url};
 use crate::diag::{Diagnostic, Span, nearest, quoted};
 use crate::pattern::{HostPattern, PathPattern, PatternError, Segment};
+use crate::policy::Policy;
+
+/// One entry of the routing table.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its name, or `route-N`.
+    pub name: Arc<str>,
+    /// Its place in the table, from 0.
+    pub index: usize,
+    /// Which hosts it is for; empty: every host.
+    pub hosts: Vec<HostPattern>,
+    /// Which paths.
+    pub path: PathPattern,
+    /// Which methods; `None`: every one. `GET` has brought `HEAD` with it.
+    pub methods: Option<Vec<Method>>,
+    /// Who may.
+    pub allow: Policy,
+    /// The index of its upstream.
+    pub upstream: usize,
+    /// What is cut from the front of the path before it goes on: in normal form, without a trailing `/`.
+    pub strip_prefix: Option<String>,
+    /// Which credentials count.
+    pub accept: Accept,
+    /// Whose tokens count.
+    pub issuers: Issuers,
+    /// What someone without a credential gets.
+    pub unauthenticated: Unauthenticated,
+    /// Whether a Bearer goes on to the application.
+    pub forward_token: bool,
+    /// What the application is told.
+    pub identity: Arc<Identity>,
+    /// Under which readings its paths are judged.
+    pub readings: Readings,
+    /// Origins besides its own that may send unsafe requests on a cookie: serialized, lower-case.
+    pub origins: Vec<String>,
+    /// Bytes of a request body, where the route says otherwise than `[server.limits]`; `"unlimited"` is the largest number.
+    pub body_bytes: Option<u64>,
+    /// The upstream's timeouts, or the route's own over them.
+    pub timeouts: Timeouts,
+    /// Whether it is only tried out: what it would refuse is logged and let pass.
+    pub observe: bool,
+    /// Whether other methods or hosts are meant to go on to later routes: for `check` only.
+    pub fall_through: bool,
+    /// Whether a route that shares a path with this one names methods, so that method overrides must go.
+    pub strips_method_overrides: bool,
+}
+
+/// Which credentials a route takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accept {
+    /// `Authorization: Bearer` with a JWT.
+    pub bearer: bool,
+    /// The session cookie.
+    pub cookie: bool,
+    /// `Authorization: Basic` with a name and password.
+    pub basic: bool,
+    /// `Authorization: Bearer` or `X-API-Key` with a key of ours.
+    pub api_key: bool,
+}
+
+impl Accept {
+    /// What a route accepts that does not say.
+    pub const DEFAULT: Self = Self { bearer: true, cookie: true, basic: false, api_key: false };
+
+    /// Nothing.
+    pub const NOTHING: Self = Self { bearer: false, cookie: false, basic: false, api_key: false };
+}
+
+/// What someone without a credential gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unauthenticated {
+    /// A page load is sent to the sign-in page, anything else gets 401.
+    Auto,
+    /// Always the sign-in page for GET and HEAD.
+    Login,
+    /// Always 401.
+    Refuse,
+}
+
+/// Under which readings a route's paths are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readings {
+    /// As written, and as an application may read them otherwise.
+    All,
+    /// As written only.
+    AsWritten,
+}
 
 /// One route as written.
 pub(super) struct Raw {

@@ -10,8 +10,83 @@ use toml::de::{DeTable, DeValue};
 
 use super::reader::{Context, Item, Table, Written, report_later};
 use super::values::Fault;
-use super::{Limits, PublicUrl, Server, TrustedHeaders, later, url, values};
+use super::{later, url, values};
 use crate::diag::{Diagnostic, Span, quoted};
+
+/// `[server]`
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Where to listen, at least one.
+    pub listen: Vec<SocketAddr>,
+    /// What a browser types.
+    pub public_url: PublicUrl,
+    /// Peers whose forwarded headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Which of their headers are read.
+    pub trusted_headers: TrustedHeaders,
+    /// Worker threads, at least one (0 in the file has become the number of cores).
+    pub workers: usize,
+    /// `[server.limits]`
+    pub limits: Limits,
+}
+
+/// The origin that a browser types: scheme, host and port, never a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl {
+    /// Whether it is `https`, which makes cookies `Secure` and `__Host-`.
+    pub https: bool,
+    /// Lower-case host without port; an IPv6 address in brackets.
+    pub host: String,
+    /// The port if it is written and not the scheme's own.
+    pub port: Option<u16>,
+}
+
+impl PublicUrl {
+    /// The origin as a browser serializes it: `https://apps.example.com`, `http://127.0.0.1:8080`.
+    pub fn origin(&self) -> String {
+        let scheme = if self.https { "https" } else { "http" };
+        match self.port {
+            Some(port) => format!("{scheme}://{}:{port}", self.host),
+            None => format!("{scheme}://{}", self.host),
+        }
+    }
+}
+
+/// Which forwarded headers are read from trusted peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrustedHeaders {
+    /// `X-Forwarded-For`
+    pub x_forwarded_for: bool,
+    /// `X-Forwarded-Proto`
+    pub x_forwarded_proto: bool,
+    /// `X-Forwarded-Host`
+    pub x_forwarded_host: bool,
+    /// `Forwarded` (RFC 7239)
+    pub forwarded: bool,
+}
+
+/// `[server.limits]`
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// From the first moment of a connection or a head until the head is whole.
+    pub header_timeout: Duration,
+    /// Between two requests of a connection.
+    pub idle_timeout: Duration,
+    /// Without progress while the gateway waits for the client.
+    pub body_timeout: Duration,
+    /// After SIGTERM: not ready, but still accepting.
+    pub drain_delay: Duration,
+    /// After that: how long requests may take to end.
+    pub drain_timeout: Duration,
+    /// Bytes of a request head.
+    pub header_bytes: usize,
+    /// Fields of a request head.
+    pub headers: usize,
+    /// Bytes of a request body; `None` is unlimited.
+    pub body_bytes: Option<u64>,
+    /// Open client connections.
+    pub connections: usize,
+}
 
 /// `[server]` as written.
 #[derive(Default)]

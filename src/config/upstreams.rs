@@ -8,8 +8,54 @@ use toml::de::DeValue;
 use super::reader::{Context, Item, Table, Written, not_yet, report_later};
 use super::server::{as_usize, positive};
 use super::values::Fault;
-use super::{ServerAddr, Timeouts, Upstream, UpstreamLimits, later, url};
+use super::{later, url};
 use crate::diag::{Diagnostic, Span, quoted};
+
+/// A named upstream. One server for now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    /// Its name in the file.
+    pub name: String,
+    /// Its servers, at least one.
+    pub servers: Vec<ServerAddr>,
+    /// Its timeouts.
+    pub timeouts: Timeouts,
+    /// Its limits, per server and over all workers.
+    pub limits: UpstreamLimits,
+}
+
+/// One server of an upstream: `http://host:port`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerAddr {
+    /// A name or an address (an IPv6 address without brackets).
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// Timeouts towards an upstream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Timeouts {
+    /// Until a connection stands.
+    pub connect: Duration,
+    /// From the request sent until the head of the answer.
+    pub response: Duration,
+    /// Between two pieces of the answer's body; `None` waits for ever.
+    pub between: Option<Duration>,
+    /// How long an unused connection is kept.
+    pub idle: Duration,
+}
+
+/// Limits towards one server of an upstream, over all workers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpstreamLimits {
+    /// Open connections.
+    pub connections: usize,
+    /// Unused connections that are kept.
+    pub idle: usize,
+    /// Requests that may wait for a connection; one more is answered 503.
+    pub pending: usize,
+}
 
 /// One upstream as written.
 pub(super) struct Raw {
