@@ -1,5 +1,9 @@
 //! `[[routes]]`: one entry of the routing table as written, and checked.
 
+mod credentials;
+mod scope;
+mod target;
+
 use std::sync::Arc;
 
 use http::Method;
@@ -7,10 +11,9 @@ use toml::Spanned;
 
 use super::reader::{Context, Item, Table, Written};
 use super::upstreams::RawTimeouts;
-use super::values::Fault;
-use super::{Identity, Issuer, Issuers, Timeouts, Upstream, allow, identity, sign_in, url};
+use super::{Identity, Issuer, Issuers, Timeouts, Upstream, allow, identity};
 use crate::diag::{Diagnostic, Span, nearest, quoted};
-use crate::pattern::{HostPattern, PathPattern, PatternError, Segment};
+use crate::pattern::{HostPattern, PathPattern};
 use crate::policy::Policy;
 
 /// One entry of the routing table.
@@ -168,21 +171,23 @@ impl Raw {
         let raw = Self {
             header,
             name: table.take("name").and_then(|item| item.text()),
-            hosts: Key::read(table.take("hosts"), hosts),
-            path: table.take("path").and_then(|item| item.parsed("bad-path", |text| pattern(PathPattern::parse(text)))),
-            methods: Key::read(table.take("methods"), methods),
+            hosts: Key::read(table.take("hosts"), scope::hosts),
+            path: table
+                .take("path")
+                .and_then(|item| item.parsed("bad-path", |text| scope::pattern(PathPattern::parse(text)))),
+            methods: Key::read(table.take("methods"), scope::methods),
             allow: table.take("allow").and_then(|item| allow::read(&item)),
             upstream: table.take("upstream").and_then(|item| item.text()),
-            strip_prefix: table.take("strip_prefix").and_then(|item| item.parsed("bad-prefix", prefix)),
-            accept: table.take("accept").and_then(|item| accept(&item)),
-            issuers: Key::read(table.take("issuers"), issuers),
+            strip_prefix: table.take("strip_prefix").and_then(|item| item.parsed("bad-prefix", target::prefix)),
+            accept: table.take("accept").and_then(|item| credentials::accept(&item)),
+            issuers: Key::read(table.take("issuers"), credentials::issuers),
             unauthenticated: table
                 .take("unauthenticated")
                 .and_then(|item| item.word("routes.unauthenticated", UNAUTHENTICATED)),
             forward_token: table.boolean("forward_token"),
             identity: table.table("identity", "identity").map(identity::Raw::read),
             readings: table.take("readings").and_then(|item| item.word("routes.readings", READINGS)),
-            origins: table.take("origins").map(|item| origins(&item)).unwrap_or_default(),
+            origins: table.take("origins").map(|item| credentials::origins(&item)).unwrap_or_default(),
             body_bytes: table.take("body_bytes").and_then(|item| item.size()),
             timeouts: table.table("timeouts", "routes.timeouts").map(RawTimeouts::read).unwrap_or_default(),
             fall_through: table.boolean("fall_through"),
@@ -215,9 +220,9 @@ impl Raw {
         let issuers = match &self.issuers {
             Key::Absent => Some(Issuers::All),
             Key::Unusable => None,
-            Key::Given(names) => whose(cx, names, known.issuers),
+            Key::Given(names) => credentials::whose(cx, names, known.issuers),
         };
-        let accept = accepted(cx, self.accept.as_ref(), issuers.as_ref().unwrap_or(&Issuers::All));
+        let accept = credentials::accepted(cx, self.accept.as_ref(), issuers.as_ref().unwrap_or(&Issuers::All));
         if let Some(way) =
             self.unauthenticated.as_ref().filter(|way| *way.get_ref() == Unauthenticated::Login && !accept.cookie)
         {
@@ -226,7 +231,7 @@ impl Raw {
             cx.report(finding.at(way.span()).help("add \"cookie\" to `accept`, or write unauthenticated = \"401\""));
         }
         if let (Some(prefix), Some(path)) = (&self.strip_prefix, &self.path) {
-            judge_prefix(cx, prefix, path.get_ref());
+            target::judge_prefix(cx, prefix, path.get_ref());
         }
         let observe = self.observe.as_ref().is_some_and(|observe| *observe.get_ref());
         if let Some(place) = self.observe.as_ref().filter(|_| observe) {
@@ -318,167 +323,3 @@ const UNAUTHENTICATED: &[(&str, Unauthenticated)] =
     &[("auto", Unauthenticated::Auto), ("login", Unauthenticated::Login), ("401", Unauthenticated::Refuse)];
 
 const READINGS: &[(&str, Readings)] = &[("all", Readings::All), ("as-written", Readings::AsWritten)];
-
-fn pattern<T>(parsed: Result<T, PatternError>) -> Result<T, Fault> {
-    parsed.map_err(|error| Fault::new(error.message, "not a pattern", error.help))
-}
-
-fn hosts(item: &Item<'_>) -> Option<Written<Vec<Written<HostPattern>>>> {
-    let list = item.list()?;
-    refuse_empty(item, list.get_ref().is_empty(), "leave `hosts` out for every host")?;
-    let host = |item: &Item<'_>| item.parsed("bad-host", host_pattern);
-    let hosts: Vec<Option<_>> = list.get_ref().iter().map(host).collect();
-    Some(Spanned::new(list.span(), hosts.into_iter().collect::<Option<_>>()?))
-}
-
-fn host_pattern(text: &str) -> Result<HostPattern, Fault> {
-    let host = pattern(HostPattern::parse(text))?;
-    if host.as_str() == text {
-        return Ok(host);
-    }
-    let message = format!("{} is not in normal form", quoted(text));
-    Err(Fault::new(message, "not in normal form", format!("write {}", quoted(host.as_str()))))
-}
-
-fn methods(item: &Item<'_>) -> Option<Written<Vec<Method>>> {
-    let list = item.list()?;
-    refuse_empty(item, list.get_ref().is_empty(), "leave `methods` out for every method")?;
-    let names: Vec<Option<_>> = list.get_ref().iter().map(|item| item.parsed("bad-method", method)).collect();
-    let mut methods: Vec<Method> = Vec::new();
-    for method in names.into_iter().collect::<Option<Vec<_>>>()? {
-        let method = method.into_inner();
-        // A HEAD is a GET whose body is left out (RFC 9110 section 9.3.2).
-        let with = (method == Method::GET).then_some(Method::HEAD);
-        for method in std::iter::once(method).chain(with) {
-            if !methods.contains(&method) {
-                methods.push(method);
-            }
-        }
-    }
-    Some(Spanned::new(list.span(), methods))
-}
-
-fn method(text: &str) -> Result<Method, Fault> {
-    if matches!(text.to_ascii_uppercase().as_str(), "TRACE" | "CONNECT") {
-        let message = format!("{} is never forwarded", quoted(text));
-        return Err(Fault::new(message, "answered 405 everywhere", "remove it"));
-    }
-    if text != text.to_ascii_uppercase() {
-        let message = format!("methods are upper-case: {} is another one", quoted(text));
-        return Err(Fault::new(message, "not upper-case", format!("write \"{}\"", text.to_ascii_uppercase())));
-    }
-    Method::from_bytes(text.as_bytes()).map_err(|_| {
-        Fault::new(
-            format!("{} is not a method", quoted(text)),
-            "not a method",
-            "write a name such as \"GET\" or \"POST\"",
-        )
-    })
-}
-
-fn refuse_empty(item: &Item<'_>, is_empty: bool, way_out: &str) -> Option<()> {
-    if is_empty {
-        let finding = Diagnostic::error("empty-list", format!("`{}` is empty: this route matches nothing", item.name));
-        item.cx.report(finding.at(item.span()).help(way_out));
-    }
-    (!is_empty).then_some(())
-}
-
-fn accept(item: &Item<'_>) -> Option<Written<Accept>> {
-    const KNOWN: &[(&str, Accept)] = &[
-        ("bearer", Accept { bearer: true, ..Accept::NOTHING }),
-        ("cookie", Accept { cookie: true, ..Accept::NOTHING }),
-        ("basic", Accept { basic: true, ..Accept::NOTHING }),
-        ("api-key", Accept { api_key: true, ..Accept::NOTHING }),
-    ];
-    let list = item.list()?;
-    if list.get_ref().is_empty() {
-        let finding = Diagnostic::error("empty-list", "`accept` is empty: nobody could sign in").at(item.span());
-        item.cx.report(
-            finding.help("name \"bearer\", \"cookie\", \"basic\" or \"api-key\", or leave it out for the first two"),
-        );
-        return None;
-    }
-    let mut accept = Accept::NOTHING;
-    for word in list.get_ref().iter().filter_map(|item| item.word("routes.accept", KNOWN)) {
-        let word = word.into_inner();
-        accept.bearer |= word.bearer;
-        accept.cookie |= word.cookie;
-        accept.basic |= word.basic;
-        accept.api_key |= word.api_key;
-    }
-    Some(Spanned::new(list.span(), accept))
-}
-
-fn issuers(item: &Item<'_>) -> Option<Written<Vec<Written<String>>>> {
-    let names = item.strings()?;
-    if names.get_ref().is_empty() {
-        let finding = Diagnostic::error("empty-list", "`issuers` is empty: nobody's tokens would count");
-        item.cx.report(finding.at(item.span()).help("name \"self\" or one of [[issuers]], or leave it out for all"));
-        return None;
-    }
-    Some(names)
-}
-
-fn whose(cx: &Context<'_>, names: &Written<Vec<Written<String>>>, known: &[Arc<Issuer>]) -> Option<Issuers> {
-    let found: Vec<_> = names.get_ref().iter().map(|name| super::issuers::named(cx, name, known)).collect();
-    let found: Vec<Option<usize>> = found.into_iter().collect::<Option<_>>()?;
-    Some(Issuers::These { own: found.contains(&None), others: found.into_iter().flatten().collect() })
-}
-
-/// What a route accepts. Cookies, passwords and API keys are this gateway's own: where its people don't count, only tokens do.
-fn accepted(cx: &Context<'_>, written: Option<&Written<Accept>>, issuers: &Issuers) -> Accept {
-    if issuers.take(None) {
-        return written.map_or(Accept::DEFAULT, |accept| *accept.get_ref());
-    }
-    let only_tokens = Accept { bearer: true, ..Accept::NOTHING };
-    if let Some(accept) = written.filter(|accept| *accept.get_ref() != only_tokens) {
-        let message = "`accept` names more than \"bearer\", but `issuers` leaves out this gateway";
-        let finding = Diagnostic::error("accept-without-self", message).at(accept.span());
-        cx.report(finding.help("add \"self\" to `issuers`, or write accept = [\"bearer\"]"));
-    }
-    only_tokens
-}
-
-fn origins(item: &Item<'_>) -> Vec<String> {
-    let Some(list) = item.list() else { return Vec::new() };
-    list.get_ref().iter().filter_map(|item| item.parsed("bad-origin", origin)).map(Spanned::into_inner).collect()
-}
-
-/// An origin as browsers serialize it (RFC 6454 section 6.2): without the scheme's own port.
-fn origin(text: &str) -> Result<String, Fault> {
-    let url::Origin { scheme, host, port } = url::origin(text)?;
-    let own = match scheme.as_str() {
-        "https" => 443,
-        "http" => 80,
-        _ => {
-            return Err(Fault::new(
-                format!("{} is not an origin", quoted(text)),
-                "not http or https",
-                "write \"https://host\"",
-            ));
-        }
-    };
-    Ok(match port.filter(|port| *port != own) {
-        Some(port) => format!("{scheme}://{host}:{port}"),
-        None => format!("{scheme}://{host}"),
-    })
-}
-
-fn prefix(text: &str) -> Result<String, Fault> {
-    let bare = text.strip_suffix('/').filter(|bare| !bare.is_empty()).unwrap_or(text);
-    sign_in::normal_path(bare).map(|()| bare.to_owned())
-}
-
-/// Every path of the route must begin with the prefix, by whole segments.
-fn judge_prefix(cx: &Context<'_>, prefix: &Written<String>, path: &PathPattern) {
-    let Ok(wanted) = PathPattern::parse(prefix.get_ref()) else { return };
-    let wanted =
-        wanted.segments().iter().filter(|segment| !matches!(segment, Segment::Literal(text) if text.is_empty()));
-    let mut segments = path.segments().iter();
-    if wanted.into_iter().any(|wanted| segments.next() != Some(wanted)) {
-        let message = format!("not every path of {} begins with {}", quoted(path.as_str()), quoted(prefix.get_ref()));
-        let finding = Diagnostic::error("bad-prefix", message).at(prefix.span()).label("not a prefix of `path`");
-        cx.report(finding.help("write whole segments that `path` begins with: \"/api\" for \"/api/**\""));
-    }
-}
