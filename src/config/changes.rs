@@ -130,6 +130,11 @@ fn is_same_route((old, before): (&Config, &Route), (new, after): (&Config, &Rout
         allow,
         upstream,
         strip_prefix,
+        rewrite,
+        set_host,
+        request_headers,
+        response_headers,
+        websockets,
         accept,
         issuers,
         unauthenticated,
@@ -150,6 +155,11 @@ fn is_same_route((old, before): (&Config, &Route), (new, after): (&Config, &Rout
         && *allow == after.allow
         && name(old, *upstream) == name(new, after.upstream)
         && *strip_prefix == after.strip_prefix
+        && *rewrite == after.rewrite
+        && *set_host == after.set_host
+        && *request_headers == after.request_headers
+        && *response_headers == after.response_headers
+        && *websockets == after.websockets
         && *accept == after.accept
         && taken(old, issuers) == taken(new, &after.issuers)
         && *unauthenticated == after.unauthenticated

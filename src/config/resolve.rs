@@ -61,6 +61,10 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, mut raw: Raw) -> Config {
 
     let overrides = routes.iter().map(|route| route.identity.as_ref()).chain([base.as_ref()]);
     let guarded = IdentityNames::new(overrides.flat_map(identity::names));
+    for route in &routes {
+        let edits = [&route.request_headers, &route.response_headers];
+        super::routes::judge_headers(cx, edits, &places[route.index].edits, &guarded, &sessions.cookie);
+    }
     Config {
         file: file.to_owned(),
         files: vec![file.to_owned()],

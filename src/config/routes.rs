@@ -1,12 +1,13 @@
 //! `[[routes]]`: one entry of the routing table as written, and checked.
 
 mod credentials;
+mod headers;
 mod scope;
 mod target;
 
 use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderName, HeaderValue, Method};
 use toml::Spanned;
 
 use super::reader::{Context, Item, Table, Written};
@@ -15,6 +16,12 @@ use super::{Identity, Issuer, Issuers, Timeouts, Upstream, allow, identity};
 use crate::diag::{Diagnostic, Span, nearest, quoted};
 use crate::pattern::{HostPattern, PathPattern};
 use crate::policy::Policy;
+
+pub use headers::HeaderEdits;
+pub(super) use headers::judge as judge_headers;
+use headers::{RawEdits, Way};
+pub use target::PathChange;
+use target::RawHost;
 
 /// One entry of the routing table.
 #[derive(Clone, Debug)]
@@ -35,6 +42,16 @@ pub struct Route {
     pub upstream: usize,
     /// What is cut from the front of the path before it goes on: in normal form, without a trailing `/`.
     pub strip_prefix: Option<String>,
+    /// The path that goes on instead, with what the wildcards of `path` stand for.
+    pub rewrite: Option<PathPattern>,
+    /// The `Host` that goes on; `None`: the client's.
+    pub set_host: Option<HeaderValue>,
+    /// What changes in a request's fields, before the gateway sets its own.
+    pub request_headers: HeaderEdits,
+    /// What changes in an answer's fields.
+    pub response_headers: HeaderEdits,
+    /// Whether a WebSocket may be opened.
+    pub websockets: bool,
     /// Which credentials count.
     pub accept: Accept,
     /// Whose tokens count.
@@ -112,6 +129,11 @@ pub(super) struct Raw {
     allow: Option<allow::Allow>,
     upstream: Option<Written<String>>,
     strip_prefix: Option<Written<String>>,
+    rewrite: Option<Written<PathPattern>>,
+    set_host: Option<Written<RawHost>>,
+    request_headers: RawEdits,
+    response_headers: RawEdits,
+    upgrade: Option<Written<bool>>,
     accept: Option<Written<Accept>>,
     issuers: Key<Vec<Written<String>>>,
     unauthenticated: Option<Written<Unauthenticated>>,
@@ -160,6 +182,8 @@ pub(super) struct Places {
     pub(super) falls_through: bool,
     /// The rules of its `allow`.
     pub(super) rules: Vec<allow::Places>,
+    /// The names in `request_headers` and `response_headers`.
+    pub(super) edits: Vec<(HeaderName, Span)>,
 }
 
 impl Raw {
@@ -179,6 +203,13 @@ impl Raw {
             allow: table.take("allow").and_then(|item| allow::read(&item)),
             upstream: table.take("upstream").and_then(|item| item.text()),
             strip_prefix: table.take("strip_prefix").and_then(|item| item.parsed("bad-prefix", target::prefix)),
+            rewrite: table
+                .take("rewrite")
+                .and_then(|item| item.parsed("bad-path", |text| scope::pattern(PathPattern::parse(text)))),
+            set_host: table.take("set_host").and_then(|item| target::host(&item)),
+            request_headers: edits(&mut table, "request_headers", Way::Request),
+            response_headers: edits(&mut table, "response_headers", Way::Response),
+            upgrade: table.take("upgrade").and_then(|item| upgrade(&item)),
             accept: table.take("accept").and_then(|item| credentials::accept(&item)),
             issuers: Key::read(table.take("issuers"), credentials::issuers),
             unauthenticated: table
@@ -206,6 +237,10 @@ impl Raw {
             limit: by_method.or(self.hosts.span()),
             falls_through: self.fall_through.as_ref().is_some_and(|fall| *fall.get_ref()),
             rules: self.allow.as_mut().map(|allow| std::mem::take(&mut allow.places)).unwrap_or_default(),
+            edits: [&mut self.request_headers, &mut self.response_headers]
+                .into_iter()
+                .flat_map(|edits| std::mem::take(&mut edits.places))
+                .collect(),
         }
     }
 
@@ -233,6 +268,9 @@ impl Raw {
         if let (Some(prefix), Some(path)) = (&self.strip_prefix, &self.path) {
             target::judge_prefix(cx, prefix, path.get_ref());
         }
+        if let Some(rewrite) = &self.rewrite {
+            target::judge_rewrite(cx, rewrite, self.strip_prefix.as_ref(), self.path.as_ref());
+        }
         let observe = self.observe.as_ref().is_some_and(|observe| *observe.get_ref());
         if let Some(place) = self.observe.as_ref().filter(|_| observe) {
             let finding =
@@ -253,7 +291,8 @@ impl Raw {
             Key::Given(methods) => Some(methods.into_inner()),
         };
         let (path, allow, upstream, issuers) = (self.path?, self.allow?, upstream?, issuers?);
-        let timeouts = self.timeouts.resolve(cx, &known.upstreams.checked.get(upstream)?.timeouts);
+        let behind = known.upstreams.checked.get(upstream)?;
+        let timeouts = self.timeouts.resolve(cx, &behind.timeouts);
         let prefix = self.strip_prefix.map(|prefix| prefix.get_ref().trim_end_matches('/').to_owned());
         Some(Route {
             name: self.name.map_or_else(|| format!("route-{}", index + 1).into(), |name| name.into_inner().into()),
@@ -264,6 +303,11 @@ impl Raw {
             allow: allow.policy,
             upstream,
             strip_prefix: prefix.filter(|prefix| !prefix.is_empty()),
+            rewrite: self.rewrite.map(Spanned::into_inner),
+            set_host: self.set_host.and_then(|host| target::sent_host(cx, &host, behind)),
+            request_headers: self.request_headers.edits,
+            response_headers: self.response_headers.edits,
+            websockets: self.upgrade.is_none_or(Spanned::into_inner),
             accept,
             issuers,
             unauthenticated: self.unauthenticated.map_or(Unauthenticated::Auto, Spanned::into_inner),
@@ -323,3 +367,18 @@ const UNAUTHENTICATED: &[(&str, Unauthenticated)] =
     &[("auto", Unauthenticated::Auto), ("login", Unauthenticated::Login), ("401", Unauthenticated::Refuse)];
 
 const READINGS: &[(&str, Readings)] = &[("all", Readings::All), ("as-written", Readings::AsWritten)];
+
+fn edits(table: &mut Table<'_>, key: &'static str, way: Way) -> RawEdits {
+    let edits = table.take(key).and_then(|item| item.table("routes.headers"));
+    edits.map(|table| RawEdits::read(table, way)).unwrap_or_default()
+}
+
+/// The protocols that a connection may change to; there is one.
+fn upgrade(item: &Item<'_>) -> Option<Written<bool>> {
+    let list = item.list()?;
+    let words: Vec<_> = list.get_ref().iter().map(|item| item.word("routes.upgrade", UPGRADES)).collect();
+    let words: Vec<Written<()>> = words.into_iter().collect::<Option<_>>()?;
+    Some(Spanned::new(list.span(), !words.is_empty()))
+}
+
+const UPGRADES: &[(&str, ())] = &[("websocket", ())];

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderValue, Method};
 
 use super::document::{Alternative, Condition, Explanation, Header, ReadingTried, Recorded, RouteTried, Sent, Who};
 use super::question::{Judgement, Question, judge, words};
 use crate::access::{Asker, Asking, Look, Reason, Rules, Shown, Source, rule};
-use crate::config::{Config, Readings, Route, Unauthenticated};
+use crate::config::{Config, HIDDEN, PathChange, Readings, Route, Unauthenticated};
 use crate::message::head::Head;
 use crate::message::headers::ALWAYS_REMOVED;
 use crate::message::line::{LineError, Target};
@@ -284,8 +284,8 @@ fn sent(config: &Config, route: &Route, head: &Head, asker: &Asker, named: bool)
         true => format!("http://[{}]:{}", server.host, server.port),
         false => format!("http://{}:{}", server.host, server.port),
     };
-    let prefix = route.strip_prefix.as_deref();
-    let target = proxy::target(head, prefix).map_or_else(|_| head.target(), |target| target.to_string());
+    let change = route.path_change();
+    let target = proxy::target(head, change).map_or_else(|_| head.target(), |target| target.to_string());
     let mut added: Vec<Header> = Vec::new();
     let mut add = |name: &str, value: String| added.push(Header { name: title(name), value });
     let identity = asker.identity.as_ref().filter(|_| named);
@@ -298,8 +298,18 @@ fn sent(config: &Config, route: &Route, head: &Head, asker: &Asker, named: bool)
     add("x-forwarded-for", head.client.to_string());
     add("x-forwarded-proto", if head.https { "https" } else { "http" }.to_owned());
     add("x-forwarded-host", head.host.to_string());
-    if let Some(prefix) = prefix {
+    if let PathChange::Cut(prefix) = change {
         add("x-forwarded-prefix", prefix.to_owned());
+    }
+    let said = |value: &HeaderValue| match value.is_sensitive() {
+        true => HIDDEN.to_owned(),
+        false => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+    };
+    if let Some(host) = &route.set_host {
+        add("host", said(host));
+    }
+    for (name, value) in route.request_headers.set.iter().chain(&route.request_headers.add) {
+        add(name.as_str(), said(value));
     }
     Sent {
         upstream: upstream.map(|upstream| upstream.name.clone()).unwrap_or_default(),
@@ -333,6 +343,7 @@ fn removed(config: &Config, route: &Route, asker: &Asker, named: bool) -> Vec<St
         Shown::Nothing | Shown::Cookie => {}
     }
     names.push(format!("cookie {}", config.sessions.cookie));
+    names.extend(route.request_headers.remove.iter().map(|name| title(name.as_str())));
     names
 }
 

@@ -66,7 +66,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{Accept, Identity, Issuers, Readings, Timeouts, Unauthenticated};
+    use crate::config::{Accept, HeaderEdits, Identity, Issuers, Readings, Timeouts, Unauthenticated};
     use crate::pattern::HostPattern;
     use crate::policy::Policy;
 
@@ -80,6 +80,11 @@ mod tests {
             allow: Policy::SignedIn,
             upstream: 0,
             strip_prefix: None,
+            rewrite: None,
+            set_host: None,
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+            websockets: true,
             accept: Accept::DEFAULT,
             issuers: Issuers::All,
             unauthenticated: Unauthenticated::Auto,

@@ -3,11 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 
 use super::written::{Entries, Shown};
-use super::{duration, entries, identity, named, nothing, optional, size, text, texts, timeouts};
-use crate::config::{Accept, Config, Expected, Invented, Issuers, Readings, Route, Test, Unauthenticated};
+use super::{HIDDEN, duration, entries, identity, named, nothing, optional, size, text, texts, timeouts};
+use crate::config::{Accept, Config, Expected, HeaderEdits, Invented, Issuers, Readings, Route, Test, Unauthenticated};
 use crate::policy::{Outcome, Policy, Rule};
 
 /// One route, with what it takes over from the sections above.
@@ -21,6 +22,11 @@ pub(super) fn route(config: &Config, route: &Route) -> Entries {
         allow: who,
         upstream,
         strip_prefix,
+        rewrite,
+        set_host,
+        request_headers,
+        response_headers,
+        websockets,
         accept,
         issuers,
         unauthenticated,
@@ -53,6 +59,11 @@ pub(super) fn route(config: &Config, route: &Route) -> Entries {
         ("allow", allow(who)),
         ("upstream", optional(config.upstreams.get(*upstream).map(|upstream| &upstream.name), "none")),
         ("strip_prefix", optional(strip_prefix.as_ref(), "none")),
+        ("rewrite", optional(rewrite.as_ref().map(|path| path.as_str()), "none")),
+        ("set_host", optional(set_host.as_ref().map(said), "the client's")),
+        ("request_headers", edits(request_headers)),
+        ("response_headers", edits(response_headers)),
+        ("upgrade", texts(websockets.then_some("websocket"))),
         ("accept", accepted(*accept)),
         ("issuers", every(taken(config, issuers), "all")),
         ("unauthenticated", text(unauthenticated)),
@@ -73,6 +84,23 @@ fn told(config: &Config, own: &super::Identity) -> Shown {
     let differs = |entry: &(String, Shown)| !base.contains(entry);
     let own: Entries = identity(own).into_iter().filter(differs).collect();
     if own.is_empty() { nothing("as in [identity]") } else { Shown::Inline(own) }
+}
+
+/// What is changed; a value that nobody is to see is left out.
+fn edits(edits: &HeaderEdits) -> Shown {
+    let HeaderEdits { set, add, remove } = edits;
+    let value = |value: &HeaderValue| if value.is_sensitive() { text(HIDDEN) } else { text(said(value)) };
+    let fields = |fields: &[(HeaderName, HeaderValue)]| {
+        let field = |(name, given): &(HeaderName, HeaderValue)| (name.to_string(), value(given));
+        (!fields.is_empty()).then(|| Shown::Inline(fields.iter().map(field).collect()))
+    };
+    let remove = (!remove.is_empty()).then(|| texts(remove));
+    let shown = there([("set", fields(set)), ("add", fields(add)), ("remove", remove)]);
+    if shown.is_empty() { nothing("none") } else { Shown::Inline(shown) }
+}
+
+fn said(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
 fn body(bytes: Option<u64>) -> Shown {
