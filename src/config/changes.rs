@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::order::unmoved;
-use super::{Admin, Config, Issuers, Limits, Log, Login, Route, Server, Sessions, Store, Tokens};
+use super::{Admin, Config, Destination, Issuers, Limits, Log, Login, Route, Server, Sessions, Store, Tokens};
 
 /// What differs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -128,7 +128,7 @@ fn is_same_route((old, before): (&Config, &Route), (new, after): (&Config, &Rout
         path,
         methods,
         allow,
-        upstream,
+        to,
         strip_prefix,
         rewrite,
         set_host,
@@ -148,12 +148,11 @@ fn is_same_route((old, before): (&Config, &Route), (new, after): (&Config, &Rout
         fall_through,
         strips_method_overrides,
     } = before;
-    let name = |config: &Config, at: usize| config.upstreams.get(at).map(|upstream| upstream.name.clone());
     *hosts == after.hosts
         && *path == after.path
         && *methods == after.methods
         && *allow == after.allow
-        && name(old, *upstream) == name(new, after.upstream)
+        && leads(old, to) == leads(new, &after.to)
         && *strip_prefix == after.strip_prefix
         && *rewrite == after.rewrite
         && *set_host == after.set_host
@@ -172,6 +171,14 @@ fn is_same_route((old, before): (&Config, &Route), (new, after): (&Config, &Rout
         && *observe == after.observe
         && *fall_through == after.fall_through
         && *strips_method_overrides == after.strips_method_overrides
+}
+
+/// Where a route leads: to an upstream of this name, or to an answer of its own.
+fn leads<'a>(config: &'a Config, to: &'a Destination) -> (Option<&'a str>, Option<&'a Destination>) {
+    match to.upstream() {
+        Some(at) => (config.upstreams.get(at).map(|upstream| upstream.name.as_str()), None),
+        None => (None, Some(to)),
+    }
 }
 
 /// Whose tokens a route takes, by name; `None`: everybody's.

@@ -46,7 +46,9 @@ pub use allow::{Mention, Mentioned};
 pub use changes::Changes;
 pub use issuers::is_key_url;
 pub use load::{Loaded, control_socket, find_config_file, load, load_text};
-pub use routes::{Accept, HeaderEdits, PathChange, Readings, Route, Unauthenticated};
+pub use routes::{
+    Accept, Destination, HeaderEdits, PathChange, Readings, Redirect, Respond, RespondBody, Route, Unauthenticated,
+};
 pub use server::{Limits, PublicUrl, Server, TrustedHeaders};
 pub use service::filter_fault as log_filter_fault;
 pub use show::{HIDDEN, Show};

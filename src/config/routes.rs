@@ -1,5 +1,6 @@
 //! `[[routes]]`: one entry of the routing table as written, and checked.
 
+mod answer;
 mod credentials;
 mod headers;
 mod scope;
@@ -12,11 +13,12 @@ use toml::Spanned;
 
 use super::reader::{Context, Item, Table, Written};
 use super::upstreams::RawTimeouts;
-use super::{Identity, Issuer, Issuers, Timeouts, Upstream, allow, identity};
+use super::{Identity, Issuer, Issuers, Timeouts, Upstream, allow, identity, upstreams};
 use crate::diag::{Diagnostic, Span, nearest, quoted};
 use crate::pattern::{HostPattern, PathPattern};
 use crate::policy::Policy;
 
+pub use answer::{Destination, Redirect, Respond, RespondBody};
 pub use headers::HeaderEdits;
 pub(super) use headers::judge as judge_headers;
 use headers::{RawEdits, Way};
@@ -38,8 +40,8 @@ pub struct Route {
     pub methods: Option<Vec<Method>>,
     /// Who may.
     pub allow: Policy,
-    /// The index of its upstream.
-    pub upstream: usize,
+    /// Where it leads.
+    pub to: Destination,
     /// What is cut from the front of the path before it goes on: in normal form, without a trailing `/`.
     pub strip_prefix: Option<String>,
     /// The path that goes on instead, with what the wildcards of `path` stand for.
@@ -127,7 +129,7 @@ pub(super) struct Raw {
     path: Option<Written<PathPattern>>,
     methods: Key<Vec<Method>>,
     allow: Option<allow::Allow>,
-    upstream: Option<Written<String>>,
+    to: answer::Raw,
     strip_prefix: Option<Written<String>>,
     rewrite: Option<Written<PathPattern>>,
     set_host: Option<Written<RawHost>>,
@@ -192,8 +194,10 @@ impl Raw {
         for (key, example) in REQUIRED {
             table.require(key, example);
         }
+        let to = answer::Raw::read(&mut table);
         let raw = Self {
             header,
+            to,
             name: table.take("name").and_then(|item| item.text()),
             hosts: Key::read(table.take("hosts"), scope::hosts),
             path: table
@@ -201,7 +205,6 @@ impl Raw {
                 .and_then(|item| item.parsed("bad-path", |text| scope::pattern(PathPattern::parse(text)))),
             methods: Key::read(table.take("methods"), scope::methods),
             allow: table.take("allow").and_then(|item| allow::read(&item)),
-            upstream: table.take("upstream").and_then(|item| item.text()),
             strip_prefix: table.take("strip_prefix").and_then(|item| item.parsed("bad-prefix", target::prefix)),
             rewrite: table
                 .take("rewrite")
@@ -279,7 +282,7 @@ impl Raw {
             cx.report(finding.help("remove `observe` once the log shows what you expect"));
         }
         let identity = self.identity.map_or_else(|| Arc::clone(base), |identity| Arc::new(identity.resolve(cx, base)));
-        let upstream = self.upstream.and_then(|name| known.upstreams.find(cx, &name));
+        let to = self.to.resolve(cx, self.path.as_ref(), known);
         let hosts = match self.hosts {
             Key::Absent => Vec::new(),
             Key::Unusable => return None,
@@ -290,9 +293,9 @@ impl Raw {
             Key::Unusable => return None,
             Key::Given(methods) => Some(methods.into_inner()),
         };
-        let (path, allow, upstream, issuers) = (self.path?, self.allow?, upstream?, issuers?);
-        let behind = known.upstreams.checked.get(upstream)?;
-        let timeouts = self.timeouts.resolve(cx, &behind.timeouts);
+        let (path, allow, to, issuers) = (self.path?, self.allow?, to?, issuers?);
+        let behind = to.upstream().and_then(|upstream| known.upstreams.checked.get(upstream));
+        let timeouts = self.timeouts.resolve(cx, behind.map_or(&upstreams::DEFAULTS, |upstream| &upstream.timeouts));
         let prefix = self.strip_prefix.map(|prefix| prefix.get_ref().trim_end_matches('/').to_owned());
         Some(Route {
             name: self.name.map_or_else(|| format!("route-{}", index + 1).into(), |name| name.into_inner().into()),
@@ -301,10 +304,10 @@ impl Raw {
             path: path.into_inner(),
             methods,
             allow: allow.policy,
-            upstream,
+            to,
             strip_prefix: prefix.filter(|prefix| !prefix.is_empty()),
             rewrite: self.rewrite.map(Spanned::into_inner),
-            set_host: self.set_host.and_then(|host| target::sent_host(cx, &host, behind)),
+            set_host: self.set_host.zip(behind).and_then(|(host, behind)| target::sent_host(cx, &host, behind)),
             request_headers: self.request_headers.edits,
             response_headers: self.response_headers.edits,
             websockets: self.upgrade.is_none_or(Spanned::into_inner),
@@ -339,7 +342,7 @@ pub(super) struct Upstreams<'a> {
 }
 
 impl Upstreams<'_> {
-    fn find(&self, cx: &Context<'_>, name: &Written<String>) -> Option<usize> {
+    pub(super) fn find(&self, cx: &Context<'_>, name: &Written<String>) -> Option<usize> {
         let found = self.names.iter().position(|known| known == name.get_ref());
         if found.is_none() {
             let finding =
@@ -360,7 +363,6 @@ impl Upstreams<'_> {
 const REQUIRED: &[(&str, &str)] = &[
     ("path", "add path = \"/**\" for every path, or the one that this route is for"),
     ("allow", "add allow = \"signed-in\", \"anyone\", \"nobody\", or a table such as { groups = [\"admin\"] }"),
-    ("upstream", "add upstream = \"app\", one of those in [upstreams]"),
 ];
 
 const UNAUTHENTICATED: &[(&str, Unauthenticated)] =

@@ -190,7 +190,8 @@ impl RawTimeouts {
     }
 }
 
-const DEFAULTS: Timeouts = Timeouts {
+/// What holds where nothing is written.
+pub(super) const DEFAULTS: Timeouts = Timeouts {
     connect: Duration::from_secs(5),
     response: Duration::from_secs(60),
     between: None,

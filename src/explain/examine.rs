@@ -7,7 +7,7 @@ use http::{HeaderValue, Method};
 use super::document::{Alternative, Condition, Explanation, Header, ReadingTried, Recorded, RouteTried, Sent, Who};
 use super::question::{Judgement, Question, judge, words};
 use crate::access::{Asker, Asking, Look, Reason, Rules, Shown, Source, rule};
-use crate::config::{Config, HIDDEN, PathChange, Readings, Route, Unauthenticated};
+use crate::config::{Config, Destination, HIDDEN, PathChange, Readings, Redirect, Route, Unauthenticated};
 use crate::message::head::Head;
 use crate::message::headers::ALWAYS_REMOVED;
 use crate::message::line::{LineError, Target};
@@ -42,7 +42,7 @@ pub fn examine(config: &Config, rules: &Rules, question: &Question, asker: impl 
     }
     if let (Outcome::Allow, Some(route)) = (judgement.outcome, judgement.route) {
         let named = judgement.reason == Reason::SignedIn;
-        explanation.sent = Some(sent(config, route, &head, &asker, named));
+        explanation.sent = route.to.upstream().map(|_| sent(config, route, &head, &asker, named));
         let is_safe = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
         if asker.shown == Shown::Cookie && named && !is_safe {
             let note = "on a cookie this method must also come from this site: Sec-Fetch-Site or Origin say so";
@@ -162,7 +162,7 @@ fn who(asker: &Asker) -> Who {
 fn answer(config: &Config, judgement: &Judgement<'_>) -> String {
     let takes_sign_in = |route: &&Arc<Route>| route.accept.cookie && route.unauthenticated != Unauthenticated::Refuse;
     match judgement.outcome {
-        Outcome::Allow => "it goes on to the application".to_owned(),
+        Outcome::Allow => judgement.route.map_or_else(String::new, |route| allowed_answer(route)),
         Outcome::Deny => "403 Forbidden".to_owned(),
         Outcome::NotFound => "404 Not Found".to_owned(),
         Outcome::BadRequest => "400 Bad Request".to_owned(),
@@ -175,6 +175,17 @@ fn answer(config: &Config, judgement: &Judgement<'_>) -> String {
                 && judgement.route.as_ref().is_some_and(takes_sign_in);
             let page = format!("; a page load is sent to {}", config.login.path);
             format!("401 Unauthorized{}", if by_page { page.as_str() } else { "" })
+        }
+    }
+}
+
+/// What whoever may pass gets.
+fn allowed_answer(route: &Route) -> String {
+    match &route.to {
+        Destination::Upstream(_) => "it goes on to the application".to_owned(),
+        Destination::Respond(respond) => format!("{}, which the route answers itself", respond.status),
+        Destination::Redirect(Redirect { status, origin, path }) => {
+            format!("{status} to {}{}", origin.as_deref().unwrap_or_default(), path.as_str())
         }
     }
 }
@@ -278,7 +289,7 @@ fn alternatives(route: &Route, head: &Head, asking: &Asking<'_>) -> Vec<Alternat
 
 /// What goes on to the application.
 fn sent(config: &Config, route: &Route, head: &Head, asker: &Asker, named: bool) -> Sent {
-    let upstream = config.upstreams.get(route.upstream);
+    let upstream = route.to.upstream().and_then(|upstream| config.upstreams.get(upstream));
     let servers = upstream.iter().flat_map(|upstream| &upstream.servers);
     let server = |server: &crate::config::ServerAddr| match server.host.contains(':') {
         true => format!("http://[{}]:{}", server.host, server.port),

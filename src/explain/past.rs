@@ -199,7 +199,8 @@ fn difference(past: &Past, config: &Config, rules: &Rules) -> Option<Option<Diff
     let asker = past.asker(config)?;
     let after = judge(config, rules, &head, &asker.asking());
     let upstream = |index: usize| config.upstreams.get(index).map(|upstream| upstream.name.as_str());
-    let goes_to = after.route.filter(|_| after.outcome == Outcome::Allow).and_then(|route| upstream(route.upstream));
+    let goes_on = after.route.filter(|_| after.outcome == Outcome::Allow).and_then(|route| route.to.upstream());
+    let goes_to = goes_on.and_then(upstream);
     let moves = before == Outcome::Allow && after.outcome == before && past.upstream.as_deref() != goes_to;
     if after.outcome == before && !moves {
         return Some(None);

@@ -1,5 +1,6 @@
 //! The whole path of a request, on one screen.
 
+mod answer;
 mod finish;
 mod normalize;
 mod refuse;
@@ -12,7 +13,7 @@ use std::time::Instant;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use crate::access::{Decision, Judged, Reason};
+use crate::access::{Decision, Judged, Permit, Reason};
 use crate::endpoint::answer::{Asker, Manner};
 use crate::endpoint::{self, Answered, Call};
 use crate::message::body::Body;
@@ -87,32 +88,7 @@ async fn judge(
     }
     let response = match decision {
         Decision::Permit(permit) => {
-            record.decision = "permit";
-            record.decided_by(permit.route());
-            record.because(if permit.identity().is_some() { Reason::SignedIn } else { Reason::Public }, None);
-            record.upstream = state.upstream_names.get(permit.route().upstream).cloned();
-            if let Some(instead) = permit.instead() {
-                refuse::observed(record, instead);
-            }
-            finish::note_sign_in(&permit, &record.request_id);
-            let recording = record.recording.clone();
-            let surroundings = Surroundings {
-                guarded: &state.config.guarded,
-                our_cookies: &[state.cookie.name()],
-                trust: &state.trust,
-                origin: &normal.origin,
-                body_bytes: state.config.server.limits.body_bytes,
-                assertions: state.keys.assertions(),
-                upstream_names: &state.upstream_names,
-                recording: recording.as_deref(),
-            };
-            let clears_cookie = permit.clears_cookie();
-            let forwarded = worker.forwarder.forward(permit, &surroundings, request, observed).await;
-            let mut response = forwarded.unwrap_or_else(|rejection| refuse::rejection(&asker, record, &rejection));
-            if clears_cookie {
-                asker.clear_cookie(response.headers_mut());
-            }
-            return Answered { response, unread: None };
+            return permitted(worker, permit, (request, normal), &asker, record, observed).await;
         }
         Decision::Challenge(challenge) => {
             record.decided_by(&challenge.route);
@@ -137,4 +113,48 @@ async fn judge(
         }
     };
     Answered { response, unread: Some(request) }
+}
+
+/// What may pass goes on, or is answered by its route.
+async fn permitted(
+    worker: &Worker,
+    permit: Permit,
+    (request, normal): (Request<Incoming>, &Normal),
+    asker: &Asker<'_>,
+    record: &mut Record,
+    observed: &Arc<Observed>,
+) -> Answered {
+    let state = &*worker.state;
+    let route = Arc::clone(permit.route());
+    record.decision = "permit";
+    record.decided_by(&route);
+    record.because(if permit.identity().is_some() { Reason::SignedIn } else { Reason::Public }, None);
+    record.upstream = route.to.upstream().and_then(|upstream| state.upstream_names.get(upstream)).cloned();
+    if let Some(instead) = permit.instead() {
+        refuse::observed(record, instead);
+    }
+    finish::note_sign_in(&permit, &record.request_id);
+    let clears_cookie = permit.clears_cookie();
+    let (mut response, unread) = match answer::own(asker, &route, &normal.head) {
+        Some(own) => (own, Some(request)),
+        None => {
+            let recording = record.recording.clone();
+            let surroundings = Surroundings {
+                guarded: &state.config.guarded,
+                our_cookies: &[state.cookie.name()],
+                trust: &state.trust,
+                origin: &normal.origin,
+                body_bytes: state.config.server.limits.body_bytes,
+                assertions: state.keys.assertions(),
+                upstream_names: &state.upstream_names,
+                recording: recording.as_deref(),
+            };
+            let forwarded = worker.forwarder.forward(permit, &surroundings, request, observed).await;
+            (forwarded.unwrap_or_else(|rejection| refuse::rejection(asker, record, &rejection)), None)
+        }
+    };
+    if clears_cookie {
+        asker.clear_cookie(response.headers_mut());
+    }
+    Answered { response, unread }
 }

@@ -84,7 +84,8 @@ impl Forwarder {
         };
         let body_bytes = route.body_bytes.or(surroundings.body_bytes);
         let lease = permit.lease().clone();
-        let onward = Onward { upstream: route.upstream, target, facts, body_bytes, timeouts: &route.timeouts, lease };
+        let upstream = route.to.upstream().ok_or_else(|| Rejection::new(Reason::Internal))?;
+        let onward = Onward { upstream, target, facts, body_bytes, timeouts: &route.timeouts, lease };
         self.send_on(onward, request, observed).await
     }
 }
@@ -93,7 +94,8 @@ impl Surroundings<'_> {
     /// What the application behind `route` is told of who is there.
     fn told(&self, identity: &Identity, head: &Head, route: &Route) -> Vec<(HeaderName, HeaderValue)> {
         let mut told = identity.headers(&route.identity);
-        let asked = route.identity.assertion.as_ref().zip(self.assertions).zip(self.upstream_names.get(route.upstream));
+        let upstream = route.to.upstream().and_then(|upstream| self.upstream_names.get(upstream));
+        let asked = route.identity.assertion.as_ref().zip(self.assertions).zip(upstream);
         if let Some(((name, assertions), upstream)) = asked {
             match assertions.header(identity, upstream, head.now) {
                 Ok(assertion) => told.push((name.clone(), assertion)),

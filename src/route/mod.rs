@@ -66,7 +66,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{Accept, HeaderEdits, Identity, Issuers, Readings, Timeouts, Unauthenticated};
+    use crate::config::{Accept, Destination, HeaderEdits, Identity, Issuers, Readings, Timeouts, Unauthenticated};
     use crate::pattern::HostPattern;
     use crate::policy::Policy;
 
@@ -78,7 +78,7 @@ mod tests {
             path: PathPattern::parse(path).unwrap(),
             methods: (!methods.is_empty()).then(|| methods.to_vec()),
             allow: Policy::SignedIn,
-            upstream: 0,
+            to: Destination::Upstream(0),
             strip_prefix: None,
             rewrite: None,
             set_host: None,

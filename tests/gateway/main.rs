@@ -47,6 +47,7 @@ mod refresh;
 mod reload;
 mod reload_listeners;
 mod revocation;
+mod route_answers;
 mod route_changes;
 mod rules;
 mod session;

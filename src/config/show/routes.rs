@@ -7,8 +7,13 @@ use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 
 use super::written::{Entries, Shown};
-use super::{HIDDEN, duration, entries, identity, named, nothing, optional, size, text, texts, timeouts};
-use crate::config::{Accept, Config, Expected, HeaderEdits, Invented, Issuers, Readings, Route, Test, Unauthenticated};
+use super::{
+    HIDDEN, absolute, duration, entries, identity, named, nothing, number, optional, size, text, texts, timeouts,
+};
+use crate::config::{
+    Accept, Config, Destination, Expected, HeaderEdits, Invented, Issuers, Readings, Redirect, Respond, RespondBody,
+    Route, Test, Unauthenticated,
+};
 use crate::policy::{Outcome, Policy, Rule};
 
 /// One route, with what it takes over from the sections above.
@@ -20,7 +25,7 @@ pub(super) fn route(config: &Config, route: &Route) -> Entries {
         path,
         methods,
         allow: who,
-        upstream,
+        to,
         strip_prefix,
         rewrite,
         set_host,
@@ -49,6 +54,8 @@ pub(super) fn route(config: &Config, route: &Route) -> Entries {
         Readings::All => "all",
         Readings::AsWritten => "as-written",
     };
+    // What is on the way to an upstream says nothing where there is none.
+    let on_the_way = |shown: Shown| if to.upstream().is_some() { shown } else { nothing("no upstream") };
     let every = |list: Option<Shown>, otherwise: &str| list.unwrap_or_else(|| nothing(otherwise));
     let hosts = hosts.iter().map(|host| host.as_str());
     entries([
@@ -57,25 +64,52 @@ pub(super) fn route(config: &Config, route: &Route) -> Entries {
         ("path", text(path.as_str())),
         ("methods", every(methods.as_ref().map(texts), "every method")),
         ("allow", allow(who)),
-        ("upstream", optional(config.upstreams.get(*upstream).map(|upstream| &upstream.name), "none")),
-        ("strip_prefix", optional(strip_prefix.as_ref(), "none")),
-        ("rewrite", optional(rewrite.as_ref().map(|path| path.as_str()), "none")),
-        ("set_host", optional(set_host.as_ref().map(said), "the client's")),
-        ("request_headers", edits(request_headers)),
+        leads(config, to),
+        ("strip_prefix", on_the_way(optional(strip_prefix.as_ref(), "none"))),
+        ("rewrite", on_the_way(optional(rewrite.as_ref().map(|path| path.as_str()), "none"))),
+        ("set_host", on_the_way(optional(set_host.as_ref().map(said), "the client's"))),
+        ("request_headers", on_the_way(edits(request_headers))),
         ("response_headers", edits(response_headers)),
-        ("upgrade", texts(websockets.then_some("websocket"))),
+        ("upgrade", on_the_way(texts(websockets.then_some("websocket")))),
         ("accept", accepted(*accept)),
         ("issuers", every(taken(config, issuers), "all")),
         ("unauthenticated", text(unauthenticated)),
-        ("forward_token", truth(*forward_token)),
-        ("identity", told(config, identity)),
+        ("forward_token", on_the_way(truth(*forward_token))),
+        ("identity", on_the_way(told(config, identity))),
         ("readings", text(readings)),
         ("origins", texts(origins)),
-        ("body_bytes", body(*body_bytes)),
-        ("timeouts", timeouts(of_route)),
+        ("body_bytes", on_the_way(body(*body_bytes))),
+        ("timeouts", on_the_way(timeouts(of_route))),
         ("observe", truth(*observe)),
         ("fall_through", truth(*fall_through)),
     ])
+}
+
+/// Where it leads.
+fn leads(config: &Config, to: &Destination) -> (&'static str, Shown) {
+    match to {
+        Destination::Upstream(at) => {
+            ("upstream", optional(config.upstreams.get(*at).map(|upstream| &upstream.name), "none"))
+        }
+        Destination::Respond(Respond { status, body, retry_after }) => {
+            let content_type = body.as_ref().map(|body| text(said(&body.content_type)));
+            let body = body.as_ref().map(|RespondBody { bytes, content_type: _, file }| match file {
+                Some(file) => Shown::Inline(entries([("file", text(absolute(file)))])),
+                None => text(String::from_utf8_lossy(bytes)),
+            });
+            let respond = there([
+                ("status", Some(number(status.as_u16()))),
+                ("body", body),
+                ("content_type", content_type),
+                ("retry_after", retry_after.map(duration)),
+            ]);
+            ("respond", Shown::Inline(respond))
+        }
+        Destination::Redirect(Redirect { status, origin, path }) => {
+            let to = format!("{}{}", origin.as_deref().unwrap_or_default(), path.as_str());
+            ("redirect", Shown::Inline(entries([("to", text(to)), ("status", number(status.as_u16()))])))
+        }
+    }
 }
 
 /// What it overrides.
