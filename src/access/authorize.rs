@@ -6,7 +6,7 @@ use http::{HeaderMap, Method};
 
 use super::credential::{hides, is_api_key, is_basic, is_bearer, smuggles_api_key};
 use super::rules::{Asker, Asking, No, Says, Shown, Source};
-use super::{Access, Authorization, Bad, Credential, Current, Known, Lease, Reason, Standing};
+use super::{Access, Authorization, Bad, Credential, Current, Known, Lease, Proof, Reason, Standing};
 use crate::config::Route;
 use crate::identity::{Identity, UserName};
 use crate::message::head::Head;
@@ -46,6 +46,11 @@ impl Permit {
     /// Who the application is told; `None` on a public route without a good credential.
     pub const fn identity(&self) -> Option<&Arc<Identity>> {
         self.identity.as_ref()
+    }
+
+    /// What whoever is named was believed for.
+    pub fn proof(&self) -> Option<&Proof> {
+        self.lease.known().map(|known| &*known.proof)
     }
 
     /// Who has just given the right password with this very request.

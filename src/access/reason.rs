@@ -31,6 +31,8 @@ pub enum Reason {
     StepUp,
     /// Too many wrong passwords.
     TooManyAttempts,
+    /// It could pass, and is one too many.
+    RateLimited,
     /// The credential can't be judged.
     StoreDown,
     /// No route matches.
@@ -60,6 +62,7 @@ impl Reason {
             Self::IssuerElsewhere => "issuer",
             Self::StepUp => "step-up",
             Self::TooManyAttempts => "too-many-attempts",
+            Self::RateLimited => "rate-limited",
             Self::StoreDown => "store-down",
             Self::NoRoute => "no-route",
             Self::Twofold(_) => "twofold",
@@ -86,6 +89,7 @@ impl fmt::Display for Reason {
             Self::IssuerElsewhere => "the route does not take tokens of this issuer",
             Self::StepUp => "the sign-in is too old or of another kind",
             Self::TooManyAttempts => "too many attempts",
+            Self::RateLimited => "more requests than the rate limit of the route allows",
             Self::StoreDown => "the store, or the token's issuer, does not answer",
             Self::NoRoute => "no route matches",
             Self::Twofold(which) => which,
@@ -115,6 +119,7 @@ mod tests {
             Reason::IssuerElsewhere,
             Reason::StepUp,
             Reason::TooManyAttempts,
+            Reason::RateLimited,
             Reason::StoreDown,
             Reason::NoRoute,
             Reason::Twofold("two API keys"),

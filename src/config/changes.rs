@@ -134,6 +134,7 @@ fn is_same_route((old, before): (&Config, &Route), (new, after): (&Config, &Rout
         set_host,
         request_headers,
         response_headers,
+        rate_limit,
         websockets,
         accept,
         issuers,
@@ -158,6 +159,7 @@ fn is_same_route((old, before): (&Config, &Route), (new, after): (&Config, &Rout
         && *set_host == after.set_host
         && *request_headers == after.request_headers
         && *response_headers == after.response_headers
+        && *rate_limit == after.rate_limit
         && *websockets == after.websockets
         && *accept == after.accept
         && taken(old, issuers) == taken(new, &after.issuers)

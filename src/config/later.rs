@@ -70,7 +70,6 @@ const KEYS: &[Later] = &[
     later("upstreams.*", "balance", "0.4", Word("least-requests")),
     later("upstreams.*", "health", "0.4", Nothing),
     later("upstreams.*", "tls", "0.4", Nothing),
-    later("routes", "rate_limit", "0.4", Nothing),
     later("routes", "retries", "0.4", Nothing),
     later("routes", "cors", "0.4", Nothing),
 ];

@@ -3,6 +3,7 @@
 mod answer;
 mod credentials;
 mod headers;
+mod limit;
 mod scope;
 mod target;
 
@@ -22,6 +23,7 @@ pub use answer::{Destination, Redirect, Respond, RespondBody};
 pub use headers::HeaderEdits;
 pub(super) use headers::judge as judge_headers;
 use headers::{RawEdits, Way};
+pub use limit::{Per, RateLimit};
 pub use target::PathChange;
 use target::RawHost;
 
@@ -52,6 +54,8 @@ pub struct Route {
     pub request_headers: HeaderEdits,
     /// What changes in an answer's fields.
     pub response_headers: HeaderEdits,
+    /// How many requests come through.
+    pub rate_limit: Option<RateLimit>,
     /// Whether a WebSocket may be opened.
     pub websockets: bool,
     /// Which credentials count.
@@ -135,6 +139,7 @@ pub(super) struct Raw {
     set_host: Option<Written<RawHost>>,
     request_headers: RawEdits,
     response_headers: RawEdits,
+    rate_limit: Key<RateLimit>,
     upgrade: Option<Written<bool>>,
     accept: Option<Written<Accept>>,
     issuers: Key<Vec<Written<String>>>,
@@ -212,6 +217,7 @@ impl Raw {
             set_host: table.take("set_host").and_then(|item| target::host(&item)),
             request_headers: edits(&mut table, "request_headers", Way::Request),
             response_headers: edits(&mut table, "response_headers", Way::Response),
+            rate_limit: Key::read(table.take("rate_limit"), limit::read),
             upgrade: table.take("upgrade").and_then(|item| upgrade(&item)),
             accept: table.take("accept").and_then(|item| credentials::accept(&item)),
             issuers: Key::read(table.take("issuers"), credentials::issuers),
@@ -293,6 +299,12 @@ impl Raw {
             Key::Unusable => return None,
             Key::Given(methods) => Some(methods.into_inner()),
         };
+        let rate_limit = match self.rate_limit {
+            Key::Absent => None,
+            // Without a limit that was meant, nothing passes.
+            Key::Unusable => return None,
+            Key::Given(limit) => Some(limit.into_inner()),
+        };
         let (path, allow, to, issuers) = (self.path?, self.allow?, to?, issuers?);
         let behind = to.upstream().and_then(|upstream| known.upstreams.checked.get(upstream));
         let timeouts = self.timeouts.resolve(cx, behind.map_or(&upstreams::DEFAULTS, |upstream| &upstream.timeouts));
@@ -310,6 +322,7 @@ impl Raw {
             set_host: self.set_host.zip(behind).and_then(|(host, behind)| target::sent_host(cx, &host, behind)),
             request_headers: self.request_headers.edits,
             response_headers: self.response_headers.edits,
+            rate_limit,
             websockets: self.upgrade.is_none_or(Spanned::into_inner),
             accept,
             issuers,

@@ -75,6 +75,7 @@ pub const CODES: &[Code] = &[
     error("bad-origin", "not an origin"),
     error("bad-path", "not a path, or not a pattern of paths"),
     error("bad-prefix", "not a prefix that can be used here"),
+    error("bad-rate", "not a rate of requests"),
     error("bad-request-line", "not a request"),
     error("bad-size", "not a size"),
     error("bad-store", "not a store"),

@@ -7,7 +7,7 @@ use http::{HeaderValue, Method};
 use super::document::{Alternative, Condition, Explanation, Header, ReadingTried, Recorded, RouteTried, Sent, Who};
 use super::question::{Judgement, Question, judge, words};
 use crate::access::{Asker, Asking, Look, Reason, Rules, Shown, Source, rule};
-use crate::config::{Config, Destination, HIDDEN, PathChange, Readings, Redirect, Route, Unauthenticated};
+use crate::config::{Config, Destination, HIDDEN, PathChange, RateLimit, Readings, Redirect, Route, Unauthenticated};
 use crate::message::head::Head;
 use crate::message::headers::ALWAYS_REMOVED;
 use crate::message::line::{LineError, Target};
@@ -43,6 +43,12 @@ pub fn examine(config: &Config, rules: &Rules, question: &Question, asker: impl 
     if let (Outcome::Allow, Some(route)) = (judgement.outcome, judgement.route) {
         let named = judgement.reason == Reason::SignedIn;
         explanation.sent = route.to.upstream().map(|_| sent(config, route, &head, &asker, named));
+        if let Some(limit) = &route.rate_limit {
+            let RateLimit { per, burst, .. } = limit;
+            let note =
+                format!("at most {} per {}, {burst} at once; one more is answered 429", limit.rate(), per.word());
+            explanation.notes.push(note);
+        }
         let is_safe = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
         if asker.shown == Shown::Cookie && named && !is_safe {
             let note = "on a cookie this method must also come from this site: Sec-Fetch-Site or Origin say so";
@@ -79,7 +85,11 @@ pub fn explain_record(config: &Config, rules: &Rules, record: &Record) -> Explan
         explanation.notes.push(format!("under the rules in force now, which are shown here, it would be {now}"));
     }
     if then == Outcome::Allow && ![Reason::Public.code(), Reason::SignedIn.code()].contains(&record.code) {
-        explanation.notes.push(format!("it was allowed, and then there was no answer to pass on: {}", record.reason));
+        explanation.notes.push(if record.code == Reason::RateLimited.code() {
+            format!("the rules let it pass, and it was refused: {}", record.reason)
+        } else {
+            format!("it was allowed, and then there was no answer to pass on: {}", record.reason)
+        });
         explanation.reason = allowed(record.asker.identity.is_some()).to_string();
     } else {
         explanation.reason.clone_from(&record.reason);
@@ -107,7 +117,8 @@ pub(super) const fn allowed(is_named: bool) -> Reason {
 /// The outcome behind the word of an access line.
 pub(super) fn decided(record: &Record) -> Outcome {
     match record.decision {
-        "permit" => Outcome::Allow,
+        // The rules said yes to what was one too many.
+        "permit" | "rate-limited" => Outcome::Allow,
         "challenge" => Outcome::SignIn,
         word => Outcome::parse(word).unwrap_or(Outcome::Error),
     }

@@ -2,6 +2,7 @@
 
 mod answer;
 mod finish;
+mod limit;
 mod normalize;
 mod refuse;
 
@@ -134,6 +135,13 @@ async fn permitted(
         refuse::observed(record, instead);
     }
     finish::note_sign_in(&permit, &record.request_id);
+    let counted = limit::count(state, &permit);
+    if let Some(counted) = counted.as_ref().filter(|counted| !counted.may_come()) {
+        if !route.observe {
+            return Answered { response: counted.refuse(asker, record), unread: Some(request) };
+        }
+        counted.note(record);
+    }
     let clears_cookie = permit.clears_cookie();
     let (mut response, unread) = match answer::own(asker, &route, &normal.head) {
         Some(own) => (own, Some(request)),
@@ -155,6 +163,9 @@ async fn permitted(
     };
     if clears_cookie {
         asker.clear_cookie(response.headers_mut());
+    }
+    if let Some(counted) = counted {
+        counted.announce(response.headers_mut());
     }
     Answered { response, unread }
 }

@@ -84,6 +84,7 @@ mod tests {
             set_host: None,
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
+            rate_limit: None,
             websockets: true,
             accept: Accept::DEFAULT,
             issuers: Issuers::All,

@@ -43,6 +43,7 @@ mod observe;
 mod paths;
 mod paths_generated;
 mod paths_readings;
+mod rate_limit;
 mod refresh;
 mod reload;
 mod reload_listeners;

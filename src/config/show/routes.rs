@@ -11,8 +11,8 @@ use super::{
     HIDDEN, absolute, duration, entries, identity, named, nothing, number, optional, size, text, texts, timeouts,
 };
 use crate::config::{
-    Accept, Config, Destination, Expected, HeaderEdits, Invented, Issuers, Readings, Redirect, Respond, RespondBody,
-    Route, Test, Unauthenticated,
+    Accept, Config, Destination, Expected, HeaderEdits, Invented, Issuers, RateLimit, Readings, Redirect, Respond,
+    RespondBody, Route, Test, Unauthenticated,
 };
 use crate::policy::{Outcome, Policy, Rule};
 
@@ -31,6 +31,7 @@ pub(super) fn route(config: &Config, route: &Route) -> Entries {
         set_host,
         request_headers,
         response_headers,
+        rate_limit,
         websockets,
         accept,
         issuers,
@@ -70,6 +71,7 @@ pub(super) fn route(config: &Config, route: &Route) -> Entries {
         ("set_host", on_the_way(optional(set_host.as_ref().map(said), "the client's"))),
         ("request_headers", on_the_way(edits(request_headers))),
         ("response_headers", edits(response_headers)),
+        ("rate_limit", rate_limit.as_ref().map_or_else(|| nothing("none"), limit)),
         ("upgrade", on_the_way(texts(websockets.then_some("websocket")))),
         ("accept", accepted(*accept)),
         ("issuers", every(taken(config, issuers), "all")),
@@ -118,6 +120,11 @@ fn told(config: &Config, own: &super::Identity) -> Shown {
     let differs = |entry: &(String, Shown)| !base.contains(entry);
     let own: Entries = identity(own).into_iter().filter(differs).collect();
     if own.is_empty() { nothing("as in [identity]") } else { Shown::Inline(own) }
+}
+
+fn limit(limit: &RateLimit) -> Shown {
+    let RateLimit { per, count: _, window: _, burst } = limit;
+    Shown::Inline(entries([("per", text(per.word())), ("rate", text(limit.rate())), ("burst", number(*burst))]))
 }
 
 /// What is changed; a value that nobody is to see is left out.
