@@ -19,6 +19,10 @@ pub enum Reason {
     KeyElsewhere,
     /// Another site made a browser send it.
     CrossSite,
+    /// A true preflight, which no rule is asked about.
+    Preflight,
+    /// A true preflight of a site that `cors` does not name.
+    ForeignOrigin,
     /// No credential counts on the route.
     NotAuthenticated,
     /// The token was good once.
@@ -56,6 +60,8 @@ impl Reason {
             Self::Rule(refused) => refused.code(),
             Self::KeyElsewhere => "key-elsewhere",
             Self::CrossSite => "cross-site",
+            Self::Preflight => "preflight",
+            Self::ForeignOrigin => "cors-origin",
             Self::NotAuthenticated => "not-authenticated",
             Self::TokenExpired => "token-expired",
             Self::BadCredential => "bad-credential",
@@ -83,6 +89,8 @@ impl fmt::Display for Reason {
             Self::Rule(refused) => return refused.fmt(f),
             Self::KeyElsewhere => "the API key is limited to other routes",
             Self::CrossSite => "sent by another site",
+            Self::Preflight => "a preflight of a site that may ask",
+            Self::ForeignOrigin => "`cors` does not name the site that asks",
             Self::NotAuthenticated => "not authenticated",
             Self::TokenExpired => "the token has expired",
             Self::BadCredential => "the credential is not good",
@@ -113,6 +121,8 @@ mod tests {
             Reason::SignedIn,
             Reason::KeyElsewhere,
             Reason::CrossSite,
+            Reason::Preflight,
+            Reason::ForeignOrigin,
             Reason::NotAuthenticated,
             Reason::TokenExpired,
             Reason::BadCredential,

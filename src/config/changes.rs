@@ -143,6 +143,7 @@ fn is_same_route((old, before): (&Config, &Route), (new, after): (&Config, &Rout
         identity,
         readings,
         origins,
+        cors,
         body_bytes,
         timeouts,
         observe,
@@ -168,6 +169,7 @@ fn is_same_route((old, before): (&Config, &Route), (new, after): (&Config, &Rout
         && *identity == after.identity
         && *readings == after.readings
         && *origins == after.origins
+        && *cors == after.cors
         && *body_bytes == after.body_bytes
         && *timeouts == after.timeouts
         && *observe == after.observe

@@ -71,7 +71,6 @@ const KEYS: &[Later] = &[
     later("upstreams.*", "health", "0.4", Nothing),
     later("upstreams.*", "tls", "0.4", Nothing),
     later("routes", "retries", "0.4", Nothing),
-    later("routes", "cors", "0.4", Nothing),
 ];
 
 const WORDS: &[Later] = &[

@@ -47,8 +47,8 @@ pub use changes::Changes;
 pub use issuers::is_key_url;
 pub use load::{Loaded, control_socket, find_config_file, load, load_text};
 pub use routes::{
-    Accept, Destination, HeaderEdits, PathChange, Per, RateLimit, Readings, Redirect, Respond, RespondBody, Route,
-    Unauthenticated,
+    Accept, AllowedOrigins, Cors, CorsRules, Destination, HeaderEdits, PathChange, Per, RateLimit, Readings, Redirect,
+    Respond, RespondBody, Route, Unauthenticated,
 };
 pub use server::{Limits, PublicUrl, Server, TrustedHeaders};
 pub use service::filter_fault as log_filter_fault;

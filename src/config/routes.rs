@@ -1,6 +1,7 @@
 //! `[[routes]]`: one entry of the routing table as written, and checked.
 
 mod answer;
+mod cors;
 mod credentials;
 mod headers;
 mod limit;
@@ -20,6 +21,7 @@ use crate::pattern::{HostPattern, PathPattern};
 use crate::policy::Policy;
 
 pub use answer::{Destination, Redirect, Respond, RespondBody};
+pub use cors::{AllowedOrigins, Cors, CorsRules};
 pub use headers::HeaderEdits;
 pub(super) use headers::judge as judge_headers;
 use headers::{RawEdits, Way};
@@ -72,6 +74,8 @@ pub struct Route {
     pub readings: Readings,
     /// Origins besides its own that may send unsafe requests on a cookie: serialized, lower-case.
     pub origins: Vec<String>,
+    /// Which other sites' scripts may read its answers.
+    pub cors: Cors,
     /// Bytes of a request body, where the route says otherwise than `[server.limits]`; `"unlimited"` is the largest number.
     pub body_bytes: Option<u64>,
     /// The upstream's timeouts, or the route's own over them.
@@ -148,6 +152,7 @@ pub(super) struct Raw {
     identity: Option<identity::Raw>,
     readings: Option<Written<Readings>>,
     origins: Vec<String>,
+    cors: Key<Cors>,
     body_bytes: Option<Written<Option<u64>>>,
     timeouts: RawTimeouts,
     fall_through: Option<Written<bool>>,
@@ -166,6 +171,15 @@ impl<T> Key<T> {
         match item {
             None => Self::Absent,
             Some(item) => read(&item).map_or(Self::Unusable, Self::Given),
+        }
+    }
+
+    /// What is written, if anything is; the outer `None`: it can't be used.
+    fn usable(self) -> Option<Option<T>> {
+        match self {
+            Self::Absent => Some(None),
+            Self::Unusable => None,
+            Self::Given(value) => Some(Some(value.into_inner())),
         }
     }
 
@@ -228,6 +242,7 @@ impl Raw {
             identity: table.table("identity", "identity").map(identity::Raw::read),
             readings: table.take("readings").and_then(|item| item.word("routes.readings", READINGS)),
             origins: table.take("origins").map(|item| credentials::origins(&item)).unwrap_or_default(),
+            cors: Key::read(table.take("cors"), cors::read),
             body_bytes: table.take("body_bytes").and_then(|item| item.size()),
             timeouts: table.table("timeouts", "routes.timeouts").map(RawTimeouts::read).unwrap_or_default(),
             fall_through: table.boolean("fall_through"),
@@ -289,22 +304,12 @@ impl Raw {
         }
         let identity = self.identity.map_or_else(|| Arc::clone(base), |identity| Arc::new(identity.resolve(cx, base)));
         let to = self.to.resolve(cx, self.path.as_ref(), known);
-        let hosts = match self.hosts {
-            Key::Absent => Vec::new(),
-            Key::Unusable => return None,
-            Key::Given(hosts) => hosts.into_inner().into_iter().map(Spanned::into_inner).collect(),
-        };
-        let methods = match self.methods {
-            Key::Absent => None,
-            Key::Unusable => return None,
-            Key::Given(methods) => Some(methods.into_inner()),
-        };
-        let rate_limit = match self.rate_limit {
-            Key::Absent => None,
-            // Without a limit that was meant, nothing passes.
-            Key::Unusable => return None,
-            Key::Given(limit) => Some(limit.into_inner()),
-        };
+        if let Key::Given(cors) = &self.cors {
+            cors::judge(cx, cors, to.as_ref(), &self.response_headers.edits);
+        }
+        let hosts = self.hosts.usable()?.unwrap_or_default().into_iter().map(Spanned::into_inner).collect();
+        let (methods, rate_limit) = (self.methods.usable()?, self.rate_limit.usable()?);
+        let cors = self.cors.usable()?.unwrap_or_default();
         let (path, allow, to, issuers) = (self.path?, self.allow?, to?, issuers?);
         let behind = to.upstream().and_then(|upstream| known.upstreams.checked.get(upstream));
         let timeouts = self.timeouts.resolve(cx, behind.map_or(&upstreams::DEFAULTS, |upstream| &upstream.timeouts));
@@ -331,6 +336,7 @@ impl Raw {
             identity,
             readings: self.readings.map_or(Readings::All, Spanned::into_inner),
             origins: self.origins,
+            cors,
             body_bytes: self.body_bytes.map(|bytes| bytes.into_inner().unwrap_or(u64::MAX)),
             timeouts,
             observe,

@@ -82,6 +82,7 @@ pub const CODES: &[Code] = &[
     error("bad-upstream", "not a server that requests can go to"),
     error("bad-url", "not a URL that can be used here"),
     error("conflicting-keys", "two keys of the configuration exclude each other"),
+    error("cors-any-site", "every site could act with people's cookies"),
     warning("differs-by-reading", "two routes are one to some applications"),
     error("duplicate-header", "two things would be said under one name"),
     error("duplicate-issuer", "two issuers are one"),

@@ -74,17 +74,22 @@ pub fn explain_record(config: &Config, rules: &Rules, record: &Record) -> Explan
         examine(config, rules, &question, |_| Asker { source, ..record.asker.clone() })
     };
     let then = decided(record);
+    let by_cors = [Reason::Preflight, Reason::ForeignOrigin].iter().any(|reason| reason.code() == record.code);
     let now = Outcome::parse(&explanation.outcome);
     let is_comparable = matches!(then, Outcome::Allow | Outcome::Deny | Outcome::SignIn | Outcome::NotFound);
     let differs = now != Some(then) || explanation.route.as_deref() != record.route.as_deref();
     if record.code == Reason::CrossSite.code() {
         let note = "the rules let it pass; it was refused because another site made the browser send it on a cookie";
         explanation.notes.push(note.to_owned());
+    } else if by_cors {
+        let note =
+            "it was a preflight, which `cors` decides about and no rule; shown is what any other OPTIONS would get";
+        explanation.notes.push(note.to_owned());
     } else if is_comparable && differs {
         let now = words(now.unwrap_or(Outcome::Error), explanation.route.as_deref(), &explanation.reason);
         explanation.notes.push(format!("under the rules in force now, which are shown here, it would be {now}"));
     }
-    if then == Outcome::Allow && ![Reason::Public.code(), Reason::SignedIn.code()].contains(&record.code) {
+    if then == Outcome::Allow && !by_cors && ![Reason::Public.code(), Reason::SignedIn.code()].contains(&record.code) {
         explanation.notes.push(if record.code == Reason::RateLimited.code() {
             format!("the rules let it pass, and it was refused: {}", record.reason)
         } else {

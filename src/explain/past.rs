@@ -136,7 +136,7 @@ impl Past {
     fn before(&self) -> Option<Outcome> {
         let outcome = Outcome::parse(&self.outcome)?;
         let by_rules = matches!(outcome, Outcome::Allow | Outcome::Deny | Outcome::SignIn | Outcome::NotFound)
-            && self.code != Reason::CrossSite.code()
+            && ![Reason::CrossSite, Reason::Preflight, Reason::ForeignOrigin].iter().any(|by| self.code == by.code())
             && self.unproven.as_deref() != Some(Reason::StoreDown.code());
         by_rules.then_some(outcome)
     }

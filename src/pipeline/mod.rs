@@ -1,6 +1,7 @@
 //! The whole path of a request, on one screen.
 
 mod answer;
+mod cors;
 mod finish;
 mod limit;
 mod normalize;
@@ -14,7 +15,7 @@ use std::time::Instant;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use crate::access::{Decision, Judged, Permit, Reason};
+use crate::access::{Decision, Judged, Permit, Preflight, Reason};
 use crate::endpoint::answer::{Asker, Manner};
 use crate::endpoint::{self, Answered, Call};
 use crate::message::body::Body;
@@ -62,8 +63,41 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Request<Incoming>
     finish::finish(state, answered, record, observed)
 }
 
-/// What is not the gateway's own is decided about, and goes on with a permit only.
+/// What is not the gateway's own: a preflight, or a request that is decided about. Either answer says who may read it.
 async fn judge(
+    worker: &Worker,
+    request: Request<Incoming>,
+    normal: &Normal,
+    record: &mut Record,
+    observed: &Arc<Observed>,
+) -> Answered {
+    let state = &*worker.state;
+    let origin = cors::origin(request.headers());
+    let mut answered = match state.access.preflight(&normal.head, request.headers(), &state.shared.current) {
+        None => decide(worker, request, normal, record, observed).await,
+        Some(preflight) => {
+            let request_id = Arc::clone(&record.request_id);
+            let manner = Manner::of(request.headers());
+            let asker = Asker { state, head: Some(&normal.head), manner, request_id: &request_id };
+            match preflight {
+                Preflight::Onward(permit) => {
+                    permitted(worker, permit, (request, normal), &asker, record, observed).await
+                }
+                Preflight::Answer(route) => {
+                    Answered { response: cors::answer(&asker, record, &route), unread: Some(request) }
+                }
+                Preflight::Refuse(route) => {
+                    Answered { response: cors::refuse(&asker, record, &route), unread: Some(request) }
+                }
+            }
+        }
+    };
+    cors::announce(state, &normal.head, record, origin.as_ref(), answered.response.headers_mut());
+    answered
+}
+
+/// A request is decided about, and goes on with a permit only.
+async fn decide(
     worker: &Worker,
     request: Request<Incoming>,
     normal: &Normal,
@@ -129,7 +163,12 @@ async fn permitted(
     let route = Arc::clone(permit.route());
     record.decision = "permit";
     record.decided_by(&route);
-    record.because(if permit.identity().is_some() { Reason::SignedIn } else { Reason::Public }, None);
+    let reason = match permit.identity() {
+        _ if permit.is_preflight() => Reason::Preflight,
+        Some(_) => Reason::SignedIn,
+        None => Reason::Public,
+    };
+    record.because(reason, None);
     record.upstream = route.to.upstream().and_then(|upstream| state.upstream_names.get(upstream)).cloned();
     if let Some(instead) = permit.instead() {
         refuse::observed(record, instead);

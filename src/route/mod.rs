@@ -66,7 +66,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{Accept, Destination, HeaderEdits, Identity, Issuers, Readings, Timeouts, Unauthenticated};
+    use crate::config::{
+        Accept, Cors, Destination, HeaderEdits, Identity, Issuers, Readings, Timeouts, Unauthenticated,
+    };
     use crate::pattern::HostPattern;
     use crate::policy::Policy;
 
@@ -101,6 +103,7 @@ mod tests {
             }),
             readings: Readings::All,
             origins: Vec::new(),
+            cors: Cors::None,
             body_bytes: None,
             observe: false,
             fall_through: false,

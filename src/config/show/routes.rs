@@ -11,8 +11,8 @@ use super::{
     HIDDEN, absolute, duration, entries, identity, named, nothing, number, optional, size, text, texts, timeouts,
 };
 use crate::config::{
-    Accept, Config, Destination, Expected, HeaderEdits, Invented, Issuers, RateLimit, Readings, Redirect, Respond,
-    RespondBody, Route, Test, Unauthenticated,
+    Accept, AllowedOrigins, Config, Cors, CorsRules, Destination, Expected, HeaderEdits, Invented, Issuers, RateLimit,
+    Readings, Redirect, Respond, RespondBody, Route, Test, Unauthenticated,
 };
 use crate::policy::{Outcome, Policy, Rule};
 
@@ -40,6 +40,7 @@ pub(super) fn route(config: &Config, route: &Route) -> Entries {
         identity,
         readings,
         origins,
+        cors: of_cors,
         body_bytes,
         timeouts: of_route,
         observe,
@@ -80,6 +81,7 @@ pub(super) fn route(config: &Config, route: &Route) -> Entries {
         ("identity", on_the_way(told(config, identity))),
         ("readings", text(readings)),
         ("origins", texts(origins)),
+        ("cors", cors(of_cors)),
         ("body_bytes", on_the_way(body(*body_bytes))),
         ("timeouts", on_the_way(timeouts(of_route))),
         ("observe", truth(*observe)),
@@ -125,6 +127,26 @@ fn told(config: &Config, own: &super::Identity) -> Shown {
 fn limit(limit: &RateLimit) -> Shown {
     let RateLimit { per, count: _, window: _, burst } = limit;
     Shown::Inline(entries([("per", text(per.word())), ("rate", text(limit.rate())), ("burst", number(*burst))]))
+}
+
+fn cors(cors: &Cors) -> Shown {
+    let CorsRules { origins, methods, headers, expose, credentials, max_age } = match cors {
+        Cors::None => return nothing("none"),
+        Cors::Upstream => return text("upstream"),
+        Cors::Listed(rules) => &**rules,
+    };
+    let origins = match origins {
+        AllowedOrigins::All => texts(["*"]),
+        AllowedOrigins::These(origins) => texts(origins),
+    };
+    Shown::Inline(there([
+        ("origins", Some(origins)),
+        ("methods", Some(texts(methods))),
+        ("headers", Some(texts(headers))),
+        ("expose", Some(texts(expose))),
+        ("credentials", Some(truth(*credentials))),
+        ("max_age", max_age.map(duration)),
+    ]))
 }
 
 /// What is changed; a value that nobody is to see is left out.
