@@ -46,7 +46,10 @@ pub use allow::{Mention, Mentioned};
 pub use changes::Changes;
 pub use issuers::is_key_url;
 pub use load::{Loaded, control_socket, find_config_file, load, load_text};
-pub use routes::{Accept, Readings, Route, Unauthenticated};
+pub use routes::{
+    Accept, AllowedOrigins, Cors, CorsRules, Destination, HeaderEdits, PathChange, Per, RateLimit, Readings, Redirect,
+    Respond, RespondBody, Route, Unauthenticated,
+};
 pub use server::{Limits, PublicUrl, Server, TrustedHeaders};
 pub use service::filter_fault as log_filter_fault;
 pub use show::{HIDDEN, Show};

@@ -132,9 +132,20 @@ impl<'a> Table<'a> {
         entries.map(item).collect()
     }
 
+    /// Whether `key` is there, and not read yet.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.unread.iter().any(|(name, _)| name.get_ref() == key)
+    }
+
+    /// Where the name of `key` stands, if it is there and not read yet.
+    pub(super) fn place_of(&self, key: &str) -> Option<Span> {
+        let (name, _) = self.unread.iter().find(|(name, _)| name.get_ref() == key)?;
+        Some(self.cx.place(&name.span()))
+    }
+
     /// Reports that `key` is missing, unless it is there.
     pub(super) fn require(&self, key: &str, way_out: &str) {
-        if !self.unread.iter().any(|(name, _)| name.get_ref() == key) {
+        if !self.has(key) {
             let message = format!("`{key}` is missing");
             let finding =
                 Diagnostic::error("missing-key", message).at(self.span.clone()).label(format!("has no `{key}`"));

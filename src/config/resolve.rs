@@ -61,6 +61,10 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, mut raw: Raw) -> Config {
 
     let overrides = routes.iter().map(|route| route.identity.as_ref()).chain([base.as_ref()]);
     let guarded = IdentityNames::new(overrides.flat_map(identity::names));
+    for route in &routes {
+        let edits = [&route.request_headers, &route.response_headers];
+        super::routes::judge_headers(cx, edits, &places[route.index].edits, &guarded, &sessions.cookie);
+    }
     Config {
         file: file.to_owned(),
         files: vec![file.to_owned()],
@@ -294,7 +298,7 @@ mod tests {
         assert!(matches!(config.tokens.keys, KeySource::Store));
         assert_eq!(config.sessions.cookie, "portcullis");
         assert_eq!(config.identity.user.as_ref().unwrap(), "x-forwarded-user");
-        assert_eq!((&*config.routes[0].name, config.routes[0].upstream), ("route-1", 0));
+        assert_eq!((&*config.routes[0].name, config.routes[0].to.upstream()), ("route-1", Some(0)));
         assert_eq!(config.routes[0].timeouts.response, Duration::from_secs(60));
     }
 
@@ -355,7 +359,7 @@ mod tests {
                     allow = \"anyone\"\nupstream = \"alpha\"\n";
         let config = config(text);
         let names: Vec<_> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
-        assert_eq!((names.as_slice(), config.routes[0].upstream), (["zeta", "alpha"].as_slice(), 1));
+        assert_eq!((names.as_slice(), config.routes[0].to.upstream()), (["zeta", "alpha"].as_slice(), Some(1)));
         let server =
             |index: usize| (config.upstreams[index].servers[0].host.as_str(), config.upstreams[index].servers[0].port);
         assert_eq!((server(0), server(1)), (("z", 80), ("::1", 90)));

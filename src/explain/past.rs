@@ -136,7 +136,7 @@ impl Past {
     fn before(&self) -> Option<Outcome> {
         let outcome = Outcome::parse(&self.outcome)?;
         let by_rules = matches!(outcome, Outcome::Allow | Outcome::Deny | Outcome::SignIn | Outcome::NotFound)
-            && self.code != Reason::CrossSite.code()
+            && ![Reason::CrossSite, Reason::Preflight, Reason::ForeignOrigin].iter().any(|by| self.code == by.code())
             && self.unproven.as_deref() != Some(Reason::StoreDown.code());
         by_rules.then_some(outcome)
     }
@@ -199,7 +199,8 @@ fn difference(past: &Past, config: &Config, rules: &Rules) -> Option<Option<Diff
     let asker = past.asker(config)?;
     let after = judge(config, rules, &head, &asker.asking());
     let upstream = |index: usize| config.upstreams.get(index).map(|upstream| upstream.name.as_str());
-    let goes_to = after.route.filter(|_| after.outcome == Outcome::Allow).and_then(|route| upstream(route.upstream));
+    let goes_on = after.route.filter(|_| after.outcome == Outcome::Allow).and_then(|route| route.to.upstream());
+    let goes_to = goes_on.and_then(upstream);
     let moves = before == Outcome::Allow && after.outcome == before && past.upstream.as_deref() != goes_to;
     if after.outcome == before && !moves {
         return Some(None);

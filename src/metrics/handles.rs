@@ -109,6 +109,8 @@ pub enum Outcome {
     Challenge,
     /// The rules said no.
     Deny,
+    /// The rules said yes, and it was one too many.
+    RateLimited,
     /// No route.
     NotFound,
     /// It could not be judged, or the client broke it off.
@@ -123,10 +125,11 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Permit,
         Self::Challenge,
         Self::Deny,
+        Self::RateLimited,
         Self::NotFound,
         Self::BadRequest,
         Self::Own,
@@ -140,6 +143,7 @@ impl Outcome {
             Self::Permit => "permit",
             Self::Challenge => "challenge",
             Self::Deny => "deny",
+            Self::RateLimited => "rate-limited",
             Self::NotFound => "not-found",
             Self::BadRequest => "bad-request",
             Self::Own => "own",

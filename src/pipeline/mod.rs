@@ -1,6 +1,9 @@
 //! The whole path of a request, on one screen.
 
+mod answer;
+mod cors;
 mod finish;
+mod limit;
 mod normalize;
 mod refuse;
 
@@ -12,7 +15,7 @@ use std::time::Instant;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use crate::access::{Decision, Judged, Reason};
+use crate::access::{Decision, Judged, Permit, Preflight, Reason};
 use crate::endpoint::answer::{Asker, Manner};
 use crate::endpoint::{self, Answered, Call};
 use crate::message::body::Body;
@@ -60,8 +63,41 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Request<Incoming>
     finish::finish(state, answered, record, observed)
 }
 
-/// What is not the gateway's own is decided about, and goes on with a permit only.
+/// What is not the gateway's own: a preflight, or a request that is decided about. Either answer says who may read it.
 async fn judge(
+    worker: &Worker,
+    request: Request<Incoming>,
+    normal: &Normal,
+    record: &mut Record,
+    observed: &Arc<Observed>,
+) -> Answered {
+    let state = &*worker.state;
+    let origin = cors::origin(request.headers());
+    let mut answered = match state.access.preflight(&normal.head, request.headers(), &state.shared.current) {
+        None => decide(worker, request, normal, record, observed).await,
+        Some(preflight) => {
+            let request_id = Arc::clone(&record.request_id);
+            let manner = Manner::of(request.headers());
+            let asker = Asker { state, head: Some(&normal.head), manner, request_id: &request_id };
+            match preflight {
+                Preflight::Onward(permit) => {
+                    permitted(worker, permit, (request, normal), &asker, record, observed).await
+                }
+                Preflight::Answer(route) => {
+                    Answered { response: cors::answer(&asker, record, &route), unread: Some(request) }
+                }
+                Preflight::Refuse(route) => {
+                    Answered { response: cors::refuse(&asker, record, &route), unread: Some(request) }
+                }
+            }
+        }
+    };
+    cors::announce(state, &normal.head, record, origin.as_ref(), answered.response.headers_mut());
+    answered
+}
+
+/// A request is decided about, and goes on with a permit only.
+async fn decide(
     worker: &Worker,
     request: Request<Incoming>,
     normal: &Normal,
@@ -87,32 +123,7 @@ async fn judge(
     }
     let response = match decision {
         Decision::Permit(permit) => {
-            record.decision = "permit";
-            record.decided_by(permit.route());
-            record.because(if permit.identity().is_some() { Reason::SignedIn } else { Reason::Public }, None);
-            record.upstream = state.upstream_names.get(permit.route().upstream).cloned();
-            if let Some(instead) = permit.instead() {
-                refuse::observed(record, instead);
-            }
-            finish::note_sign_in(&permit, &record.request_id);
-            let recording = record.recording.clone();
-            let surroundings = Surroundings {
-                guarded: &state.config.guarded,
-                our_cookies: &[state.cookie.name()],
-                trust: &state.trust,
-                origin: &normal.origin,
-                body_bytes: state.config.server.limits.body_bytes,
-                assertions: state.keys.assertions(),
-                upstream_names: &state.upstream_names,
-                recording: recording.as_deref(),
-            };
-            let clears_cookie = permit.clears_cookie();
-            let forwarded = worker.forwarder.forward(permit, &surroundings, request, observed).await;
-            let mut response = forwarded.unwrap_or_else(|rejection| refuse::rejection(&asker, record, &rejection));
-            if clears_cookie {
-                asker.clear_cookie(response.headers_mut());
-            }
-            return Answered { response, unread: None };
+            return permitted(worker, permit, (request, normal), &asker, record, observed).await;
         }
         Decision::Challenge(challenge) => {
             record.decided_by(&challenge.route);
@@ -137,4 +148,63 @@ async fn judge(
         }
     };
     Answered { response, unread: Some(request) }
+}
+
+/// What may pass goes on, or is answered by its route.
+async fn permitted(
+    worker: &Worker,
+    permit: Permit,
+    (request, normal): (Request<Incoming>, &Normal),
+    asker: &Asker<'_>,
+    record: &mut Record,
+    observed: &Arc<Observed>,
+) -> Answered {
+    let state = &*worker.state;
+    let route = Arc::clone(permit.route());
+    record.decision = "permit";
+    record.decided_by(&route);
+    let reason = match permit.identity() {
+        _ if permit.is_preflight() => Reason::Preflight,
+        Some(_) => Reason::SignedIn,
+        None => Reason::Public,
+    };
+    record.because(reason, None);
+    record.upstream = route.to.upstream().and_then(|upstream| state.upstream_names.get(upstream)).cloned();
+    if let Some(instead) = permit.instead() {
+        refuse::observed(record, instead);
+    }
+    finish::note_sign_in(&permit, &record.request_id);
+    let counted = limit::count(state, &permit);
+    if let Some(counted) = counted.as_ref().filter(|counted| !counted.may_come()) {
+        if !route.observe {
+            return Answered { response: counted.refuse(asker, record), unread: Some(request) };
+        }
+        counted.note(record);
+    }
+    let clears_cookie = permit.clears_cookie();
+    let (mut response, unread) = match answer::own(asker, &route, &normal.head) {
+        Some(own) => (own, Some(request)),
+        None => {
+            let recording = record.recording.clone();
+            let surroundings = Surroundings {
+                guarded: &state.config.guarded,
+                our_cookies: &[state.cookie.name()],
+                trust: &state.trust,
+                origin: &normal.origin,
+                body_bytes: state.config.server.limits.body_bytes,
+                assertions: state.keys.assertions(),
+                upstream_names: &state.upstream_names,
+                recording: recording.as_deref(),
+            };
+            let forwarded = worker.forwarder.forward(permit, &surroundings, request, observed).await;
+            (forwarded.unwrap_or_else(|rejection| refuse::rejection(asker, record, &rejection)), None)
+        }
+    };
+    if clears_cookie {
+        asker.clear_cookie(response.headers_mut());
+    }
+    if let Some(counted) = counted {
+        counted.announce(response.headers_mut());
+    }
+    Answered { response, unread }
 }

@@ -66,7 +66,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{Accept, Identity, Issuers, Readings, Timeouts, Unauthenticated};
+    use crate::config::{
+        Accept, Cors, Destination, HeaderEdits, Identity, Issuers, Readings, Timeouts, Unauthenticated,
+    };
     use crate::pattern::HostPattern;
     use crate::policy::Policy;
 
@@ -78,8 +80,14 @@ mod tests {
             path: PathPattern::parse(path).unwrap(),
             methods: (!methods.is_empty()).then(|| methods.to_vec()),
             allow: Policy::SignedIn,
-            upstream: 0,
+            to: Destination::Upstream(0),
             strip_prefix: None,
+            rewrite: None,
+            set_host: None,
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+            rate_limit: None,
+            websockets: true,
             accept: Accept::DEFAULT,
             issuers: Issuers::All,
             unauthenticated: Unauthenticated::Auto,
@@ -95,6 +103,7 @@ mod tests {
             }),
             readings: Readings::All,
             origins: Vec::new(),
+            cors: Cors::None,
             body_bytes: None,
             observe: false,
             fall_through: false,
