@@ -1,6 +1,6 @@
 //! From the file as written to the configuration: every name resolved, what holds between sections checked.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -256,7 +256,7 @@ fn mark_method_overrides(routes: &mut [Route]) {
     let overlaps = Overlaps::new(routes.iter().map(|route| &route.path));
     let limited = routes.iter().filter(|route| route.methods.is_some()).map(|route| &route.path);
     let paths: HashSet<&PathPattern> = limited.collect();
-    let marked: BTreeSet<usize> = paths.into_iter().flat_map(|path| overlaps.of(path)).collect();
+    let marked = overlaps.of_all(paths);
     for at in marked {
         routes[at].strips_method_overrides = true;
     }
