@@ -19,6 +19,10 @@ pub struct Metrics {
     pub upstreams: Named<Upstream>,
     /// By address.
     pub listeners: Named<Listener>,
+    /// WebSockets.
+    pub tunnels: Arc<Tunnels>,
+    /// Client connections that were one too many.
+    pub connections_refused: Arc<Counter>,
     /// Requests that no route decided: the gateway's own paths, what is malformed, what finds no route.
     pub no_route: Arc<Route>,
     /// Access tokens looked for in memory.
@@ -46,6 +50,8 @@ impl Metrics {
             routes,
             upstreams: Named::default(),
             listeners: Named::default(),
+            tunnels: Arc::default(),
+            connections_refused: Arc::default(),
             no_route,
             tokens: Arc::default(),
             store_up,
@@ -259,6 +265,21 @@ pub struct Listener {
 }
 
 impl AsRef<Gauge> for Listener {
+    fn as_ref(&self) -> &Gauge {
+        &self.open
+    }
+}
+
+/// WebSockets, over all workers.
+#[derive(Debug, Default)]
+pub struct Tunnels {
+    /// Those that are open.
+    pub open: Gauge,
+    /// All so far.
+    pub opened: Counter,
+}
+
+impl AsRef<Gauge> for Tunnels {
     fn as_ref(&self) -> &Gauge {
         &self.open
     }
