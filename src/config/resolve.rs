@@ -253,10 +253,12 @@ const fn does(reading: Reading) -> &'static str {
 
 /// A method override would get past a route that names methods, whichever route of that path takes the request.
 fn mark_method_overrides(routes: &mut [Route]) {
-    let overlaps = Overlaps::new(routes.iter().map(|route| &route.path));
     let limited = routes.iter().filter(|route| route.methods.is_some()).map(|route| &route.path);
     let paths: HashSet<&PathPattern> = limited.collect();
-    let marked = overlaps.of_all(paths);
+    if paths.is_empty() {
+        return;
+    }
+    let marked = Overlaps::new(routes.iter().map(|route| &route.path)).of_all(paths);
     for at in marked {
         routes[at].strips_method_overrides = true;
     }

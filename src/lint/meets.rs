@@ -9,7 +9,8 @@ use crate::pattern::{HostPattern, PathPattern};
 /// An index of routes by host and path. What it finds are places of the table, in order.
 pub(super) struct Meets<'a> {
     all: Overlaps<'a>,
-    every_host: Overlaps<'a>,
+    /// Those without hosts; `None`: all of them.
+    every_host: Option<Overlaps<'a>>,
     named: HashMap<&'a str, Overlaps<'a>>,
     /// By `.domain`: the patterns `*.domain`.
     wildcard: HashMap<&'a str, Overlaps<'a>>,
@@ -21,14 +22,14 @@ impl<'a> Meets<'a> {
     pub(super) fn new(routes: &[Entry<'a>]) -> Self {
         let mut meets = Self {
             all: Overlaps::new(routes.iter().map(|route| route.path)),
-            every_host: Overlaps::default(),
+            every_host: routes.iter().any(|route| !route.hosts.is_empty()).then(Overlaps::default),
             named: HashMap::new(),
             wildcard: HashMap::new(),
             below: HashMap::new(),
         };
         for (index, route) in routes.iter().enumerate() {
-            if route.hosts.is_empty() {
-                meets.every_host.insert(index, route.path);
+            if let Some(every_host) = meets.every_host.as_mut().filter(|_| route.hosts.is_empty()) {
+                every_host.insert(index, route.path);
             }
             for host in route.hosts.iter().map(HostPattern::as_str) {
                 match host.strip_prefix('*') {
@@ -71,6 +72,10 @@ impl<'a> Meets<'a> {
         in_order(self.on_all_of(host, paths), 0)
     }
 
+    fn on_every_host(&self) -> &Overlaps<'a> {
+        self.every_host.as_ref().unwrap_or(&self.all)
+    }
+
     fn on_its_hosts(&self, route: &Entry<'_>, want: Want, with_every_host: bool) -> Lists<'_> {
         let mut lists = Vec::new();
         if route.hosts.is_empty() {
@@ -78,7 +83,7 @@ impl<'a> Meets<'a> {
             return lists;
         }
         if with_every_host {
-            self.every_host.find(route.path, want, &mut lists);
+            self.on_every_host().find(route.path, want, &mut lists);
         }
         for host in route.hosts.iter().map(HostPattern::as_str) {
             let domain = host.strip_prefix('*');
@@ -94,7 +99,7 @@ impl<'a> Meets<'a> {
     fn on_all_of(&self, host: Option<&HostPattern>, paths: &[&PathPattern]) -> Lists<'_> {
         let mut lists = Vec::new();
         for path in paths {
-            self.every_host.find(path, Want::Covering, &mut lists);
+            self.on_every_host().find(path, Want::Covering, &mut lists);
             let Some(host) = host.map(HostPattern::as_str) else { continue };
             let wider = domains(host).filter_map(|domain| self.wildcard.get(domain));
             let found = self.named.get(host).into_iter().chain(wider);

@@ -19,10 +19,19 @@ pub struct Overlaps<'a> {
 struct Node<'a> {
     literal: BTreeMap<&'a str, Self>,
     any: Option<Box<Self>>,
-    exact: Vec<usize>,
-    below: Vec<usize>,
+    exact: Places,
+    below: Places,
     /// All that is here and further down.
-    all: Vec<usize>,
+    all: Places,
+}
+
+/// Places in order. Most nodes have one, which needs no memory of its own.
+#[derive(Debug, Default)]
+enum Places {
+    #[default]
+    None,
+    One(usize),
+    Several(Vec<usize>),
 }
 
 /// What is looked for beside a pattern. More may be found, never less.
@@ -50,17 +59,17 @@ impl<'a> Overlaps<'a> {
     /// Adds `pattern`, to be known as `index`, which is not below that of any before.
     pub(super) fn insert(&mut self, index: usize, pattern: &'a PathPattern) {
         let mut node = &mut self.root;
-        push(&mut node.all, index);
+        node.all.push(index);
         for segment in pattern.segments() {
             node = match segment {
                 Segment::Literal(text) => node.literal.entry(text).or_default(),
                 Segment::Any => node.any.get_or_insert_default(),
             };
-            push(&mut node.all, index);
+            node.all.push(index);
         }
         match pattern.end() {
-            End::Exact => push(&mut node.exact, index),
-            End::Below => push(&mut node.below, index),
+            End::Exact => node.exact.push(index),
+            End::Below => node.below.push(index),
         }
     }
 
@@ -87,7 +96,8 @@ impl<'a> Overlaps<'a> {
 
 impl Node<'_> {
     fn find<'t>(&'t self, segments: &[Segment], end: End, want: Want, lists: &mut Lists<'t>) {
-        let mut add = |list: &'t [usize]| {
+        let mut add = |places: &'t Places| {
+            let list = places.list();
             if !list.is_empty() {
                 lists.push(list);
             }
@@ -131,10 +141,24 @@ impl Node<'_> {
     }
 }
 
-/// Two hosts of one route may bring it here twice.
-fn push(list: &mut Vec<usize>, index: usize) {
-    if list.last() != Some(&index) {
-        list.push(index);
+impl Places {
+    /// Adds `index`. Two hosts of one route may bring it here twice.
+    fn push(&mut self, index: usize) {
+        match self {
+            Self::None => *self = Self::One(index),
+            Self::One(one) if *one == index => {}
+            Self::One(one) => *self = Self::Several(vec![*one, index]),
+            Self::Several(several) if several.last() == Some(&index) => {}
+            Self::Several(several) => several.push(index),
+        }
+    }
+
+    fn list(&self) -> &[usize] {
+        match self {
+            Self::None => &[],
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Several(several) => several,
+        }
     }
 }
 
