@@ -79,6 +79,7 @@ pub fn load_text(path: &Path, text: String, env: &dyn Fn(&str) -> Option<String>
     let files: Vec<PathBuf> = std::iter::once(path.to_owned()).chain(cx.take_files()).collect();
     if let Some(config) = &mut config {
         config.files.clone_from(&files);
+        config.secret_files = cx.take_secret_files();
     }
     let (findings, mut masked) = cx.into_parts();
     if config.is_none() {

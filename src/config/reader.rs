@@ -29,6 +29,7 @@ pub(super) struct Context<'a> {
     warnings: Cell<usize>,
     masked: RefCell<Vec<Span>>,
     files: RefCell<Vec<PathBuf>>,
+    secret_files: RefCell<Vec<PathBuf>>,
     /// Where the file that is being read begins among all files.
     base: Cell<usize>,
 }
@@ -43,6 +44,7 @@ impl<'a> Context<'a> {
             warnings: Cell::new(0),
             masked: RefCell::default(),
             files: RefCell::default(),
+            secret_files: RefCell::default(),
             base: Cell::new(0),
         }
     }
@@ -72,6 +74,17 @@ impl<'a> Context<'a> {
     /// Says that what is read depends on the file `path`.
     pub(super) fn depends_on(&self, path: PathBuf) {
         self.files.borrow_mut().push(path);
+    }
+
+    /// Says that what is read depends on the file `path`, which nobody else should read.
+    pub(super) fn depends_on_secret(&self, path: PathBuf) {
+        self.secret_files.borrow_mut().push(path.clone());
+        self.depends_on(path);
+    }
+
+    /// Those of the files that nobody else should read.
+    pub(super) fn take_secret_files(&self) -> Vec<PathBuf> {
+        self.secret_files.take()
     }
 
     /// The files that it depends on, in the order in which they were named.

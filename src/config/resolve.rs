@@ -68,6 +68,7 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, mut raw: Raw) -> Config {
     Config {
         file: file.to_owned(),
         files: vec![file.to_owned()],
+        secret_files: Vec::new(),
         admin: raw.admin.resolve(cx, &store),
         log: raw.log.resolve(cx),
         trace: raw.trace.and_then(trace::Raw::resolve),

@@ -32,6 +32,7 @@ impl Show {
         let Config {
             file: _,
             files: _,
+            secret_files: _,
             server: of_server,
             admin: of_admin,
             log: of_log,
