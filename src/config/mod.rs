@@ -137,6 +137,10 @@ pub struct Log {
 pub struct Trace {
     /// Who takes spans as OTLP over HTTP.
     pub collector: ServerAddr,
+    /// Whether over TLS.
+    pub https: bool,
+    /// Certificates that it is believed by, in place of the system's.
+    pub ca: Option<PathBuf>,
     /// Which share of the traces that begin here is recorded, from 0 to 1.
     pub sample: f64,
     /// The name that spans carry.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::raw::Raw;
 use super::reader::{Context, Written};
 use super::routes::{Known, Places, Upstreams};
-use super::{Config, Mention, Mentioned, Route, Upstream, identity, meaning, trace};
+use super::{Config, Mention, Mentioned, Route, Upstream, identity, meaning};
 use crate::diag::{Diagnostic, quoted};
 use crate::lint::{self, Entry, Finding, Overlaps};
 use crate::message::headers::IdentityNames;
@@ -71,7 +71,7 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, mut raw: Raw) -> Config {
         secret_files: Vec::new(),
         admin: raw.admin.resolve(cx, &store),
         log: raw.log.resolve(cx),
-        trace: raw.trace.and_then(trace::Raw::resolve),
+        trace: raw.trace.and_then(|trace| trace.resolve(cx)),
         tokens,
         issuers,
         sessions,
