@@ -5,7 +5,7 @@
 //! routes in turn is not written down ten thousand times.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashSet};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use crate::pattern::{End, PathPattern, Segment};
 
@@ -17,7 +17,7 @@ pub struct Overlaps<'a> {
 
 #[derive(Debug, Default)]
 struct Node<'a> {
-    literal: BTreeMap<&'a str, Self>,
+    literal: HashMap<&'a str, Self>,
     any: Option<Box<Self>>,
     exact: Places,
     below: Places,

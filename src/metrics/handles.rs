@@ -3,7 +3,7 @@
 //! Handles are found by name when a configuration is loaded. One that several generations of the configuration name is the
 //! same one, so that a reload loses no count; one that none names any longer goes, and its series with it.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -74,7 +74,7 @@ pub struct Lookups {
 
 /// Handles by name, for as long as anyone holds them.
 #[derive(Debug)]
-pub struct Named<T>(Mutex<BTreeMap<Arc<str>, Weak<T>>>);
+pub struct Named<T>(Mutex<HashMap<Arc<str>, Weak<T>>>);
 
 impl<T> Default for Named<T> {
     fn default() -> Self {
@@ -99,10 +99,14 @@ impl<T: Default> Named<T> {
         handle
     }
 
-    /// All that someone holds, by name.
+    /// All that someone holds, in the order of their names.
     pub fn all(&self) -> Vec<(Arc<str>, Arc<T>)> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.iter().filter_map(|(name, handle)| Some((Arc::clone(name), handle.upgrade()?))).collect()
+        let held = known.iter().filter_map(|(name, handle)| Some((Arc::clone(name), handle.upgrade()?)));
+        let mut all: Vec<_> = held.collect();
+        drop(known);
+        all.sort_by(|(one, _), (other, _)| one.cmp(other));
+        all
     }
 }
 
