@@ -173,7 +173,7 @@ format = "json"
 access = "./access.log"
 
 [trace]
-otlp = "http://[::1]:4318"
+otlp = "https://[::1]:4318"
 sample = 1
 service = "a \"b\" \\ ü"
 

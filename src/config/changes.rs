@@ -231,6 +231,7 @@ fn keys(old: &Config, new: &Config) -> Vec<&'static str> {
     let Config {
         file: _,
         files: _,
+        secret_files: _,
         server,
         admin,
         log,

@@ -5,6 +5,7 @@
 
 mod allow;
 pub mod changes;
+mod facts;
 mod identity;
 mod include;
 mod issuers;
@@ -44,6 +45,7 @@ use crate::secret::Secret;
 
 pub use allow::{Mention, Mentioned};
 pub use changes::Changes;
+pub use facts::Facts;
 pub use issuers::is_key_url;
 pub use load::{Loaded, control_socket, find_config_file, load, load_text};
 pub use routes::{
@@ -65,6 +67,8 @@ pub struct Config {
     pub file: PathBuf,
     /// That one and every other that it was made of.
     pub files: Vec<PathBuf>,
+    /// Those of them that have secrets, keys or accounts in them.
+    pub secret_files: Vec<PathBuf>,
     /// `[server]`
     pub server: Server,
     /// `[admin]`
@@ -133,6 +137,10 @@ pub struct Log {
 pub struct Trace {
     /// Who takes spans as OTLP over HTTP.
     pub collector: ServerAddr,
+    /// Whether over TLS.
+    pub https: bool,
+    /// Certificates that it is believed by, in place of the system's.
+    pub ca: Option<PathBuf>,
     /// Which share of the traces that begin here is recorded, from 0 to 1.
     pub sample: f64,
     /// The name that spans carry.

@@ -1,13 +1,13 @@
 //! From the file as written to the configuration: every name resolved, what holds between sections checked.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::raw::Raw;
 use super::reader::{Context, Written};
 use super::routes::{Known, Places, Upstreams};
-use super::{Config, Mention, Mentioned, Route, Upstream, identity, meaning, trace};
+use super::{Config, Mention, Mentioned, Route, Upstream, identity, meaning};
 use crate::diag::{Diagnostic, quoted};
 use crate::lint::{self, Entry, Finding, Overlaps};
 use crate::message::headers::IdentityNames;
@@ -68,9 +68,10 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, mut raw: Raw) -> Config {
     Config {
         file: file.to_owned(),
         files: vec![file.to_owned()],
+        secret_files: Vec::new(),
         admin: raw.admin.resolve(cx, &store),
         log: raw.log.resolve(cx),
-        trace: raw.trace.and_then(trace::Raw::resolve),
+        trace: raw.trace.and_then(|trace| trace.resolve(cx)),
         tokens,
         issuers,
         sessions,
@@ -253,10 +254,12 @@ const fn does(reading: Reading) -> &'static str {
 
 /// A method override would get past a route that names methods, whichever route of that path takes the request.
 fn mark_method_overrides(routes: &mut [Route]) {
-    let overlaps = Overlaps::new(routes.iter().map(|route| &route.path));
     let limited = routes.iter().filter(|route| route.methods.is_some()).map(|route| &route.path);
     let paths: HashSet<&PathPattern> = limited.collect();
-    let marked: BTreeSet<usize> = paths.into_iter().flat_map(|path| overlaps.of(path)).collect();
+    if paths.is_empty() {
+        return;
+    }
+    let marked = Overlaps::new(routes.iter().map(|route| &route.path)).of_all(paths);
     for at in marked {
         routes[at].strips_method_overrides = true;
     }
