@@ -47,7 +47,7 @@ pub use changes::Changes;
 pub use issuers::is_key_url;
 pub use load::{Loaded, control_socket, find_config_file, load, load_text};
 pub use routes::{Accept, Readings, Route, Unauthenticated};
-pub use server::{Limits, PublicUrl, Server, TrustedHeaders};
+pub use server::{Address, Limits, Listen, PublicUrl, Server, TrustedHeaders};
 pub use service::filter_fault as log_filter_fault;
 pub use show::{HIDDEN, Show};
 pub use test_cases::{Expected, Invented, Test};

@@ -51,11 +51,11 @@ fn connect(server: &ServerAddr) -> io::Result<()> {
 
 /// Whether the running gateway answers where it should. One that took a free port is not looked for.
 pub(super) fn listeners(config: &Config) -> Vec<Check> {
-    let is_fixed = |address: &&SocketAddr| address.port() != 0;
-    let clients = config.server.listen.iter().filter(is_fixed);
-    let clients = clients.map(|address| {
+    let is_fixed = |address: &SocketAddr| address.port() != 0;
+    let clients: Vec<SocketAddr> = config.server.listen.iter().filter_map(|listen| listen.address.tcp()).collect();
+    let clients = clients.into_iter().filter(is_fixed).map(|address| {
         let (host, path) = (&config.server.public_url.host, &config.login.path);
-        judged(format!("listener {address}"), tcp(*address).and_then(|stream| status(stream, host, path)))
+        judged(format!("listener {address}"), tcp(address).and_then(|stream| status(stream, host, path)))
     });
     let admin = config.admin.listen.as_ref().and_then(|listen| match listen {
         AdminListen::Tcp(address) if address.port() == 0 => None,
