@@ -4,7 +4,7 @@
 
 use toml::de::DeValue;
 
-use self::Harmless::{Empty, False, Nothing, Word, Words};
+use self::Harmless::{False, Nothing, Word, Words};
 
 /// Something that comes later.
 pub(super) struct Later {
@@ -22,7 +22,6 @@ enum Harmless {
     False,
     Word(&'static str),
     Words(&'static [&'static str]),
-    Empty,
 }
 
 impl Later {
@@ -36,7 +35,6 @@ impl Later {
                 array.len() == words.len()
                     && array.iter().zip(words).all(|(item, word)| item.get_ref().as_str() == Some(word))
             }),
-            Empty => value.as_array().is_some_and(|array| array.is_empty()),
         }
     }
 }
@@ -67,11 +65,9 @@ const fn later(place: &'static str, name: &'static str, version: &'static str, h
 }
 
 const KEYS: &[Later] = &[
-    later("server", "tls", "0.4", Empty),
     later("server", "proxy_protocol", "0.4", False),
     later("server", "forward_auth", "0.4", Word("off")),
-    later("server.listen", "tls", "0.4", False),
-    later("server.listen", "redirect_to_https", "0.4", False),
+    later("server.tls", "client_ca", "0.4", Nothing),
     later("upstreams.*", "balance", "0.4", Word("least-requests")),
     later("upstreams.*", "health", "0.4", Nothing),
     later("upstreams.*", "tls", "0.4", Nothing),
@@ -100,7 +96,7 @@ const WORDS: &[Later] = &[
 
 /// Keys that are easily written into the wrong table.
 const HOMES: &[(&str, &[&str])] = &[
-    ("server", &["listen", "public_url", "trusted_proxies", "trusted_headers", "workers"]),
+    ("server", &["listen", "public_url", "trusted_proxies", "trusted_headers", "workers", "tls", "hsts"]),
     (
         "server.limits",
         &[

@@ -101,5 +101,10 @@ impl Scrape {
         all.iter().for_each(|(address, counts)| samples.value(&[address], counts.open.value()));
         let mut samples = page.family(&family::CONNECTIONS_ACCEPTED);
         all.iter().for_each(|(address, counts)| samples.value(&[address], counts.accepted.value()));
+        let mut samples = page.family(&family::HANDSHAKES_FAILED);
+        all.iter().for_each(|(address, counts)| samples.words(&[address], &counts.handshakes_failed));
+        let all = self.shared.metrics.certificates.all();
+        let mut samples = page.family(&family::CERTIFICATE_EXPIRY);
+        all.iter().for_each(|(file, expiry)| samples.value(&[file], expiry.value()));
     }
 }

@@ -51,6 +51,7 @@ mod rules;
 mod session;
 mod store_changes;
 mod store_faults;
+mod tls;
 mod tokens;
 mod tokens_hostile;
 mod trace;
