@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::Check;
-use crate::config::{AdminListen, Config, ServerAddr};
+use crate::config::{AdminListen, Config, Listen, ServerAddr};
 
 /// Whether each server of each upstream takes connections; all are tried at once.
 pub(super) fn upstreams(config: &Config) -> Vec<Check> {
@@ -51,11 +51,18 @@ fn connect(server: &ServerAddr) -> io::Result<()> {
 
 /// Whether the running gateway answers where it should. One that took a free port is not looked for.
 pub(super) fn listeners(config: &Config) -> Vec<Check> {
-    let is_fixed = |address: &SocketAddr| address.port() != 0;
-    let clients: Vec<SocketAddr> = config.server.listen.iter().filter_map(|listen| listen.address.tcp()).collect();
-    let clients = clients.into_iter().filter(is_fixed).map(|address| {
-        let (host, path) = (&config.server.public_url.host, &config.login.path);
-        judged(format!("listener {address}"), tcp(address).and_then(|stream| status(stream, host, path)))
+    let is_fixed = |listen: &&Listen| !listen.address.is_any_port();
+    let clients = config.server.listen.iter().filter(is_fixed).filter_map(|listen| {
+        let address = listen.address.tcp()?;
+        let (host, path, name) = (&config.server.public_url.host, &config.login.path, format!("listener {address}"));
+        // Of one that speaks TLS or HTTP/2 no more is asked than whether it is there.
+        Some(match listen.tls || listen.h2c {
+            false => judged(name, tcp(address).and_then(|stream| status(stream, host, path))),
+            true => match tcp(address) {
+                Ok(_) => Check::ok(name, "takes connections".to_owned()),
+                Err(error) => judged(name, Err(error)),
+            },
+        })
     });
     let admin = config.admin.listen.as_ref().and_then(|listen| match listen {
         AdminListen::Tcp(address) if address.port() == 0 => None,
