@@ -5,6 +5,7 @@
 
 mod allow;
 pub mod changes;
+mod clients;
 mod identity;
 mod include;
 mod issuers;
@@ -45,6 +46,7 @@ use crate::secret::Secret;
 
 pub use allow::{Mention, Mentioned};
 pub use changes::Changes;
+pub use clients::Clients;
 pub use issuers::is_key_url;
 pub use load::{Loaded, control_socket, find_config_file, load, load_text};
 pub use routes::{Accept, Readings, Route, Unauthenticated};

@@ -69,14 +69,16 @@ pub struct Accept {
     pub basic: bool,
     /// `Authorization: Bearer` or `X-API-Key` with a key of ours.
     pub api_key: bool,
+    /// The certificate of the connection.
+    pub client_cert: bool,
 }
 
 impl Accept {
     /// What a route accepts that does not say.
-    pub const DEFAULT: Self = Self { bearer: true, cookie: true, basic: false, api_key: false };
+    pub const DEFAULT: Self = Self { bearer: true, cookie: true, basic: false, api_key: false, client_cert: false };
 
     /// Nothing.
-    pub const NOTHING: Self = Self { bearer: false, cookie: false, basic: false, api_key: false };
+    pub const NOTHING: Self = Self { bearer: false, cookie: false, basic: false, api_key: false, client_cert: false };
 }
 
 /// What someone without a credential gets.
@@ -390,13 +392,14 @@ fn accept(item: &Item<'_>) -> Option<Written<Accept>> {
         ("cookie", Accept { cookie: true, ..Accept::NOTHING }),
         ("basic", Accept { basic: true, ..Accept::NOTHING }),
         ("api-key", Accept { api_key: true, ..Accept::NOTHING }),
+        ("client-cert", Accept { client_cert: true, ..Accept::NOTHING }),
     ];
     let list = item.list()?;
     if list.get_ref().is_empty() {
         let finding = Diagnostic::error("empty-list", "`accept` is empty: nobody could sign in").at(item.span());
-        item.cx.report(
-            finding.help("name \"bearer\", \"cookie\", \"basic\" or \"api-key\", or leave it out for the first two"),
-        );
+        item.cx.report(finding.help(
+            "name \"bearer\", \"cookie\", \"basic\", \"api-key\" or \"client-cert\", or leave it out for the first two",
+        ));
         return None;
     }
     let mut accept = Accept::NOTHING;
@@ -406,6 +409,7 @@ fn accept(item: &Item<'_>) -> Option<Written<Accept>> {
         accept.cookie |= word.cookie;
         accept.basic |= word.basic;
         accept.api_key |= word.api_key;
+        accept.client_cert |= word.client_cert;
     }
     Some(Spanned::new(list.span(), accept))
 }
