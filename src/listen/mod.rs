@@ -3,7 +3,10 @@
 pub mod conn;
 mod frames;
 pub mod h2;
+pub mod inherited;
+pub mod proxy_protocol;
 mod scan;
 pub mod socket;
 pub mod tls;
+pub mod unix;
 mod watch;
