@@ -136,6 +136,7 @@ fn trust(server: &config::Server) -> Trust {
     let read = server.trusted_headers;
     Trust {
         proxies: server.trusted_proxies.clone(),
+        unix: server.trusts_unix,
         x_forwarded_for: read.x_forwarded_for,
         x_forwarded_proto: read.x_forwarded_proto,
         x_forwarded_host: read.x_forwarded_host,

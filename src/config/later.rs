@@ -4,7 +4,7 @@
 
 use toml::de::DeValue;
 
-use self::Harmless::{False, Nothing, Word, Words};
+use self::Harmless::{Nothing, Word, Words};
 
 /// Something that comes later.
 pub(super) struct Later {
@@ -19,7 +19,6 @@ pub(super) struct Later {
 /// Which value of a later key says only what holds already.
 enum Harmless {
     Nothing,
-    False,
     Word(&'static str),
     Words(&'static [&'static str]),
 }
@@ -29,7 +28,6 @@ impl Later {
     pub(super) fn is_harmless(&self, value: &DeValue<'_>) -> bool {
         match self.harmless {
             Nothing => false,
-            False => value.as_bool() == Some(false),
             Word(word) => value.as_str() == Some(word),
             Words(words) => value.as_array().is_some_and(|array| {
                 array.len() == words.len()
@@ -65,7 +63,6 @@ const fn later(place: &'static str, name: &'static str, version: &'static str, h
 }
 
 const KEYS: &[Later] = &[
-    later("server", "proxy_protocol", "0.4", False),
     later("server", "forward_auth", "0.4", Word("off")),
     later("upstreams.*", "balance", "0.4", Word("least-requests")),
     later("upstreams.*", "health", "0.4", Nothing),
@@ -81,9 +78,6 @@ const KEYS: &[Later] = &[
 ];
 
 const WORDS: &[Later] = &[
-    later("server.listen", "unix:", "0.4", Nothing),
-    later("server.listen", "fd:", "0.4", Nothing),
-    later("server.trusted_proxies", "unix", "0.4", Nothing),
     later("store.url", "postgres://", "0.6", Nothing),
     later("store.url", "postgresql://", "0.6", Nothing),
     later("store.url", "none", "0.2", Nothing),
@@ -94,7 +88,10 @@ const WORDS: &[Later] = &[
 
 /// Keys that are easily written into the wrong table.
 const HOMES: &[(&str, &[&str])] = &[
-    ("server", &["listen", "public_url", "trusted_proxies", "trusted_headers", "workers", "tls", "hsts"]),
+    (
+        "server",
+        &["listen", "public_url", "trusted_proxies", "trusted_headers", "workers", "tls", "hsts", "proxy_protocol"],
+    ),
     (
         "server.limits",
         &[

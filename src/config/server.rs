@@ -1,6 +1,5 @@
 //! `[server]` and `[server.limits]`.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::time::Duration;
@@ -9,10 +8,11 @@ use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::reader::{Context, Item, Table, Written, report_later};
+use super::place::{self, Address, RawAccess};
+use super::reader::{Context, Item, Table, Written};
 use super::tls::{self, Certificate, Tls};
 use super::values::Fault;
-use super::{later, url, values};
+use super::{url, values};
 use crate::diag::{Diagnostic, Span, quoted};
 
 /// `[server]`
@@ -24,6 +24,10 @@ pub struct Server {
     pub public_url: PublicUrl,
     /// Peers whose forwarded headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether whoever connects to a unix socket is believed too.
+    pub trusts_unix: bool,
+    /// Whether trusted peers begin with a PROXY header.
+    pub proxy_protocol: bool,
     /// Which of their headers are read.
     pub trusted_headers: TrustedHeaders,
     /// Worker threads, at least one (0 in the file has become the number of cores).
@@ -37,7 +41,7 @@ pub struct Server {
 }
 
 /// One listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// Where.
     pub address: Address,
@@ -47,37 +51,6 @@ pub struct Listen {
     pub redirect_to_https: bool,
     /// Whether clients speak HTTP/2 without TLS there.
     pub h2c: bool,
-}
-
-/// Where a listener is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Address {
-    /// `host:port`
-    Tcp(SocketAddr),
-}
-
-impl Address {
-    /// The address, where it is one of the network.
-    pub const fn tcp(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(address) => Some(*address),
-        }
-    }
-
-    /// Whether each one that is written so is another one: port 0 takes a free port.
-    pub const fn is_any_port(&self) -> bool {
-        match self {
-            Self::Tcp(address) => address.port() == 0,
-        }
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-        }
-    }
 }
 
 impl Listen {
@@ -150,7 +123,8 @@ pub struct Limits {
 pub(super) struct Raw {
     listen: Option<Written<Vec<Written<RawListen>>>>,
     public_url: Option<Written<PublicUrl>>,
-    trusted_proxies: Option<Vec<Written<IpNet>>>,
+    trusted_proxies: Option<(Vec<Written<IpNet>>, bool)>,
+    proxy_protocol: Option<Written<bool>>,
     trusted_headers: Option<TrustedHeaders>,
     workers: Option<Written<u64>>,
     tls: Option<Vec<Written<Certificate>>>,
@@ -189,6 +163,7 @@ impl Raw {
                 item.parsed("bad-url", public_url)
             }),
             trusted_proxies: table.take("trusted_proxies").and_then(|item| trusted_proxies(&item)),
+            proxy_protocol: table.boolean("proxy_protocol"),
             trusted_headers: table.take("trusted_headers").and_then(|item| trusted_headers(&item)),
             workers: table.take("workers").and_then(|item| item.count(0, 1024)),
             tls: table.take("tls").and_then(|item| tls::certificates(&item)),
@@ -209,28 +184,44 @@ impl Raw {
         let is_tls = self.tls.is_some();
         let public_host = (is_tls && public_url.https).then_some(public_url.host.as_str());
         let tls = tls::resolve(cx, self.tls, public_host);
+        let (trusted_proxies, trusts_unix) = self.trusted_proxies.unwrap_or_default();
+        let mut unix = None;
         let listen = self.listen.map(|listen| {
             let span = listen.span();
             let mut seen: Vec<Listen> = Vec::new();
             for listener in listen.into_inner() {
                 let place = listener.span();
                 let listener = listener.into_inner().resolve(cx, is_tls, public_url.https);
-                let address = listener.address;
-                if seen.iter().any(|seen| seen.address == address) && !address.is_any_port() {
+                let address = &listener.address;
+                if seen.iter().any(|seen| seen.address.is_where(address)) && !address.is_any_port() {
                     let finding = Diagnostic::error("duplicate-value", format!("`{address}` is listened on twice"));
-                    cx.report(finding.at(place).help("remove one of them"));
+                    cx.report(finding.at(place.clone()).help("remove one of them"));
+                }
+                if matches!(address, Address::Unix(_)) {
+                    unix.get_or_insert(place);
                 }
                 seen.push(listener);
             }
             Spanned::new(span, seen)
         });
-        for proxy in self.trusted_proxies.iter().flatten().filter(|proxy| proxy.get_ref().prefix_len() == 0) {
+        if let Some(place) = unix.filter(|_| !trusts_unix) {
+            judge_unix(cx, place);
+        }
+        for proxy in trusted_proxies.iter().filter(|proxy| proxy.get_ref().prefix_len() == 0) {
             let message = format!("every client is trusted: `{}` is the whole Internet", proxy.get_ref());
             let finding = Diagnostic::warning("trusts-everyone", message).at(proxy.span());
             let finding = finding.label("anyone can say to be another address");
             cx.report(finding.help("name the addresses of the proxies in front of this gateway"));
         }
         let workers = self.workers.map_or(0, Spanned::into_inner);
+        let proxy_protocol = self.proxy_protocol.as_ref().is_some_and(|written| *written.get_ref());
+        if let Some(written) =
+            self.proxy_protocol.filter(|_| proxy_protocol && trusted_proxies.is_empty() && !trusts_unix)
+        {
+            let message = "nobody is trusted to send PROXY headers, so that none is read";
+            let finding = Diagnostic::error("proxy-protocol-untrusted", message).at(written.span());
+            cx.report(finding.help("name the load balancer in server.trusted_proxies"));
+        }
         Server {
             listen: listen.map_or_else(
                 || vec![Listen { tls: is_tls, ..Listen::plain(SocketAddr::from(([127, 0, 0, 1], 8080))) }],
@@ -239,7 +230,9 @@ impl Raw {
             hsts: hsts(cx, self.hsts, public_url.https),
             tls,
             public_url,
-            trusted_proxies: self.trusted_proxies.into_iter().flatten().map(Spanned::into_inner).collect(),
+            trusted_proxies: trusted_proxies.into_iter().map(Spanned::into_inner).collect(),
+            trusts_unix,
+            proxy_protocol,
             trusted_headers: self.trusted_headers.unwrap_or(TrustedHeaders {
                 x_forwarded_for: true,
                 x_forwarded_proto: true,
@@ -256,7 +249,7 @@ impl Raw {
 }
 
 impl RawListen {
-    const fn plain(address: Address) -> Self {
+    fn plain(address: Address) -> Self {
         Self { address, tls: None, redirect_to_https: None, h2c: None }
     }
 
@@ -290,7 +283,8 @@ impl RawListen {
             let help = "write server.public_url = \"https://…\", which is where requests are sent";
             refuse(&self.redirect_to_https, "there is no https address to redirect to", help);
         }
-        let tls = self.tls.map_or(has_certificates && !redirects && !h2c, Spanned::into_inner);
+        let is_usual = has_certificates && !matches!(self.address, Address::Unix(_)) && !redirects && !h2c;
+        let tls = self.tls.map_or(is_usual, Spanned::into_inner);
         Listen { address: self.address, tls, redirect_to_https: redirects, h2c }
     }
 }
@@ -338,6 +332,14 @@ impl RawLimits {
             connections: count(self.connections, 10_000),
         }
     }
+}
+
+/// Who connects to a unix socket has no address of his own.
+fn judge_unix(cx: &Context<'_>, place: Span) {
+    let message = "clients of a unix socket have no address, and whoever connects there is not trusted to name it";
+    let finding = Diagnostic::warning("unix-not-trusted", message).at(place);
+    let finding = finding.label("rules with `from` hold for nobody there, and guesses of all are counted together");
+    cx.report(finding.help("if only your proxy can connect there, add \"unix\" to server.trusted_proxies"));
 }
 
 /// A duration that must not be zero.
@@ -397,21 +399,20 @@ fn listener(item: &Item<'_>) -> Option<Written<RawListen>> {
         }
         let (tls, h2c) = (table.boolean("tls"), table.boolean("h2c"));
         let redirect_to_https = table.boolean("redirect_to_https");
+        let access = RawAccess::read(&mut table);
         table.finish();
-        let address = address.and_then(|address| socket(&address))?;
-        let listen = RawListen { address: *address.get_ref(), tls, redirect_to_https, h2c };
-        return Some(Spanned::new(address.span(), listen));
+        let address = access.apply(item, address.and_then(|address| socket(&address))?);
+        let span = address.span();
+        let listen = RawListen { address: address.into_inner(), tls, redirect_to_https, h2c };
+        return Some(Spanned::new(span, listen));
     }
     socket(item).map(|address| Spanned::new(address.span(), RawListen::plain(address.into_inner())))
 }
 
 fn socket(item: &Item<'_>) -> Option<Written<Address>> {
-    let text = item.string()?;
-    if let Some(later) = later::word("server.listen", text.get_ref()) {
-        report_later(item.cx, text.get_ref(), later, item.span());
-        return None;
-    }
-    item.parsed("bad-address", |text| values::socket_address(text).map(Address::Tcp))
+    let address = item.parsed("bad-address", place::address)?;
+    let span = address.span();
+    Some(Spanned::new(span, address.into_inner().in_directory(item.cx.directory)))
 }
 
 fn public_url(text: &str) -> Result<PublicUrl, Fault> {
@@ -432,16 +433,13 @@ fn default_url() -> PublicUrl {
     PublicUrl { https: false, host: "127.0.0.1".to_owned(), port: Some(8080) }
 }
 
-fn trusted_proxies(item: &Item<'_>) -> Option<Vec<Written<IpNet>>> {
-    let network = |item: &Item<'_>| {
-        let text = item.string()?;
-        if let Some(later) = later::word("server.trusted_proxies", text.get_ref()) {
-            report_later(item.cx, text.get_ref(), later, item.span());
-            return None;
-        }
-        item.parsed("bad-network", values::network)
-    };
-    Some(item.list()?.get_ref().iter().filter_map(network).collect())
+/// The networks, and whether `"unix"` is among them.
+fn trusted_proxies(item: &Item<'_>) -> Option<(Vec<Written<IpNet>>, bool)> {
+    let list = item.list()?;
+    let is_unix = |item: &Item<'_>| item.value.get_ref().as_str() == Some("unix");
+    let networks = list.get_ref().iter().filter(|item| !is_unix(item));
+    let networks = networks.filter_map(|item| item.parsed("bad-network", values::network)).collect();
+    Some((networks, list.get_ref().iter().any(is_unix)))
 }
 
 fn trusted_headers(item: &Item<'_>) -> Option<TrustedHeaders> {

@@ -101,6 +101,8 @@ impl Scrape {
         all.iter().for_each(|(address, counts)| samples.value(&[address], counts.open.value()));
         let mut samples = page.family(&family::CONNECTIONS_ACCEPTED);
         all.iter().for_each(|(address, counts)| samples.value(&[address], counts.accepted.value()));
+        let mut samples = page.family(&family::CONNECTIONS_UNINTRODUCED);
+        all.iter().for_each(|(address, counts)| samples.value(&[address], counts.unintroduced.value()));
         let mut samples = page.family(&family::HANDSHAKES_FAILED);
         all.iter().for_each(|(address, counts)| samples.words(&[address], &counts.handshakes_failed));
         let all = self.shared.metrics.certificates.all();

@@ -8,17 +8,19 @@ use std::sync::Arc;
 use std::thread;
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout_at;
 
 use super::StartError;
 use super::listeners::Entrance;
 use super::prepare;
 use crate::config::{Config, Listen};
-use crate::listen::conn::{self, ClientStream};
+use crate::listen::conn::ClientStream;
+use crate::listen::door::ClientSocket;
+use crate::listen::proxy_protocol::{self, ProxyFault, Told};
 use crate::listen::socket::{self, Census};
-use crate::listen::{h2, tls};
+use crate::listen::{conn, h2, tls};
 use crate::message::connection::{ConnInfo, Link, Stop};
 use crate::metrics::{self, Held, Metrics};
 use crate::pipeline::{self, Worker};
@@ -198,10 +200,10 @@ impl Hand {
     fn accept(&self, entrances: Vec<Entrance>, in_force: &InForce, accepting: &mut JoinSet<std::io::Result<()>>) {
         for Entrance { listener, manner, stop, counts } in entrances {
             let (in_force, stopping, open) = (Arc::clone(in_force), stop.clone(), self.open.clone());
-            let connection = move |stream: TcpStream, info: ConnInfo| {
+            let connection = move |stream: ClientSocket, info: ConnInfo| {
                 let (in_force, stopping, open) = (Arc::clone(&in_force), stopping.clone(), open.clone());
                 counts.accepted.count();
-                let manner = *manner.borrow();
+                let manner = manner.borrow().clone();
                 let (held, counts) = (Held::new(&counts), Arc::clone(&counts));
                 async move {
                     let _held = held;
@@ -220,26 +222,55 @@ impl Hand {
     }
 }
 
+/// Whether the connection begins with a PROXY header: that of a trusted peer must.
+fn sends_proxy_header(state: &State, info: &ConnInfo) -> bool {
+    state.config.server.proxy_protocol && state.trust.trusts_peer(info.peer.ip().to_canonical())
+}
+
+/// Says so for the first one; the rest are counted, as there may be one a second.
+fn note_unintroduced(counts: &metrics::Listener, info: &ConnInfo, fault: &ProxyFault) {
+    // Who only looks whether someone listens says nothing.
+    if matches!(fault, ProxyFault::Io(_)) {
+        return tracing::debug!(peer = %info.peer, %fault, "connection closed");
+    }
+    if counts.unintroduced.value() == 0 {
+        tracing::warn!(peer = %info.peer, %fault, "connection of a trusted peer closed: server.proxy_protocol is on");
+    }
+    counts.unintroduced.count();
+}
+
 /// Serves one connection, over TLS where `manner` says so. The handshake and the first head have one deadline.
 async fn begin(
-    stream: TcpStream,
-    info: ConnInfo,
+    mut stream: ClientSocket,
+    mut info: ConnInfo,
     manner: Listen,
     counts: &metrics::Listener,
     in_force: InForce,
     mut stop: watch::Receiver<Stop>,
 ) {
-    let info = ConnInfo { redirects: manner.redirect_to_https, ..info };
+    info.redirects = manner.redirect_to_https;
+    let config = Arc::clone(&in_force.load().state.config);
+    let deadline = info.opened + config.server.limits.header_timeout;
+    if sends_proxy_header(&in_force.load().state, &info) {
+        match timeout_at(deadline, proxy_protocol::read(&mut stream)).await {
+            Ok(Ok(Told::Addresses { source, destination })) => (info.peer, info.local) = (source, destination),
+            Ok(Ok(Told::Nothing)) => {}
+            Ok(Err(fault)) => return note_unintroduced(counts, &info, &fault),
+            Err(_) => return tracing::debug!(peer = %info.peer, "no PROXY header came in time"),
+        }
+    }
     if !manner.tls {
+        drop(config);
         return serve(stream, info, manner.h2c, in_force, stop).await;
     }
-    let (config, peer) = (Arc::clone(&in_force.load().state.config), info.peer);
+    let peer = info.peer;
     let handshake = tls::accept(stream, &config.server.tls);
-    let deadline = info.opened + config.server.limits.header_timeout;
     let handshake = tokio::select! {
-        ended = tokio::time::timeout_at(deadline, handshake) => ended,
+        ended = timeout_at(deadline, handshake) => ended,
         _ = stop.wait_for(|stop| *stop == Stop::Now) => return,
     };
+    // Not held for as long as the connection lasts: a reload brings another.
+    drop(config);
     match handshake {
         Ok(Ok((stream, tls))) => {
             let is_http2 = tls.http2;

@@ -11,8 +11,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -47,15 +47,18 @@ pub async fn serve<S, F, A, R>(
     R: Fn(&ConnInfo, &hyper::Error),
 {
     let link = Arc::new(Link::since_opened(info.opened));
+    let ending = stop.clone();
     let handler = service_fn(|request: Request<Incoming>| {
         link.begin(framing(request.headers()));
         link.set_unframed(request.version() < Version::HTTP_11);
         let answer = service(request, link.clone());
-        let link = link.clone();
+        let (link, ending) = (link.clone(), ending.clone());
         async move {
-            let response = answer.await;
+            let mut response = answer.await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 link.open_tunnel();
+            } else if *ending.borrow() != Stop::Run {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response.map(|body| Served { body, link }))
         }
@@ -64,9 +67,6 @@ pub async fn serve<S, F, A, R>(
     let mut conn = builder(limits).serve_connection(watched, handler).with_upgrades();
     let mut timer = Timer::new();
     let mut draining = *stop.borrow_and_update() != Stop::Run;
-    if draining {
-        Pin::new(&mut conn).graceful_shutdown();
-    }
     loop {
         let event = event(&mut conn, &mut timer, &mut stop, || deadline(&link, limits, draining), &link).await;
         match event {
@@ -74,7 +74,10 @@ pub async fn serve<S, F, A, R>(
                 Stop::Run => {}
                 Stop::Drain => {
                     draining = true;
-                    Pin::new(&mut conn).graceful_shutdown();
+                    // hyper would close one whose first request is on its way; that is answered, and the last then.
+                    if link.stage() != Stage::Opened {
+                        Pin::new(&mut conn).graceful_shutdown();
+                    }
                 }
                 Stop::Now => return,
             },

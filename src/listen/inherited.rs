@@ -2,52 +2,15 @@
 //! (`sd_listen_fds_with_names(3)`).
 
 use std::io;
-use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
 
 use listenfd::ListenFd;
+
+use super::door::Door;
 
 /// What was handed to this process. Nothing is taken out of it, so that a socket can be listened on again after a reload.
 #[derive(Debug, Default)]
 pub struct Inherited {
-    sockets: Vec<(String, Handed)>,
-}
-
-/// A socket that listens already.
-#[derive(Debug)]
-pub enum Handed {
-    /// TCP.
-    Tcp(TcpListener),
-    /// A unix socket, whose file belongs to whoever made it.
-    Unix(UnixListener),
-}
-
-impl Handed {
-    /// Whether it listens: one that is connected is somebody's connection.
-    fn listens(&self) -> bool {
-        let listens = match self {
-            Self::Tcp(socket) => rustix::net::sockopt::socket_acceptconn(socket),
-            Self::Unix(socket) => rustix::net::sockopt::socket_acceptconn(socket),
-        };
-        listens.unwrap_or(false)
-    }
-
-    /// Another handle of the same socket, which does not block.
-    ///
-    /// # Errors
-    /// When the process has no descriptors left.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        match self {
-            Self::Tcp(socket) => {
-                socket.set_nonblocking(true)?;
-                socket.try_clone().map(Self::Tcp)
-            }
-            Self::Unix(socket) => {
-                socket.set_nonblocking(true)?;
-                socket.try_clone().map(Self::Unix)
-            }
-        }
-    }
+    sockets: Vec<(String, Door)>,
 }
 
 impl Inherited {
@@ -65,8 +28,8 @@ impl Inherited {
             let name = names.next().filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".to_owned());
             // A socket of another kind stays where it is, for the second look.
             let socket = match handed.take_unix_listener(index) {
-                Ok(socket) => socket.map(Handed::Unix),
-                Err(_) => handed.take_tcp_listener(index)?.map(Handed::Tcp),
+                Ok(socket) => socket.map(Door::Unix),
+                Err(_) => handed.take_tcp_listener(index)?.map(Door::Tcp),
             };
             if let Some(socket) = socket {
                 if !socket.listens() {
@@ -80,7 +43,7 @@ impl Inherited {
     }
 
     /// All sockets of that name, in the order in which they were handed.
-    pub fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Handed> {
+    pub fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Door> {
         self.sockets.iter().filter(move |(known, _)| known == name).map(|(_, socket)| socket)
     }
 

@@ -1,6 +1,7 @@
 //! Where clients connect: listening sockets and the connections on them. Generic over what answers.
 
 pub mod conn;
+pub mod door;
 mod frames;
 pub mod h2;
 pub mod inherited;

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use rustls::server::Acceptor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::conn::ClientStream;
+use super::door::ClientSocket;
 use crate::config::Tls;
 use crate::message::certificate::{ClientCertificate, Facts};
 use crate::message::connection::TlsInfo;
@@ -50,9 +50,8 @@ impl std::error::Error for Failure {}
 ///
 /// # Errors
 /// When the client speaks no TLS, or none that both sides know.
-pub async fn accept(stream: TcpStream, tls: &Tls) -> Result<(TlsStream<TcpStream>, TlsInfo), Failure> {
-    let mut first = [0];
-    if stream.peek(&mut first).await.map_err(Failure::Handshake)? == 1 && first[0].is_ascii_uppercase() {
+pub async fn accept(stream: ClientSocket, tls: &Tls) -> Result<(TlsStream<ClientSocket>, TlsInfo), Failure> {
+    if stream.first_byte().await.map_err(Failure::Handshake)?.is_some_and(|first| first.is_ascii_uppercase()) {
         return Err(turn_away(stream).await);
     }
     let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(Failure::Handshake)?;
@@ -78,7 +77,7 @@ pub async fn accept(stream: TcpStream, tls: &Tls) -> Result<(TlsStream<TcpStream
 }
 
 /// Tells a client that speaks HTTP what to do instead, as other servers do.
-async fn turn_away(mut stream: TcpStream) -> Failure {
+async fn turn_away(mut stream: ClientSocket) -> Failure {
     let answer = async {
         stream.write_all(PLAIN_HTTP).await?;
         stream.shutdown().await?;
@@ -92,7 +91,7 @@ async fn turn_away(mut stream: TcpStream) -> Failure {
     }
 }
 
-impl ClientStream for TlsStream<TcpStream> {
+impl ClientStream for TlsStream<ClientSocket> {
     fn break_off(self) {
         // Without a `close_notify` no client takes the end for a whole answer; the reset says it louder.
         self.into_inner().0.break_off();

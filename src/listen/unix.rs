@@ -53,10 +53,7 @@ pub fn bind(path: &Path, admits: &Admits) -> io::Result<(UnixListener, Claim)> {
     let listener = UnixListener::bind(&fresh)?;
     let ready = || {
         listener.set_nonblocking(true)?;
-        if admits.user.is_some() || admits.group.is_some() {
-            chown(&fresh, admits.user, admits.group)?;
-        }
-        std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(admits.mode))?;
+        admit(&fresh, admits)?;
         let identity = identity(&fresh);
         std::fs::rename(&fresh, path)?;
         io::Result::Ok(identity)
@@ -68,6 +65,17 @@ pub fn bind(path: &Path, admits: &Admits) -> io::Result<(UnixListener, Claim)> {
             Err(error)
         }
     }
+}
+
+/// Says who may connect to the socket `path`.
+///
+/// # Errors
+/// When the owner may not be given.
+pub fn admit(path: &Path, admits: &Admits) -> io::Result<()> {
+    if admits.user.is_some() || admits.group.is_some() {
+        chown(path, admits.user, admits.group)?;
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(admits.mode))
 }
 
 /// Device and inode.

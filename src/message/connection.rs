@@ -12,13 +12,15 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::certificate::ClientCertificate;
+use super::forwarded::NO_ADDRESS;
 
 /// What is known of a client connection before its first request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnInfo {
     /// When it was accepted: from then on its first deadline counts.
     pub opened: Instant,
-    /// Who connected: the nearest peer, which may be a proxy.
+    /// Who connected: the nearest peer, which may be a proxy. Behind a load balancer that sends PROXY headers, whom it
+    /// names; on a unix socket [`NO_ADDRESS`].
     pub peer: SocketAddr,
     /// The address that it connected to.
     pub local: SocketAddr,
@@ -32,6 +34,12 @@ impl ConnInfo {
     /// A connection in the clear from `peer` to `local`.
     pub fn plain(peer: SocketAddr, local: SocketAddr) -> Self {
         Self { opened: Instant::now(), peer, local, tls: None, redirects: false }
+    }
+
+    /// A connection over a unix socket, whose ends have no addresses.
+    pub fn unix() -> Self {
+        let nowhere = SocketAddr::new(NO_ADDRESS, 0);
+        Self::plain(nowhere, nowhere)
     }
 }
 

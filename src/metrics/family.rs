@@ -101,6 +101,8 @@ families! {
         "Open client connections.";
     CONNECTIONS_ACCEPTED = Counter "portcullis_connections_accepted_total" ["listener"]
         "Client connections that were accepted.";
+    CONNECTIONS_UNINTRODUCED = Counter "portcullis_connections_unintroduced_total" ["listener"]
+        "Connections of trusted peers that were closed for want of a PROXY header that can be read.";
     HANDSHAKES_FAILED = Counter "portcullis_tls_handshakes_failed_total" ["listener", "reason"]
         "TLS handshakes with clients that came to nothing.";
     CERTIFICATE_EXPIRY = Gauge "portcullis_tls_certificate_expiry_timestamp_seconds" ["file"]

@@ -255,6 +255,8 @@ pub struct Listener {
     pub open: Gauge,
     /// All so far.
     pub accepted: Counter,
+    /// Those that were closed because a trusted peer sent no PROXY header, or a malformed one.
+    pub unintroduced: Counter,
     /// TLS handshakes that came to nothing, by reason.
     pub handshakes_failed: Words,
 }
@@ -262,7 +264,12 @@ pub struct Listener {
 impl Default for Listener {
     fn default() -> Self {
         let handshakes_failed = Words::new(&["not_tls", "refused", "timeout"]);
-        Self { open: Gauge::default(), accepted: Counter::default(), handshakes_failed }
+        Self {
+            open: Gauge::default(),
+            accepted: Counter::default(),
+            unintroduced: Counter::default(),
+            handshakes_failed,
+        }
     }
 }
 

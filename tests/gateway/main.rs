@@ -52,6 +52,7 @@ mod reload_listeners;
 mod revocation;
 mod rules;
 mod session;
+mod sockets;
 mod store_changes;
 mod store_faults;
 mod tls;
