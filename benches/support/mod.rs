@@ -90,6 +90,7 @@ impl Gate {
             client: ClientAddr([192, 0, 2, 7].into()),
             https: true,
             now: Clock::system().now(),
+            certificate: None,
             started: Instant::now(),
         };
         let mut headers = HeaderMap::new();

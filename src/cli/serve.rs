@@ -2,15 +2,19 @@
 
 use std::path::Path;
 
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
 use super::load_tested;
 use crate::gateway::Gateway;
+use crate::listen::inherited::Inherited;
 use crate::observe;
 
 /// Runs the gateway until SIGTERM or SIGINT has drained it; a second one ends it at once.
 pub(super) fn run(file: Option<&Path>) -> Result<(), String> {
+    // Before there are threads, as it takes what it reads out of the environment.
+    let inherited = Inherited::from_env().map_err(|error| format!("sockets were handed over wrongly: {error}"))?;
     let config = load_tested(file)?;
     observe::init_log(&config.log).map_err(|error| error.to_string())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -20,11 +24,19 @@ pub(super) fn run(file: Option<&Path>) -> Result<(), String> {
     runtime.block_on(async {
         // Before the gateway is ready, so that no signal is lost.
         let signals = Signals::listen().map_err(|error| format!("signals can't be received: {error}"))?;
-        let gateway = Gateway::start(config).await.map_err(|error| error.to_string())?;
+        let gateway = Gateway::start_inheriting(config, inherited).await.map_err(|error| error.to_string())?;
+        tell_supervisor(NotifyState::Ready);
         let ended = until_ended(&gateway, signals).await;
         gateway.join().await;
         ended
     })
+}
+
+/// Tells systemd, where it is that which started the gateway (`sd_notify(3)`).
+fn tell_supervisor(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the supervisor can't be told how the gateway is");
+    }
 }
 
 struct Signals {
@@ -56,6 +68,7 @@ async fn until_ended(gateway: &Gateway, mut signals: Signals) -> Result<(), Stri
         }
     }
     info!("draining: requests in progress may end, a second signal ends at once");
+    tell_supervisor(NotifyState::Stopping);
     gateway.drain();
     loop {
         tokio::select! {

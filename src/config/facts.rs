@@ -23,6 +23,10 @@ pub struct Facts {
     pub store: PathBuf,
     pub control: PathBuf,
     pub listen: Vec<SocketAddr>,
+    /// Those of them where a request in the clear, without more before it, is not understood.
+    pub not_plain: Vec<SocketAddr>,
+    /// Unix sockets for clients.
+    pub sockets: Vec<PathBuf>,
     /// An address, or `unix:` and a path.
     pub admin: Option<String>,
     pub origin: String,
@@ -41,6 +45,13 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Whether a request in the clear is understood at `address`, which may be what port 0 has become.
+    pub fn speaks_http(&self, address: SocketAddr) -> bool {
+        let is_it =
+            |written: &&SocketAddr| **written == address || (written.port() == 0 && written.ip() == address.ip());
+        !self.not_plain.iter().any(|written| is_it(&written))
+    }
+
     /// What is known of `config`.
     pub fn of(config: &Config) -> Self {
         let (server, StoreKind::Sqlite(store)) = (&config.server, &config.store.kind);
@@ -54,13 +65,16 @@ impl Facts {
         let servers = config.upstreams.iter().flat_map(|upstream| {
             upstream.servers.iter().map(|server| (upstream.name.clone(), server.host.clone(), server.port))
         });
+        let not_plain = server.listen.iter().filter(|listen| listen.tls || listen.h2c || server.proxy_protocol);
         Self {
             file: whole(&config.file),
             files: files.map(|file| file.as_path()).chain(named).map(whole).collect(),
             secret_files: config.secret_files.iter().map(|file| whole(file)).collect(),
             store: whole(store),
             control: whole(&config.admin.control),
-            listen: server.listen.clone(),
+            listen: server.listen.iter().filter_map(|listen| listen.address.tcp()).collect(),
+            not_plain: not_plain.filter_map(|listen| listen.address.tcp()).collect(),
+            sockets: server.listen.iter().filter_map(|listen| listen.address.path()).map(whole).collect(),
             admin: config.admin.listen.as_ref().map(|listen| match listen {
                 AdminListen::Tcp(address) => address.to_string(),
                 AdminListen::Unix(path) => format!("unix:{}", whole(path).display()),
@@ -70,7 +84,12 @@ impl Facts {
             host: server.public_url.host.clone(),
             login_path: config.login.path.clone(),
             cookie: config.sessions.cookie.clone(),
-            trusted_proxies: server.trusted_proxies.iter().map(ToString::to_string).collect(),
+            trusted_proxies: server
+                .trusted_proxies
+                .iter()
+                .map(ToString::to_string)
+                .chain(server.trusts_unix.then(|| "unix".to_owned()))
+                .collect(),
             keys: match &config.tokens.keys {
                 KeySource::Store => None,
                 KeySource::Shared(keys) | KeySource::Pem(keys) => Some((algorithm, keys.len())),

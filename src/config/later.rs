@@ -4,7 +4,7 @@
 
 use toml::de::DeValue;
 
-use self::Harmless::{Empty, False, Nothing, Word};
+use self::Harmless::{Nothing, Word};
 
 /// Something that comes later.
 pub(super) struct Later {
@@ -19,9 +19,7 @@ pub(super) struct Later {
 /// Which value of a later key says only what holds already.
 enum Harmless {
     Nothing,
-    False,
     Word(&'static str),
-    Empty,
 }
 
 impl Later {
@@ -29,9 +27,7 @@ impl Later {
     pub(super) fn is_harmless(&self, value: &DeValue<'_>) -> bool {
         match self.harmless {
             Nothing => false,
-            False => value.as_bool() == Some(false),
             Word(word) => value.as_str() == Some(word),
-            Empty => value.as_array().is_some_and(|array| array.is_empty()),
         }
     }
 }
@@ -62,11 +58,7 @@ const fn later(place: &'static str, name: &'static str, version: &'static str, h
 }
 
 const KEYS: &[Later] = &[
-    later("server", "tls", "0.4", Empty),
-    later("server", "proxy_protocol", "0.4", False),
     later("server", "forward_auth", "0.4", Word("off")),
-    later("server.listen", "tls", "0.4", False),
-    later("server.listen", "redirect_to_https", "0.4", False),
     later("upstreams.*", "balance", "0.4", Word("least-requests")),
     later("upstreams.*", "health", "0.4", Nothing),
     later("upstreams.*", "tls", "0.4", Nothing),
@@ -74,21 +66,20 @@ const KEYS: &[Later] = &[
 ];
 
 const WORDS: &[Later] = &[
-    later("server.listen", "unix:", "0.4", Nothing),
-    later("server.listen", "fd:", "0.4", Nothing),
-    later("server.trusted_proxies", "unix", "0.4", Nothing),
     later("store.url", "postgres://", "0.6", Nothing),
     later("store.url", "postgresql://", "0.6", Nothing),
     later("store.url", "none", "0.2", Nothing),
     later("upstreams", "https://", "0.4", Nothing),
     later("upstreams", "h2c://", "0.4", Nothing),
     later("upstreams", "unix:", "0.4", Nothing),
-    later("routes.accept", "client-cert", "0.4", Nothing),
 ];
 
 /// Keys that are easily written into the wrong table.
 const HOMES: &[(&str, &[&str])] = &[
-    ("server", &["listen", "public_url", "trusted_proxies", "trusted_headers", "workers"]),
+    (
+        "server",
+        &["listen", "public_url", "trusted_proxies", "trusted_headers", "workers", "tls", "hsts", "proxy_protocol"],
+    ),
     (
         "server.limits",
         &[

@@ -5,6 +5,7 @@
 
 mod allow;
 pub mod changes;
+mod clients;
 mod facts;
 mod identity;
 mod include;
@@ -15,6 +16,7 @@ mod meaning;
 mod modes;
 mod order;
 mod parse;
+mod place;
 mod raw;
 mod reader;
 mod resolve;
@@ -25,6 +27,7 @@ mod service;
 mod show;
 mod sign_in;
 mod test_cases;
+mod tls;
 mod tokens;
 mod trace;
 mod upstreams;
@@ -45,17 +48,20 @@ use crate::secret::Secret;
 
 pub use allow::{Mention, Mentioned};
 pub use changes::Changes;
+pub use clients::Clients;
 pub use facts::Facts;
 pub use issuers::is_key_url;
 pub use load::{Loaded, control_socket, find_config_file, load, load_text};
+pub use place::{Address, UnixPlace};
 pub use routes::{
     Accept, AllowedOrigins, Cors, CorsRules, Destination, HeaderEdits, PathChange, Per, RateLimit, Readings, Redirect,
     Respond, RespondBody, Route, Unauthenticated,
 };
-pub use server::{Limits, PublicUrl, Server, TrustedHeaders};
+pub use server::{Limits, Listen, PublicUrl, Server, TrustedHeaders};
 pub use service::filter_fault as log_filter_fault;
 pub use show::{HIDDEN, Show};
 pub use test_cases::{Expected, Invented, Test};
+pub use tls::{Certificate, Tls};
 pub use upstreams::{ServerAddr, Timeouts, Upstream, UpstreamLimits};
 pub use users::UserFile;
 pub use values::parse_duration;

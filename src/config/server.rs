@@ -8,26 +8,56 @@ use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::reader::{Context, Item, Table, Written, report_later};
+use super::place::{self, Address, RawAccess};
+use super::reader::{Context, Item, Table, Written};
+use super::tls::{self, Certificate, Tls};
 use super::values::Fault;
-use super::{later, url, values};
+use super::{url, values};
 use crate::diag::{Diagnostic, Span, quoted};
 
 /// `[server]`
 #[derive(Clone, Debug)]
 pub struct Server {
     /// Where to listen, at least one.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
     /// What a browser types.
     pub public_url: PublicUrl,
     /// Peers whose forwarded headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether whoever connects to a unix socket is believed too.
+    pub trusts_unix: bool,
+    /// Whether trusted peers begin with a PROXY header.
+    pub proxy_protocol: bool,
     /// Which of their headers are read.
     pub trusted_headers: TrustedHeaders,
     /// Worker threads, at least one (0 in the file has become the number of cores).
     pub workers: usize,
+    /// The certificates of the listeners that speak TLS.
+    pub tls: Tls,
+    /// For how long browsers are told to come over `https` only (RFC 6797).
+    pub hsts: Option<Duration>,
     /// `[server.limits]`
     pub limits: Limits,
+}
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Where.
+    pub address: Address,
+    /// Whether clients speak TLS there.
+    pub tls: bool,
+    /// Whether every request is sent to `https` instead.
+    pub redirect_to_https: bool,
+    /// Whether clients speak HTTP/2 without TLS there.
+    pub h2c: bool,
+}
+
+impl Listen {
+    /// A listener at `address` that speaks HTTP/1.1 in the clear.
+    pub const fn plain(address: SocketAddr) -> Self {
+        Self { address: Address::Tcp(address), tls: false, redirect_to_https: false, h2c: false }
+    }
 }
 
 /// The origin that a browser types: scheme, host and port, never a path.
@@ -91,12 +121,23 @@ pub struct Limits {
 /// `[server]` as written.
 #[derive(Default)]
 pub(super) struct Raw {
-    listen: Option<Written<Vec<Written<SocketAddr>>>>,
+    listen: Option<Written<Vec<Written<RawListen>>>>,
     public_url: Option<Written<PublicUrl>>,
-    trusted_proxies: Option<Vec<Written<IpNet>>>,
+    trusted_proxies: Option<(Vec<Written<IpNet>>, bool)>,
+    proxy_protocol: Option<Written<bool>>,
     trusted_headers: Option<TrustedHeaders>,
     workers: Option<Written<u64>>,
+    tls: Option<Vec<Written<Certificate>>>,
+    hsts: Option<Written<Duration>>,
     limits: RawLimits,
+}
+
+/// One listener as written.
+struct RawListen {
+    address: Address,
+    tls: Option<Written<bool>>,
+    redirect_to_https: Option<Written<bool>>,
+    h2c: Option<Written<bool>>,
 }
 
 /// `[server.limits]` as written.
@@ -122,8 +163,11 @@ impl Raw {
                 item.parsed("bad-url", public_url)
             }),
             trusted_proxies: table.take("trusted_proxies").and_then(|item| trusted_proxies(&item)),
+            proxy_protocol: table.boolean("proxy_protocol"),
             trusted_headers: table.take("trusted_headers").and_then(|item| trusted_headers(&item)),
             workers: table.take("workers").and_then(|item| item.count(0, 1024)),
+            tls: table.take("tls").and_then(|item| tls::certificates(&item)),
+            hsts: table.duration("hsts"),
             limits: table.table("limits", "server.limits").map(RawLimits::read).unwrap_or_default(),
         };
         table.finish();
@@ -136,30 +180,59 @@ impl Raw {
     }
 
     pub(super) fn resolve(self, cx: &Context<'_>) -> Server {
+        let public_url = self.public_url.map_or_else(default_url, Spanned::into_inner);
+        let is_tls = self.tls.is_some();
+        let public_host = (is_tls && public_url.https).then_some(public_url.host.as_str());
+        let tls = tls::resolve(cx, self.tls, public_host);
+        let (trusted_proxies, trusts_unix) = self.trusted_proxies.unwrap_or_default();
+        let mut unix = None;
         let listen = self.listen.map(|listen| {
             let span = listen.span();
-            let mut seen: Vec<SocketAddr> = Vec::new();
-            for address in listen.into_inner() {
-                if seen.contains(address.get_ref()) && address.get_ref().port() != 0 {
-                    let finding =
-                        Diagnostic::error("duplicate-value", format!("`{}` is listened on twice", address.get_ref()));
-                    cx.report(finding.at(address.span()).help("remove one of them"));
+            let mut seen: Vec<Listen> = Vec::new();
+            for listener in listen.into_inner() {
+                let place = listener.span();
+                let listener = listener.into_inner().resolve(cx, is_tls, public_url.https);
+                let address = &listener.address;
+                if seen.iter().any(|seen| seen.address.is_where(address)) && !address.is_any_port() {
+                    let finding = Diagnostic::error("duplicate-value", format!("`{address}` is listened on twice"));
+                    cx.report(finding.at(place.clone()).help("remove one of them"));
                 }
-                seen.push(address.into_inner());
+                if matches!(address, Address::Unix(_)) {
+                    unix.get_or_insert(place);
+                }
+                seen.push(listener);
             }
             Spanned::new(span, seen)
         });
-        for proxy in self.trusted_proxies.iter().flatten().filter(|proxy| proxy.get_ref().prefix_len() == 0) {
+        if let Some(place) = unix.filter(|_| !trusts_unix) {
+            judge_unix(cx, place);
+        }
+        for proxy in trusted_proxies.iter().filter(|proxy| proxy.get_ref().prefix_len() == 0) {
             let message = format!("every client is trusted: `{}` is the whole Internet", proxy.get_ref());
             let finding = Diagnostic::warning("trusts-everyone", message).at(proxy.span());
             let finding = finding.label("anyone can say to be another address");
             cx.report(finding.help("name the addresses of the proxies in front of this gateway"));
         }
         let workers = self.workers.map_or(0, Spanned::into_inner);
+        let proxy_protocol = self.proxy_protocol.as_ref().is_some_and(|written| *written.get_ref());
+        if let Some(written) =
+            self.proxy_protocol.filter(|_| proxy_protocol && trusted_proxies.is_empty() && !trusts_unix)
+        {
+            let message = "nobody is trusted to send PROXY headers, so that none is read";
+            let finding = Diagnostic::error("proxy-protocol-untrusted", message).at(written.span());
+            cx.report(finding.help("name the load balancer in server.trusted_proxies"));
+        }
         Server {
-            listen: listen.map_or_else(|| vec![SocketAddr::from(([127, 0, 0, 1], 8080))], Spanned::into_inner),
-            public_url: self.public_url.map_or_else(default_url, Spanned::into_inner),
-            trusted_proxies: self.trusted_proxies.into_iter().flatten().map(Spanned::into_inner).collect(),
+            listen: listen.map_or_else(
+                || vec![Listen { tls: is_tls, ..Listen::plain(SocketAddr::from(([127, 0, 0, 1], 8080))) }],
+                Spanned::into_inner,
+            ),
+            hsts: hsts(cx, self.hsts, public_url.https),
+            tls,
+            public_url,
+            trusted_proxies: trusted_proxies.into_iter().map(Spanned::into_inner).collect(),
+            trusts_unix,
+            proxy_protocol,
             trusted_headers: self.trusted_headers.unwrap_or(TrustedHeaders {
                 x_forwarded_for: true,
                 x_forwarded_proto: true,
@@ -173,6 +246,58 @@ impl Raw {
             limits: self.limits.resolve(cx),
         }
     }
+}
+
+impl RawListen {
+    fn plain(address: Address) -> Self {
+        Self { address, tls: None, redirect_to_https: None, h2c: None }
+    }
+
+    /// With what is not said, and what can't be so said.
+    fn resolve(self, cx: &Context<'_>, has_certificates: bool, is_public_https: bool) -> Listen {
+        let says = |word: &Option<Written<bool>>| word.as_ref().is_some_and(|word| *word.get_ref());
+        let refuse = |word: &Option<Written<bool>>, message: &str, help: &str| {
+            if let Some(place) = word.as_ref().map(Spanned::span) {
+                cx.report(Diagnostic::error("bad-listener", message).at(place).help(help));
+            }
+        };
+        let (redirects, h2c) = (says(&self.redirect_to_https), says(&self.h2c));
+        if says(&self.tls) {
+            if !has_certificates {
+                refuse(
+                    &self.tls,
+                    "this listener has no certificate",
+                    "add tls = [{ cert = \"cert.pem\", key = \"key.pem\" }] to [server]",
+                );
+            }
+            if redirects {
+                let help = "redirect on a listener with tls = false, such as 0.0.0.0:80";
+                refuse(&self.redirect_to_https, "this listener speaks TLS: there is nothing to redirect", help);
+            }
+            if h2c {
+                let help = "remove it: over TLS clients choose HTTP/2 by themselves";
+                refuse(&self.h2c, "`h2c` is HTTP/2 without TLS, which this listener speaks", help);
+            }
+        }
+        if redirects && !is_public_https {
+            let help = "write server.public_url = \"https://…\", which is where requests are sent";
+            refuse(&self.redirect_to_https, "there is no https address to redirect to", help);
+        }
+        let is_usual = has_certificates && !matches!(self.address, Address::Unix(_)) && !redirects && !h2c;
+        let tls = self.tls.map_or(is_usual, Spanned::into_inner);
+        Listen { address: self.address, tls, redirect_to_https: redirects, h2c }
+    }
+}
+
+/// `hsts`, which means something where people come over https only.
+fn hsts(cx: &Context<'_>, hsts: Option<Written<Duration>>, is_public_https: bool) -> Option<Duration> {
+    let hsts = hsts?;
+    if !is_public_https {
+        let message = "`hsts` says that this host is https only, and public_url is not";
+        let finding = Diagnostic::error("bad-listener", message).at(hsts.span());
+        cx.report(finding.help("remove it, or write server.public_url = \"https://…\""));
+    }
+    Some(hsts.into_inner())
 }
 
 impl RawLimits {
@@ -209,6 +334,14 @@ impl RawLimits {
     }
 }
 
+/// Who connects to a unix socket has no address of his own.
+fn judge_unix(cx: &Context<'_>, place: Span) {
+    let message = "clients of a unix socket have no address, and whoever connects there is not trusted to name it";
+    let finding = Diagnostic::warning("unix-not-trusted", message).at(place);
+    let finding = finding.label("rules with `from` hold for nobody there, and guesses of all are counted together");
+    cx.report(finding.help("if only your proxy can connect there, add \"unix\" to server.trusted_proxies"));
+}
+
 /// A duration that must not be zero.
 pub(super) fn positive(cx: &Context<'_>, key: &str, value: Option<Written<Duration>>, default: Duration) -> Duration {
     let Some(value) = value else { return default };
@@ -236,7 +369,7 @@ fn header_bytes(cx: &Context<'_>, value: Option<Written<Option<u64>>>) -> usize 
     }
 }
 
-fn listen(item: &Item<'_>) -> Option<Written<Vec<Written<SocketAddr>>>> {
+fn listen(item: &Item<'_>) -> Option<Written<Vec<Written<RawListen>>>> {
     let list = match item.value.get_ref() {
         DeValue::Array(_) => item.list()?.into_inner(),
         DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {
@@ -255,7 +388,7 @@ fn listen(item: &Item<'_>) -> Option<Written<Vec<Written<SocketAddr>>>> {
 }
 
 /// `"host:port"`, or `{ address = "host:port", … }`.
-fn listener(item: &Item<'_>) -> Option<Written<SocketAddr>> {
+fn listener(item: &Item<'_>) -> Option<Written<RawListen>> {
     let is_table = |table: &DeTable<'_>| !table.keys().any(|key| matches!(key.get_ref().as_ref(), "env" | "default"));
     if item.value.get_ref().as_table().is_some_and(is_table) {
         let mut table = item.table("server.listen")?;
@@ -264,19 +397,22 @@ fn listener(item: &Item<'_>) -> Option<Written<SocketAddr>> {
             let finding = Diagnostic::error("missing-key", "a listener needs an `address`").at(item.span());
             item.cx.report(finding.help("add address = \"127.0.0.1:8080\""));
         }
+        let (tls, h2c) = (table.boolean("tls"), table.boolean("h2c"));
+        let redirect_to_https = table.boolean("redirect_to_https");
+        let access = RawAccess::read(&mut table);
         table.finish();
-        return address.and_then(|address| socket(&address));
+        let address = access.apply(item, address.and_then(|address| socket(&address))?);
+        let span = address.span();
+        let listen = RawListen { address: address.into_inner(), tls, redirect_to_https, h2c };
+        return Some(Spanned::new(span, listen));
     }
-    socket(item)
+    socket(item).map(|address| Spanned::new(address.span(), RawListen::plain(address.into_inner())))
 }
 
-fn socket(item: &Item<'_>) -> Option<Written<SocketAddr>> {
-    let text = item.string()?;
-    if let Some(later) = later::word("server.listen", text.get_ref()) {
-        report_later(item.cx, text.get_ref(), later, item.span());
-        return None;
-    }
-    item.parsed("bad-address", values::socket_address)
+fn socket(item: &Item<'_>) -> Option<Written<Address>> {
+    let address = item.parsed("bad-address", place::address)?;
+    let span = address.span();
+    Some(Spanned::new(span, address.into_inner().in_directory(item.cx.directory)))
 }
 
 fn public_url(text: &str) -> Result<PublicUrl, Fault> {
@@ -297,16 +433,13 @@ fn default_url() -> PublicUrl {
     PublicUrl { https: false, host: "127.0.0.1".to_owned(), port: Some(8080) }
 }
 
-fn trusted_proxies(item: &Item<'_>) -> Option<Vec<Written<IpNet>>> {
-    let network = |item: &Item<'_>| {
-        let text = item.string()?;
-        if let Some(later) = later::word("server.trusted_proxies", text.get_ref()) {
-            report_later(item.cx, text.get_ref(), later, item.span());
-            return None;
-        }
-        item.parsed("bad-network", values::network)
-    };
-    Some(item.list()?.get_ref().iter().filter_map(network).collect())
+/// The networks, and whether `"unix"` is among them.
+fn trusted_proxies(item: &Item<'_>) -> Option<(Vec<Written<IpNet>>, bool)> {
+    let list = item.list()?;
+    let is_unix = |item: &Item<'_>| item.value.get_ref().as_str() == Some("unix");
+    let networks = list.get_ref().iter().filter(|item| !is_unix(item));
+    let networks = networks.filter_map(|item| item.parsed("bad-network", values::network)).collect();
+    Some((networks, list.get_ref().iter().any(is_unix)))
 }
 
 fn trusted_headers(item: &Item<'_>) -> Option<TrustedHeaders> {

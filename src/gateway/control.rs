@@ -181,7 +181,8 @@ impl Clerk {
     /// Who sends forwarded headers without being trusted, and how often.
     fn proxies(&self) -> String {
         let access = self.shared.current.load_full();
-        let trust = Trust { proxies: access.config().server.trusted_proxies.clone(), ..Trust::default() };
+        let server = &access.config().server;
+        let trust = Trust { proxies: server.trusted_proxies.clone(), unix: server.trusts_unix, ..Trust::default() };
         let seen = self.shared.unbelieved.all(&trust);
         serde_json::to_string(&seen).map_or_else(|error| format!("error {error}\n"), |seen| format!("ok {seen}\n"))
     }

@@ -1,13 +1,17 @@
 //! The sockets of `server.listen`, over reloads: one that stays is not touched, one that goes lets its connections finish.
 
-use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use tokio::sync::watch;
 
 use super::StartError;
+use crate::config::{Address, Listen, UnixPlace};
+use crate::listen::door::Door;
+use crate::listen::inherited::Inherited;
 use crate::listen::socket;
+use crate::listen::unix::{self, Admits, Claim};
 use crate::message::connection::Stop;
 use crate::metrics::{self, Metrics};
 
@@ -17,21 +21,63 @@ pub(super) struct Listeners {
     open: Vec<Listener>,
     /// Those that were removed, while connections of theirs are left.
     leaving: Vec<watch::Sender<Stop>>,
+    /// What `fd:` names.
+    inherited: Inherited,
 }
 
-/// One socket, which only the workers hold, and how all that came through it is told to end.
+/// One entry of `server.listen`: sockets, which only the workers hold, and how all that came through them is told to end.
 #[derive(Debug)]
 struct Listener {
     /// The address as it is written; port 0 has become another one.
-    written: SocketAddr,
-    bound: SocketAddr,
+    written: Address,
+    bound: Bound,
+    /// How clients speak there, which a reload may change.
+    manner: watch::Sender<Listen>,
     stop: watch::Sender<Stop>,
+}
+
+/// Where a listener has come to be.
+#[derive(Debug)]
+enum Bound {
+    Tcp(SocketAddr),
+    /// The file goes with the listener.
+    Unix {
+        place: UnixPlace,
+        _claim: Claim,
+    },
+    /// Under its name, the addresses of those that are of the network.
+    Handed(Arc<str>, Vec<SocketAddr>),
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix { place, .. } => write!(f, "unix:{}", place.path.display()),
+            Self::Handed(name, _) => write!(f, "fd:{name}"),
+        }
+    }
+}
+
+impl Bound {
+    /// For the log: whatever was handed over, with where that is.
+    fn with_addresses(&self) -> String {
+        match self {
+            Self::Handed(name, addresses) if !addresses.is_empty() => {
+                let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                format!("fd:{name} {}", addresses.join(" "))
+            }
+            _ => self.to_string(),
+        }
+    }
 }
 
 /// A worker's own handle of a socket.
 #[derive(Debug)]
 pub(super) struct Entrance {
-    pub(super) listener: TcpListener,
+    pub(super) listener: Door,
+    /// How clients speak there now.
+    pub(super) manner: watch::Receiver<Listen>,
     pub(super) stop: watch::Receiver<Stop>,
     /// What is counted of all connections through it.
     pub(super) counts: Arc<metrics::Listener>,
@@ -46,39 +92,49 @@ pub(super) struct Planned {
 
 #[derive(Debug)]
 enum Slot {
-    Stays(usize),
+    /// The one of this number stays, for clients that speak so.
+    Stays(usize, Listen),
     New(Listener),
 }
 
 impl Listeners {
+    /// None yet; `fd:` names what is `inherited`.
+    pub(super) fn inheriting(inherited: Inherited) -> Self {
+        Self { inherited, ..Self::default() }
+    }
+
     /// Binds what of `wanted` is not there yet, with a handle for each of `workers`. Changes nothing.
     ///
     /// # Errors
     /// When an address can't be listened on.
-    pub(super) fn plan(&self, wanted: &[SocketAddr], workers: usize, metrics: &Metrics) -> Result<Planned, StartError> {
+    pub(super) fn plan(&self, wanted: &[Listen], workers: usize, metrics: &Metrics) -> Result<Planned, StartError> {
         let mut left: Vec<usize> = (0..self.open.len()).collect();
-        let mut find = |address: &SocketAddr| {
-            let at = left.iter().position(|&index| self.open[index].written == *address)?;
+        let mut find = |wanted: &Listen| {
+            // Of several with port 0 rather the one that is the same.
+            let is_same = |&index: &usize| *self.open[index].manner.borrow() == *wanted;
+            let is_there = |&index: &usize| self.open[index].written.is_where(&wanted.address);
+            let at = left.iter().position(is_same).or_else(|| left.iter().position(is_there))?;
             Some(left.remove(at))
         };
         let found: Vec<Option<usize>> = wanted.iter().map(&mut find).collect();
         let mut entrances: Vec<Vec<Entrance>> = (0..workers).map(|_| Vec::new()).collect();
         let mut slots = Vec::new();
-        for (&address, found) in wanted.iter().zip(found) {
+        for (listen, found) in wanted.iter().zip(found) {
             if let Some(index) = found {
-                slots.push(Slot::Stays(index));
+                slots.push(Slot::Stays(index, listen.clone()));
                 continue;
             }
             let refused = |source: io::Error| {
-                let held = left.iter().map(|&index| self.open[index].written);
-                match held.into_iter().find(|held| held.port() == address.port()) {
+                let mut held = left.iter().filter_map(|&index| self.open[index].written.tcp());
+                let address = listen.address.clone();
+                match held.find(|held| address.tcp().is_some_and(|address| held.port() == address.port())) {
                     Some(held) if source.kind() == io::ErrorKind::AddrInUse => StartError::Overlap { address, held },
                     _ => StartError::Listen { address, source },
                 }
             };
-            let (listener, handles) = Listener::bind(address, workers, metrics).map_err(refused)?;
-            for (worker, handle) in entrances.iter_mut().zip(handles) {
-                worker.push(handle);
+            let (listener, handles) = self.bind(listen, workers, metrics).map_err(refused)?;
+            for (worker, handles) in entrances.iter_mut().zip(handles) {
+                worker.extend(handles);
             }
             slots.push(Slot::New(listener));
         }
@@ -91,9 +147,16 @@ impl Listeners {
         let mut before: Vec<Option<Listener>> = std::mem::take(&mut self.open).into_iter().map(Some).collect();
         for slot in planned.slots {
             match slot {
-                Slot::Stays(index) => self.open.extend(before[index].take()),
+                Slot::Stays(index, manner) => {
+                    let stays = before[index].take();
+                    if let Some(mut listener) = stays {
+                        listener.admit(&manner.address);
+                        listener.manner.send_replace(manner);
+                        self.open.push(listener);
+                    }
+                }
                 Slot::New(listener) => {
-                    tracing::info!(address = %listener.bound, public_url, "listening");
+                    tracing::info!(address = %listener.bound.with_addresses(), public_url, "listening");
                     self.open.push(listener);
                 }
             }
@@ -107,9 +170,56 @@ impl Listeners {
         planned.entrances
     }
 
-    /// The addresses, in the order in which they are written.
+    /// The addresses of the network, in the order in which they are written.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
-        self.open.iter().map(|listener| listener.bound).collect()
+        let addresses = self.open.iter().flat_map(|listener| match &listener.bound {
+            Bound::Tcp(address) => std::slice::from_ref(address),
+            Bound::Unix { .. } => &[],
+            Bound::Handed(_, addresses) => addresses,
+        });
+        addresses.copied().collect()
+    }
+
+    /// The sockets of one entry, with a handle of each for each of `workers`. They are closed when the last worker has
+    /// closed its handle, but for those that are handed over.
+    fn bind(&self, listen: &Listen, workers: usize, metrics: &Metrics) -> io::Result<(Listener, Vec<Vec<Entrance>>)> {
+        let (doors, bound) = match &listen.address {
+            Address::Tcp(address) => {
+                let socket = socket::bind(*address)?;
+                let bound = Bound::Tcp(socket.local_addr()?);
+                (vec![Door::Tcp(socket)], bound)
+            }
+            Address::Unix(place) => {
+                let (socket, claim) = unix::bind(&place.path, &admits(place))?;
+                (vec![Door::Unix(socket)], Bound::Unix { place: UnixPlace::clone(place), _claim: claim })
+            }
+            Address::Fd(name) => {
+                let doors = self.inherited.named(name).map(Door::try_clone).collect::<io::Result<Vec<_>>>()?;
+                if doors.is_empty() {
+                    return Err(self.not_handed());
+                }
+                let addresses = doors.iter().filter_map(Door::address).collect();
+                (doors, Bound::Handed(Arc::clone(name), addresses))
+            }
+        };
+        let (stop, manner) = (watch::Sender::new(Stop::Run), watch::Sender::new(listen.clone()));
+        let counts = metrics.listeners.find(&bound.to_string());
+        let entrance = |door: &Door| {
+            let (manner, counts) = (manner.subscribe(), Arc::clone(&counts));
+            Ok(Entrance { listener: door.try_clone()?, manner, stop: stop.subscribe(), counts })
+        };
+        let entrances = (0..workers).map(|_| doors.iter().map(entrance).collect::<io::Result<_>>());
+        let entrances = entrances.collect::<io::Result<_>>()?;
+        Ok((Listener { written: listen.address.clone(), bound, manner, stop }, entrances))
+    }
+
+    fn not_handed(&self) -> io::Error {
+        let names = self.inherited.names();
+        let message = match names.as_slice() {
+            [] => "no socket was handed over: is the gateway started by a .socket unit?".to_owned(),
+            names => format!("no socket of that name was handed over, but: {}", names.join(", ")),
+        };
+        io::Error::new(io::ErrorKind::NotFound, message)
     }
 
     /// Tells all that came through any of the sockets.
@@ -122,16 +232,21 @@ impl Listeners {
 }
 
 impl Listener {
-    /// The socket is closed when the last of the `workers` has closed its handle.
-    fn bind(address: SocketAddr, workers: usize, metrics: &Metrics) -> io::Result<(Self, Vec<Entrance>)> {
-        let (socket, stop) = (socket::bind(address)?, watch::Sender::new(Stop::Run));
-        let bound = socket.local_addr()?;
-        let counts = metrics.listeners.find(&bound.to_string());
-        let entrance =
-            |_| Ok(Entrance { listener: socket.try_clone()?, stop: stop.subscribe(), counts: Arc::clone(&counts) });
-        let entrances = (0..workers).map(entrance).collect::<io::Result<_>>()?;
-        Ok((Self { written: address, bound, stop }, entrances))
+    /// Gives its file the mode and the owner of `wanted`, which are all that can differ.
+    fn admit(&mut self, wanted: &Address) {
+        let (Bound::Unix { place, .. }, Address::Unix(wanted)) = (&mut self.bound, wanted) else { return };
+        if *place == **wanted {
+            return;
+        }
+        match unix::admit(&place.path, &admits(wanted)) {
+            Ok(()) => *place = UnixPlace::clone(wanted),
+            Err(error) => tracing::error!(%error, address = %self.written, "mode and owner stay as they were"),
+        }
     }
+}
+
+fn admits(place: &UnixPlace) -> Admits {
+    Admits { mode: place.mode, user: place.user, group: place.group }
 }
 
 #[cfg(test)]
@@ -140,13 +255,13 @@ mod tests {
 
     #[test]
     fn what_stays_keeps_its_socket_and_what_goes_is_told() {
-        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let any = Listen::plain("127.0.0.1:0".parse().unwrap());
         let mut listeners = Listeners::default();
-        let planned = listeners.plan(&[any, any], 2, &Metrics::new(0)).unwrap();
+        let planned = listeners.plan(&[any.clone(), any.clone()], 2, &Metrics::new(0)).unwrap();
         let entrances = listeners.take(planned, "http://h");
         assert_eq!(entrances.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2]);
         let before = listeners.addresses();
-        let planned = listeners.plan(&[any], 2, &Metrics::new(0)).unwrap();
+        let planned = listeners.plan(std::slice::from_ref(&any), 2, &Metrics::new(0)).unwrap();
         assert!(listeners.take(planned, "http://h").iter().all(Vec::is_empty));
         assert_eq!(listeners.addresses(), before[..1]);
         assert_eq!(*entrances[0][0].stop.borrow(), Stop::Run);
@@ -159,12 +274,14 @@ mod tests {
 
     #[test]
     fn a_plan_that_fails_leaves_everything_as_it_is() {
-        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let any = Listen::plain("127.0.0.1:0".parse().unwrap());
         let mut listeners = Listeners::default();
-        let planned = listeners.plan(&[any], 1, &Metrics::new(0)).unwrap();
+        let planned = listeners.plan(std::slice::from_ref(&any), 1, &Metrics::new(0)).unwrap();
         let entrances = listeners.take(planned, "http://h");
-        let taken = socket::bind(any).unwrap();
-        let refused = listeners.plan(&[any, taken.local_addr().unwrap()], 1, &Metrics::new(0)).unwrap_err();
+        let taken = socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let refused = listeners
+            .plan(&[any.clone(), Listen::plain(taken.local_addr().unwrap())], 1, &Metrics::new(0))
+            .unwrap_err();
         assert!(matches!(refused, StartError::Listen { .. }), "{refused}");
         assert_eq!((listeners.addresses().len(), *entrances[0][0].stop.borrow()), (1, Stop::Run));
     }
@@ -173,10 +290,25 @@ mod tests {
     fn an_address_that_this_gateway_still_holds_is_said_to_be_so() {
         let free = socket::bind("127.0.0.1:0".parse().unwrap()).and_then(|free| free.local_addr()).unwrap();
         let mut listeners = Listeners::default();
-        let planned = listeners.plan(&[free], 1, &Metrics::new(0)).unwrap();
+        let planned = listeners.plan(&[Listen::plain(free)], 1, &Metrics::new(0)).unwrap();
         let _held = listeners.take(planned, "http://h");
         let everywhere = SocketAddr::from(([0, 0, 0, 0], free.port()));
-        let refused = listeners.plan(&[everywhere], 1, &Metrics::new(0)).unwrap_err();
+        let refused = listeners.plan(&[Listen::plain(everywhere)], 1, &Metrics::new(0)).unwrap_err();
         assert!(matches!(refused, StartError::Overlap { held, .. } if held == free), "{refused}");
+    }
+
+    #[test]
+    fn how_clients_speak_changes_on_the_socket_that_stays() {
+        let any = Listen::plain("127.0.0.1:0".parse().unwrap());
+        let mut listeners = Listeners::default();
+        let planned = listeners.plan(&[any.clone(), Listen { tls: true, ..any.clone() }], 1, &Metrics::new(0)).unwrap();
+        let entrances = listeners.take(planned, "http://h");
+        let before = listeners.addresses();
+        let both = [Listen { h2c: true, ..any.clone() }, Listen { tls: true, ..any.clone() }];
+        let planned = listeners.plan(&both, 1, &Metrics::new(0)).unwrap();
+        assert!(listeners.take(planned, "http://h").iter().all(Vec::is_empty));
+        assert_eq!(listeners.addresses(), before);
+        let manners: Vec<Listen> = entrances[0].iter().map(|entrance| entrance.manner.borrow().clone()).collect();
+        assert_eq!(manners, both);
     }
 }

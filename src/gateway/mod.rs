@@ -32,6 +32,7 @@ pub use reload::Reloaded;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::listen::inherited::Inherited;
 use crate::message::connection::Stop;
 use crate::observe::access::AccessLog;
 use crate::secret::Random;
@@ -40,7 +41,6 @@ use crate::store::StoreError;
 use admin::{AdminPlace, Desk};
 use control::{Clerk, Control};
 use files::Watch;
-use listeners::Listeners;
 use prepare::Prepared;
 use readiness::Readiness;
 use reload::Reloader;
@@ -70,7 +70,15 @@ impl Gateway {
     /// # Errors
     /// When an address can't be bound, the store can't be opened or a key is not what its algorithm needs.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_at(config, Clock::system(), Random::system()).await
+        Self::start_inheriting(config, Inherited::default()).await
+    }
+
+    /// Starts a gateway whose `fd:` listeners are found in `inherited`.
+    ///
+    /// # Errors
+    /// As [`Gateway::start`].
+    pub async fn start_inheriting(config: Config, inherited: Inherited) -> Result<Self, StartError> {
+        Self::start_with(config, Clock::system(), Random::system(), inherited).await
     }
 
     /// Starts a gateway that lives by `clock`.
@@ -78,6 +86,15 @@ impl Gateway {
     /// # Errors
     /// As [`Gateway::start`].
     pub async fn start_at(config: Config, clock: Clock, random: Random) -> Result<Self, StartError> {
+        Self::start_with(config, clock, random, Inherited::default()).await
+    }
+
+    async fn start_with(
+        config: Config,
+        clock: Clock,
+        random: Random,
+        inherited: Inherited,
+    ) -> Result<Self, StartError> {
         let (started, outcome) = oneshot::channel();
         let (orders, taken) = mpsc::unbounded_channel();
         let (reloads, asked) = mpsc::channel(MOST_RELOADS);
@@ -92,7 +109,7 @@ impl Gateway {
                 }
             };
             runtime.block_on(async {
-                match prepare::prepare(config, clock, random).await {
+                match prepare::prepare(config, clock, random, inherited).await {
                     Err(error) => {
                         let _caller_left = started.send(Err(error));
                     }
@@ -181,10 +198,10 @@ struct Running {
 
 impl Running {
     fn begin(prepared: Prepared, reloads: mpsc::Sender<reload::Request>) -> Result<Self, StartError> {
-        let Prepared { state, shared, backends, listeners, admin, control } = prepared;
+        let Prepared { state, shared, backends, listeners: mut open, planned, admin, control } = prepared;
         let (stop, stopping) = watch::channel(Stop::Run);
-        let (mut open, public_url) = (Listeners::default(), state.config.server.public_url.origin());
-        let crew = Crew::start(&state, &backends, open.take(listeners, &public_url), &stopping)?;
+        let public_url = state.config.server.public_url.origin();
+        let crew = Crew::start(&state, &backends, open.take(planned, &public_url), &stopping)?;
         let desk = Desk { readiness: Arc::new(Readiness::new(&state)), scrape: Scrape::of(&state) };
         let admin = AdminPlace::begin(desk, admin);
         let control = control.map(Arc::new);

@@ -15,9 +15,10 @@ use super::control::Control;
 use super::listeners::{Listeners, Planned};
 use crate::access::{Access, Current, People};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Address, Config};
 use crate::explain;
 use crate::identity::password::Hasher;
+use crate::listen::inherited::Inherited;
 use crate::message::cookie::InvalidCookie;
 use crate::metrics::Metrics;
 use crate::observe::access::AccessLog;
@@ -38,9 +39,9 @@ use crate::upstream::Backend;
 #[expect(missing_docs, reason = "the fields are named after what they hold")]
 pub enum StartError {
     /// An address can't be listened on.
-    Listen { address: SocketAddr, source: io::Error },
+    Listen { address: Address, source: io::Error },
     /// An address overlaps one that this gateway still listens on, and has to before the other takes over.
-    Overlap { address: SocketAddr, held: SocketAddr },
+    Overlap { address: Address, held: SocketAddr },
     /// The admin listener can't be bound.
     Admin(io::Error),
     /// The control socket can't be bound.
@@ -73,7 +74,9 @@ impl fmt::Display for StartError {
             Self::Listen { address, source } if source.kind() == io::ErrorKind::AddrInUse => {
                 write!(f, "can't listen on {address}: another program does; change server.listen or end it")
             }
-            Self::Listen { address, source } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Self::Listen { address, source }
+                if source.kind() == io::ErrorKind::PermissionDenied && address.tcp().is_some() =>
+            {
                 write!(f, "can't listen on {address}: ports below 1024 need the capability CAP_NET_BIND_SERVICE")
             }
             Self::Listen { address, source } => write!(f, "can't listen on {address}: {source}"),
@@ -105,7 +108,9 @@ pub(super) struct Prepared {
     pub(super) state: Arc<State>,
     pub(super) shared: Arc<Shared>,
     pub(super) backends: Arc<[Arc<Backend>]>,
-    pub(super) listeners: Planned,
+    /// What opens `planned`.
+    pub(super) listeners: Listeners,
+    pub(super) planned: Planned,
     pub(super) admin: NextPlace,
     pub(super) control: Option<Control>,
 }
@@ -115,14 +120,20 @@ pub(super) fn runtime() -> Result<Runtime, StartError> {
     Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)
 }
 
-pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Result<Prepared, StartError> {
+pub(super) async fn prepare(
+    config: Config,
+    clock: Clock,
+    random: Random,
+    inherited: Inherited,
+) -> Result<Prepared, StartError> {
     token::install_crypto();
     if let [first, rest @ ..] = explain::failing_tests(&config).as_slice() {
         return Err(StartError::Tests { first: first.message.clone(), count: rest.len() + 1 });
     }
     open_files(&config);
     let metrics = Arc::new(Metrics::new(clock.now().as_secs()));
-    let listeners = Listeners::default().plan(&config.server.listen, config.server.workers, &metrics)?;
+    let listeners = Listeners::inheriting(inherited);
+    let planned = listeners.plan(&config.server.listen, config.server.workers, &metrics)?;
     let admin = NextPlace::bind(config.admin.listen.as_ref())?;
     let access_log = AccessLog::open(&config.log.access, config.log.format).map_err(StartError::AccessLog)?;
     let memory = token::memory(&config);
@@ -175,7 +186,7 @@ pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Res
     let backends = super::worker::backends(&config, &shared.metrics, &[])?;
     let parts = Parts { keys, issuers, access, access_log };
     let state = State::new(config, parts, Arc::clone(&shared)).map_err(StartError::Cookie)?;
-    Ok(Prepared { state: Arc::new(state), shared, backends, listeners, admin, control })
+    Ok(Prepared { state: Arc::new(state), shared, backends, listeners, planned, admin, control })
 }
 
 /// Raises the limit of open files as far as it goes, and says when it is too low for `server.limits.connections`.

@@ -101,9 +101,16 @@ impl Scrape {
         all.iter().for_each(|(address, counts)| samples.value(&[address], counts.open.value()));
         let mut samples = page.family(&family::CONNECTIONS_ACCEPTED);
         all.iter().for_each(|(address, counts)| samples.value(&[address], counts.accepted.value()));
+        let mut samples = page.family(&family::CONNECTIONS_UNINTRODUCED);
+        all.iter().for_each(|(address, counts)| samples.value(&[address], counts.unintroduced.value()));
+        let mut samples = page.family(&family::HANDSHAKES_FAILED);
+        all.iter().for_each(|(address, counts)| samples.words(&[address], &counts.handshakes_failed));
         let metrics = &self.shared.metrics;
         page.family(&family::CONNECTIONS_REFUSED).value(&[], metrics.connections_refused.value());
         page.family(&family::TUNNELS).value(&[], metrics.tunnels.open.value());
         page.family(&family::TUNNELS_OPENED).value(&[], metrics.tunnels.opened.value());
+        let all = metrics.certificates.all();
+        let mut samples = page.family(&family::CERTIFICATE_EXPIRY);
+        all.iter().for_each(|(file, expiry)| samples.value(&[file], expiry.value()));
     }
 }

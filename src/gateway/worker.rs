@@ -8,16 +8,19 @@ use std::sync::Arc;
 use std::thread;
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout_at;
 
 use super::StartError;
 use super::listeners::Entrance;
 use super::prepare;
-use crate::config::Config;
-use crate::listen::conn;
+use crate::config::{Config, Listen};
+use crate::listen::conn::ClientStream;
+use crate::listen::door::ClientSocket;
+use crate::listen::proxy_protocol::{self, ProxyFault, Told};
 use crate::listen::socket::{self, Census};
+use crate::listen::{conn, h2, tls};
 use crate::message::connection::{ConnInfo, Link, Stop};
 use crate::metrics::{self, Held, Metrics};
 use crate::pipeline::{self, Worker};
@@ -197,15 +200,16 @@ impl Hand {
     }
 
     fn accept(&self, entrances: Vec<Entrance>, in_force: &InForce, accepting: &mut JoinSet<std::io::Result<()>>) {
-        for Entrance { listener, stop, counts } in entrances {
+        for Entrance { listener, manner, stop, counts } in entrances {
             let (in_force, stopping, open) = (Arc::clone(in_force), stop.clone(), self.open.clone());
-            let connection = move |stream: TcpStream, info: Arc<ConnInfo>| {
+            let connection = move |stream: ClientSocket, info: ConnInfo| {
                 let (in_force, stopping, open) = (Arc::clone(&in_force), stopping.clone(), open.clone());
                 counts.accepted.count();
-                let held = Held::new(&counts);
+                let manner = manner.borrow().clone();
+                let (held, counts) = (Held::new(&counts), Arc::clone(&counts));
                 async move {
                     let _held = held;
-                    serve(stream, info, in_force, stopping).await;
+                    begin(stream, info, manner, &counts, in_force, stopping).await;
                     drop(open);
                 }
             };
@@ -220,15 +224,90 @@ impl Hand {
     }
 }
 
+/// Whether the connection begins with a PROXY header: that of a trusted peer must.
+fn sends_proxy_header(state: &State, info: &ConnInfo) -> bool {
+    state.config.server.proxy_protocol && state.trust.trusts_peer(info.peer.ip().to_canonical())
+}
+
+/// Says so for the first one; the rest are counted, as there may be one a second.
+fn note_unintroduced(counts: &metrics::Listener, info: &ConnInfo, fault: &ProxyFault) {
+    // Who only looks whether someone listens says nothing.
+    if matches!(fault, ProxyFault::Io(_)) {
+        return tracing::debug!(peer = %info.peer, %fault, "connection closed");
+    }
+    if counts.unintroduced.value() == 0 {
+        tracing::warn!(peer = %info.peer, %fault, "connection of a trusted peer closed: server.proxy_protocol is on");
+    }
+    counts.unintroduced.count();
+}
+
+/// Serves one connection, over TLS where `manner` says so. The handshake and the first head have one deadline.
+async fn begin(
+    mut stream: ClientSocket,
+    mut info: ConnInfo,
+    manner: Listen,
+    counts: &metrics::Listener,
+    in_force: InForce,
+    mut stop: watch::Receiver<Stop>,
+) {
+    info.redirects = manner.redirect_to_https;
+    let config = Arc::clone(&in_force.load().state.config);
+    let deadline = info.opened + config.server.limits.header_timeout;
+    if sends_proxy_header(&in_force.load().state, &info) {
+        match timeout_at(deadline, proxy_protocol::read(&mut stream)).await {
+            Ok(Ok(Told::Addresses { source, destination })) => (info.peer, info.local) = (source, destination),
+            Ok(Ok(Told::Nothing)) => {}
+            Ok(Err(fault)) => return note_unintroduced(counts, &info, &fault),
+            Err(_) => return tracing::debug!(peer = %info.peer, "no PROXY header came in time"),
+        }
+    }
+    if !manner.tls {
+        drop(config);
+        return serve(stream, info, manner.h2c, in_force, stop).await;
+    }
+    let peer = info.peer;
+    let handshake = tls::accept(stream, &config.server.tls);
+    let handshake = tokio::select! {
+        ended = timeout_at(deadline, handshake) => ended,
+        _ = stop.wait_for(|stop| *stop == Stop::Now) => return,
+    };
+    // Not held for as long as the connection lasts: a reload brings another.
+    drop(config);
+    match handshake {
+        Ok(Ok((stream, tls))) => {
+            let is_http2 = tls.http2;
+            serve(stream, ConnInfo { tls: Some(tls), ..info }, is_http2, in_force, stop).await;
+        }
+        Ok(Err(failure)) => {
+            counts.handshakes_failed.count(failure.reason());
+            tracing::debug!(%peer, error = %failure, "no TLS with a client");
+        }
+        Err(_) => {
+            counts.handshakes_failed.count("timeout");
+            tracing::debug!(%peer, "a client's TLS handshake timed out");
+        }
+    }
+}
+
 /// Serves one connection. Its deadlines and the limits of its heads are those that it was accepted under; everything else
 /// is what is in force when a request comes.
-async fn serve(stream: TcpStream, info: Arc<ConnInfo>, in_force: InForce, stop: watch::Receiver<Stop>) {
+async fn serve<S: ClientStream>(
+    stream: S,
+    info: ConnInfo,
+    is_http2: bool,
+    in_force: InForce,
+    stop: watch::Receiver<Stop>,
+) {
     let limits = in_force.load().state.config.server.limits.clone();
-    let peer = Arc::clone(&info);
-    let service = |request, link: Arc<Link>| {
-        let (worker, peer) = (in_force.load_full(), Arc::clone(&peer));
+    let info = Arc::new(info);
+    let (peer, current) = (Arc::clone(&info), Arc::clone(&in_force));
+    let service = move |request, link: Arc<Link>| {
+        let (worker, peer) = (current.load_full(), Arc::clone(&peer));
         async move { pipeline::handle(&worker, &peer, request, &link).await }
     };
+    if is_http2 {
+        return h2::serve(stream, info, &limits, service, stop).await;
+    }
     let refused = |info: &ConnInfo, error: &hyper::Error| pipeline::unreadable(&in_force.load_full(), info, error);
     conn::serve(stream, info, &limits, service, refused, stop).await;
 }

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::door::{ClientSocket, Door};
 use crate::message::connection::{ConnInfo, Stop};
 use crate::metrics::Counter;
 
@@ -110,26 +110,23 @@ impl Drop for Admitted {
 /// # Errors
 /// When the socket can't be registered with the runtime.
 pub async fn accept<F, A>(
-    listener: StdListener,
+    listener: impl Into<Door>,
     worker: usize,
     census: Arc<Census>,
     mut stop: watch::Receiver<Stop>,
     connection: F,
 ) -> io::Result<()>
 where
-    F: Fn(TcpStream, Arc<ConnInfo>) -> A,
+    F: Fn(ClientSocket, ConnInfo) -> A,
     A: Future<Output = ()> + Send + 'static,
 {
-    let listener = TcpListener::from_std(listener)?;
+    let listener = listener.into().open()?;
     let mut trouble = Trouble::default();
-    let begin = |stream: TcpStream, peer, trouble: &mut Trouble| {
+    let begin = |stream: ClientSocket, info: ConnInfo, trouble: &mut Trouble| {
         let Some(admitted) = census.admit(worker) else {
             return refuse(stream, trouble);
         };
-        // Small answers must not wait for an acknowledgement; a socket that refuses this is gone already.
-        let _ = stream.set_nodelay(true);
-        let Ok(local) = stream.local_addr() else { return };
-        let serving = connection(stream, Arc::new(ConnInfo { peer, local }));
+        let serving = connection(stream, info);
         tokio::spawn(async move {
             serving.await;
             drop(admitted);
@@ -139,8 +136,8 @@ where
         match *stop.borrow_and_update() {
             Stop::Run => {}
             Stop::Drain => {
-                for (stream, peer) in waiting(listener)? {
-                    begin(stream, peer, &mut trouble);
+                for (stream, info) in listener.into_waiting()? {
+                    begin(stream, info, &mut trouble);
                 }
                 return Ok(());
             }
@@ -154,7 +151,7 @@ where
             },
             accepted = listener.accept() => accepted,
         };
-        let (stream, peer) = match accepted {
+        let (stream, info) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 if let Some(pause) = trouble.pause(&error, Instant::now()) {
@@ -163,27 +160,15 @@ where
                 continue;
             }
         };
-        begin(stream, peer, &mut trouble);
+        begin(stream, info, &mut trouble);
         if census.is_crowded(worker) {
             tokio::time::sleep(STEP_BACK).await;
         }
     }
 }
 
-/// The connections that stand already and were not accepted yet.
-fn waiting(listener: TcpListener) -> io::Result<Vec<(TcpStream, SocketAddr)>> {
-    let listener = listener.into_std()?;
-    let mut found = Vec::new();
-    // Nobody waits here: the socket does not block.
-    while let Ok((stream, peer)) = listener.accept() {
-        stream.set_nonblocking(true)?;
-        found.push((TcpStream::from_std(stream)?, peer));
-    }
-    Ok(found)
-}
-
 /// Answers a connection that is one too many. It is not counted, so that it gets one moment only.
-fn refuse(mut stream: TcpStream, trouble: &mut Trouble) {
+fn refuse(mut stream: ClientSocket, trouble: &mut Trouble) {
     if trouble.may_tell(Instant::now()) {
         tracing::warn!("too many client connections");
     }
@@ -291,7 +276,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (drain, stop) = watch::channel(Stop::Drain);
         let mut clients: Vec<_> = (0..5).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
-        let connection = |mut stream: TcpStream, _| async move { stream.write_all(b"served").await.unwrap() };
+        let connection = |mut stream: ClientSocket, _| async move { stream.write_all(b"served").await.unwrap() };
         accept(listener, 0, Census::new(100, 1), stop, connection).await.unwrap();
         assert!(std::net::TcpStream::connect(address).is_err(), "nobody listens any more");
         let reading = tokio::task::spawn_blocking(move || {

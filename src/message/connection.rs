@@ -4,19 +4,54 @@
 //! own task; the [`Link`] tells each what the others have done. It decides nothing itself.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Two ends of a client connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use super::certificate::ClientCertificate;
+use super::forwarded::NO_ADDRESS;
+
+/// What is known of a client connection before its first request.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnInfo {
-    /// Who connected: the nearest peer, which may be a proxy.
+    /// When it was accepted: from then on its first deadline counts.
+    pub opened: Instant,
+    /// Who connected: the nearest peer, which may be a proxy. Behind a load balancer that sends PROXY headers, whom it
+    /// names; on a unix socket [`NO_ADDRESS`].
     pub peer: SocketAddr,
     /// The address that it connected to.
     pub local: SocketAddr,
+    /// What was agreed on, where it speaks TLS.
+    pub tls: Option<TlsInfo>,
+    /// Whether every request is sent to `https` instead of being judged.
+    pub redirects: bool,
+}
+
+impl ConnInfo {
+    /// A connection in the clear from `peer` to `local`.
+    pub fn plain(peer: SocketAddr, local: SocketAddr) -> Self {
+        Self { opened: Instant::now(), peer, local, tls: None, redirects: false }
+    }
+
+    /// A connection over a unix socket, whose ends have no addresses.
+    pub fn unix() -> Self {
+        let nowhere = SocketAddr::new(NO_ADDRESS, 0);
+        Self::plain(nowhere, nowhere)
+    }
+}
+
+/// What a client and the gateway agreed on in a TLS handshake.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsInfo {
+    /// The server name that the client asked for, in lower case.
+    pub server_name: Option<Arc<str>>,
+    /// The client's certificate.
+    pub client: Option<Arc<ClientCertificate>>,
+    /// Whether HTTP/2 was agreed on.
+    pub http2: bool,
 }
 
 /// Whether the gateway goes on. It only ever rises.
@@ -83,8 +118,13 @@ impl Default for Link {
 impl Link {
     /// The link of a connection that opens now.
     pub fn new() -> Self {
+        Self::since_opened(Instant::now())
+    }
+
+    /// The link of a connection that was opened then.
+    pub fn since_opened(opened: Instant) -> Self {
         Self {
-            opened: Instant::now(),
+            opened,
             stage: AtomicU8::new(OPENED),
             since: AtomicU64::new(0),
             blocked: AtomicU64::new(NOT_BLOCKED),

@@ -40,11 +40,16 @@ impl Scheme {
     }
 }
 
+/// Stands for the peer of a connection on a unix socket, which has no address. No peer of the network has this one.
+pub const NO_ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+
 /// Whose forwarded headers are believed, and which of them.
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
     /// Peers that are proxies of ours.
     pub proxies: Vec<IpNet>,
+    /// Whether whoever connects to a unix socket is one too.
+    pub unix: bool,
     /// Whether `X-Forwarded-For` is read.
     pub x_forwarded_for: bool,
     /// Whether `X-Forwarded-Proto` is read.
@@ -77,7 +82,7 @@ impl Trust {
     /// A host that a trusted peer names and that is none: a request has one host.
     pub fn read(&self, peer: IpAddr, headers: &HeaderMap) -> Result<Origin, HostError> {
         let peer = peer.to_canonical();
-        let peer_is_trusted = self.trusts(peer);
+        let peer_is_trusted = self.trusts_peer(peer);
         let mut origin = Origin { client: ClientAddr(peer), peer, peer_is_trusted, scheme: None, host: None };
         if !peer_is_trusted {
             return Ok(origin);
@@ -129,6 +134,11 @@ impl Trust {
         ClientAddr(client)
     }
 
+    /// Whether the peer of a connection is a proxy of ours; [`NO_ADDRESS`] is one on a unix socket.
+    pub fn trusts_peer(&self, peer: IpAddr) -> bool {
+        if peer == NO_ADDRESS { self.unix } else { self.trusts(peer) }
+    }
+
     /// Whether `address` is that of a proxy of ours.
     pub fn trusts(&self, address: IpAddr) -> bool {
         self.proxies.iter().any(|network| network.contains(&address))
@@ -140,15 +150,17 @@ impl Trust {
     pub fn apply(&self, headers: &mut HeaderMap, origin: &Origin, scheme: Scheme, host: &str) {
         let chain = self.chain(headers, origin);
         remove_where(headers, |name| is_forwarded_name(name.as_str()));
-        headers.insert(X_FORWARDED_FOR, chain);
+        if let Some(chain) = chain {
+            headers.insert(X_FORWARDED_FOR, chain);
+        }
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
         if let Ok(host) = HeaderValue::try_from(host) {
             headers.insert(X_FORWARDED_HOST, host);
         }
     }
 
-    fn chain(&self, headers: &HeaderMap, origin: &Origin) -> HeaderValue {
-        let peer = origin.peer.to_string();
+    /// `None`: nothing is known of anyone.
+    fn chain(&self, headers: &HeaderMap, origin: &Origin) -> Option<HeaderValue> {
         let mut chain = Vec::new();
         if origin.peer_is_trusted {
             if self.x_forwarded_for {
@@ -162,8 +174,15 @@ impl Trust {
                 chain.extend_from_slice(format!("{}, ", origin.client).as_bytes());
             }
         }
-        chain.extend_from_slice(peer.as_bytes());
-        HeaderValue::from_bytes(&chain).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+        if origin.peer == NO_ADDRESS {
+            // What a proxy on a unix socket says ends with the client.
+            let without_comma = chain.len().saturating_sub(2);
+            chain.truncate(without_comma);
+        } else {
+            chain.extend_from_slice(origin.peer.to_string().as_bytes());
+        }
+        let chain = HeaderValue::from_bytes(&chain).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        (!chain.is_empty()).then_some(chain)
     }
 }
 

@@ -18,7 +18,7 @@ impl Unbelieved {
     /// the first one of each network.
     pub fn note(&self, trust: &Trust, peer: IpAddr, headers: &HeaderMap) {
         let says = SAYING.iter().any(|name| headers.contains_key(*name));
-        if !says || trust.trusts(peer.to_canonical()) {
+        if !says || trust.trusts_peer(peer.to_canonical()) {
             return;
         }
         let peer = peer.to_canonical();
@@ -45,7 +45,7 @@ impl Unbelieved {
     /// Those that `trust` does not believe now either: a reload may have named them.
     pub fn all(&self, trust: &Trust) -> Vec<(IpAddr, u64)> {
         let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.iter().filter(|(peer, _)| !trust.trusts(*peer)).copied().collect()
+        seen.iter().filter(|(peer, _)| !trust.trusts_peer(*peer)).copied().collect()
     }
 }
 

@@ -61,10 +61,13 @@ pub(super) fn normalize(
         return Err(Malformed::Line(line::RAW_FRAGMENT));
     }
     line::check_method(request.method()).map_err(Malformed::Line)?;
-    let origin = trust.read(info.peer.ip(), request.headers()).map_err(Malformed::Host)?;
+    let mut origin = trust.read(info.peer.ip(), request.headers()).map_err(Malformed::Host)?;
+    if info.tls.is_some() && origin.scheme.is_none() {
+        origin.scheme = Some(Scheme::Https);
+    }
     let host = Host::of_request(request.uri(), request.headers()).map_err(Malformed::Host)?;
     let host = origin.host.clone().unwrap_or(host);
-    let asks_server = request.version() == Version::HTTP_11;
+    let asks_server = request.version() >= Version::HTTP_11;
     let path = line::read_path(request.uri().path(), request.method(), asks_server).map_err(Malformed::Line)?;
     let head = Head {
         method: request.method().clone(),
@@ -73,6 +76,7 @@ pub(super) fn normalize(
         query: request.uri().query().map(str::to_owned),
         client: origin.client,
         https: origin.scheme == Some(Scheme::Https),
+        certificate: info.tls.as_ref().and_then(|tls| tls.client.clone()),
         now,
         started,
     };

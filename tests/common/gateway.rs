@@ -32,8 +32,14 @@ impl Gateway {
 
     /// Starts it through another program, which becomes it.
     pub(crate) fn serve_by(mut program: Command, dir: TempDir) -> Self {
+        program.stdin(Stdio::null());
+        Self::serve_with(program, dir)
+    }
+
+    /// The same through a program that has use for its standard input.
+    pub(crate) fn serve_with(mut program: Command, dir: TempDir) -> Self {
         program.arg("serve").arg("--config").arg(dir.path().join("gateway.toml"));
-        program.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        program.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = program.spawn().expect("the program starts");
         let stdout = Lines::of(child.stdout.take().expect("stdout is a pipe"));
         let stderr = Lines::of(child.stderr.take().expect("stderr is a pipe"));
@@ -130,6 +136,11 @@ impl Gateway {
         self.stderr.wait_for_end();
         let status = self.child.wait().expect("the gateway ends");
         Ran { code: status.code(), stdout: self.stdout.text(), stderr: self.stderr.text() }
+    }
+
+    /// The directory of a gateway that has ended.
+    pub(crate) fn into_dir(mut self) -> TempDir {
+        self.dir.take().expect("only a restart takes it")
     }
 
     /// Ends it with SIGTERM, and asserts that it ended well.

@@ -196,7 +196,7 @@ pub(crate) async fn gateway_with(upstream: SocketAddr, limits: Limits, settings:
                         let handler = handler.clone();
                         async move { handler.answer(request, link).await }
                     };
-                    conn::serve(stream, info, &handler.limits, service, |_, _| {}, stopped).await;
+                    conn::serve(stream, Arc::new(info), &handler.limits, service, |_, _| {}, stopped).await;
                 }
             };
             socket::accept(listener, 0, census, stopped.clone(), connection).await.unwrap();
@@ -242,6 +242,7 @@ impl Handler {
             client: origin.client,
             https: false,
             now: Clock::system().now(),
+            certificate: None,
             started: std::time::Instant::now(),
         };
         let Rules { access, current, guarded, .. } = &self.rules;

@@ -51,13 +51,21 @@ fn connect(server: &ServerAddr) -> io::Result<()> {
     Err(last)
 }
 
-/// Whether the running gateway answers to clients on `addresses`, and on its admin listener. An admin listener that took a
-/// free port is not looked for.
+/// Whether the running gateway answers to clients on `addresses` and its unix sockets, and on its admin listener. An admin
+/// listener that took a free port is not looked for.
 pub(super) fn listeners(facts: &Facts, addresses: &[SocketAddr]) -> Vec<Check> {
     let clients = addresses.iter().map(|address| {
-        let came = tcp(*address).and_then(|stream| status(stream, &facts.host, &facts.login_path));
-        judged(format!("listener {address}"), came)
+        let name = format!("listener {address}");
+        if facts.speaks_http(*address) {
+            judged(name, tcp(*address).and_then(|stream| status(stream, &facts.host, &facts.login_path)))
+        } else {
+            // Of one that speaks TLS, HTTP/2 or PROXY no more is asked than whether it is there.
+            there(name, tcp(*address).map(drop))
+        }
     });
+    let sockets =
+        facts.sockets.iter().map(|path| there(format!("listener unix:{}", path.display()), unix(path).map(drop)));
+    let clients = clients.chain(sockets);
     let admin = facts.admin.as_deref().and_then(|listen| match (listen.strip_prefix("unix:"), listen.parse()) {
         (Some(path), _) => Some(unix(Path::new(path)).and_then(|stream| status(stream, "localhost", "/livez"))),
         (None, Ok(address)) if SocketAddr::port(&address) != 0 => {
@@ -66,6 +74,13 @@ pub(super) fn listeners(facts: &Facts, addresses: &[SocketAddr]) -> Vec<Check> {
         (None, _) => None,
     });
     clients.chain(admin.map(|came| judged("admin listener".to_owned(), came))).collect()
+}
+
+fn there(name: String, came: io::Result<()>) -> Check {
+    match came {
+        Ok(()) => Check::ok(name, "takes connections".to_owned()),
+        Err(error) => judged(name, Err(error)),
+    }
 }
 
 fn judged(name: String, came: io::Result<u16>) -> Check {

@@ -13,9 +13,9 @@ use serde_json::Value;
 
 use self::written::{Entries, Shown};
 use super::{
-    AccessLog, Accounts, Admin, AdminListen, Config, Identity, Issuer, IssuerKeys, KeySource, Limits, Log, LogFormat,
-    Login, Server, ServerAddr, Sessions, Store, StoreKind, Timeouts, Tokens, Trace, TrustedHeaders, Upstream,
-    UpstreamLimits,
+    AccessLog, Accounts, Address, Admin, AdminListen, Certificate, Config, Identity, Issuer, IssuerKeys, KeySource,
+    Limits, Listen, Log, LogFormat, Login, Server, ServerAddr, Sessions, Store, StoreKind, Timeouts, Tokens, Trace,
+    TrustedHeaders, Upstream, UpstreamLimits,
 };
 use crate::secret::Secret;
 
@@ -92,7 +92,18 @@ impl Show {
 }
 
 fn server(server: &Server) -> Entries {
-    let Server { listen, public_url, trusted_proxies, trusted_headers, workers, limits } = server;
+    let Server {
+        listen,
+        public_url,
+        trusted_proxies,
+        trusts_unix,
+        trusted_headers,
+        workers,
+        tls,
+        hsts,
+        proxy_protocol,
+        limits,
+    } = server;
     let TrustedHeaders { x_forwarded_for, x_forwarded_proto, x_forwarded_host, forwarded } = *trusted_headers;
     let headers = [
         (x_forwarded_for, "X-Forwarded-For"),
@@ -101,13 +112,53 @@ fn server(server: &Server) -> Entries {
         (forwarded, "Forwarded"),
     ];
     entries([
-        ("listen", texts(listen)),
+        ("listen", Shown::List(listen.iter().map(|one| listener(one, !tls.is_empty())).collect())),
         ("public_url", text(public_url.origin())),
-        ("trusted_proxies", texts(trusted_proxies)),
+        (
+            "trusted_proxies",
+            texts(trusted_proxies.iter().map(ToString::to_string).chain(trusts_unix.then(|| "unix".to_owned()))),
+        ),
         ("trusted_headers", texts(named(headers))),
         ("workers", number(*workers)),
+        ("tls", Shown::List(tls.certificates().iter().map(|one| certificate(one)).collect())),
+        ("hsts", hsts.map_or_else(|| nothing("off"), duration)),
+        ("proxy_protocol", Shown::Plain(Value::Bool(*proxy_protocol))),
         ("limits", Shown::Section(server_limits(limits))),
     ])
+}
+
+/// One listener: its address, and beside it what is not as without a word.
+fn listener(listen: &Listen, has_certificates: bool) -> Shown {
+    let Listen { address, tls, redirect_to_https, h2c } = listen;
+    let usually_tls = has_certificates && !matches!(address, Address::Unix(_));
+    let words = [("tls", tls, usually_tls), ("redirect_to_https", redirect_to_https, false), ("h2c", h2c, false)];
+    let said = words.into_iter().filter(|(_, is, usually)| **is != *usually);
+    let mut said: Vec<_> = said.map(|(word, is, _)| (word.to_owned(), Shown::Plain(Value::Bool(*is)))).collect();
+    let address = match address {
+        Address::Unix(place) => {
+            said.push(("mode".to_owned(), text(format!("{:04o}", place.mode))));
+            let owner =
+                [place.user, place.group].map(|number| number.map(|number| number.to_string()).unwrap_or_default());
+            if place.user.is_some() || place.group.is_some() {
+                said.push(("owner".to_owned(), text(owner.join(":"))));
+            }
+            format!("unix:{}", absolute(&place.path))
+        }
+        other => other.to_string(),
+    };
+    if said.is_empty() {
+        return text(address);
+    }
+    Shown::Inline(std::iter::once(("address".to_owned(), text(address))).chain(said).collect())
+}
+
+fn certificate(one: &Certificate) -> Shown {
+    let mut shown = entries([("cert", text(absolute(&one.cert))), ("key", text(absolute(&one.key)))]);
+    if let Some(clients) = &one.clients {
+        shown.push(("client_ca".to_owned(), text(absolute(&clients.ca))));
+        shown.extend(clients.crl.iter().map(|crl| ("client_crl".to_owned(), text(absolute(crl)))));
+    }
+    Shown::Inline(shown)
 }
 
 fn server_limits(limits: &Limits) -> Entries {
