@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::order::unmoved;
-use super::{Admin, Config, Destination, Issuers, Limits, Log, Login, Route, Server, Sessions, Store, Tokens};
+use super::{Admin, Config, Destination, Issuers, Limits, Listen, Log, Login, Route, Server, Sessions, Store, Tokens};
 
 /// What differs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -217,11 +217,11 @@ fn named<T: PartialEq>(old: &[Arc<T>], new: &[Arc<T>], name: impl Fn(&T) -> &str
 fn listeners(old: &Server, new: &Server) -> Names {
     let missing_in = |these: &Server, those: &Server| {
         let mut left = those.listen.clone();
-        let is_missing = |address: &&std::net::SocketAddr| {
-            let at = left.iter().position(|known| known == *address);
+        let is_missing = |listen: &&Listen| {
+            let at = left.iter().position(|known| known == *listen);
             at.map(|at| left.swap_remove(at)).is_none()
         };
-        these.listen.iter().filter(is_missing).map(ToString::to_string).collect::<Vec<_>>()
+        these.listen.iter().filter(is_missing).map(|listen| listen.address.to_string()).collect::<Vec<_>>()
     };
     Names { added: missing_in(new, old), removed: missing_in(old, new), changed: Vec::new() }
 }

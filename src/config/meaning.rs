@@ -48,10 +48,11 @@ impl Written<'_> {
                 cx.report(finding.help("remove it, or name it in the `upstream` of a route"));
             }
             for (server, place) in upstream.servers.iter().zip(&places.servers) {
-                let is_own = |listens: &&std::net::SocketAddr| {
+                let is_own = |listens: &std::net::SocketAddr| {
                     listens.port() == server.port && reaches(&server.host, listens.ip())
                 };
-                if let Some(listens) = self.server.listen.iter().find(is_own) {
+                let mut listeners = self.server.listen.iter().filter_map(|listen| listen.address.tcp());
+                if let Some(listens) = listeners.find(is_own) {
                     let message =
                         format!("the gateway itself listens on `{listens}`: requests would go round in a circle");
                     let finding = Diagnostic::error("upstream-is-gateway", message).at(place.clone());
@@ -81,11 +82,12 @@ impl Written<'_> {
     /// Behind a proxy that is not trusted every client has the proxy's address.
     fn judge_network(&self, cx: &Context<'_>, rule: &Rule, places: &allow::Places) {
         let (Some(from), Some(place)) = (&rule.from, &places.from) else { return };
-        let is_behind_a_proxy = self.server.listen.iter().all(|listens| listens.ip().is_loopback())
+        let listeners: Vec<_> = self.server.listen.iter().filter_map(|listen| listen.address.tcp()).collect();
+        let is_behind_a_proxy = listeners.iter().all(|listens| listens.ip().is_loopback())
             && !is_this_machine(&self.server.public_url.host)
             && self.server.trusted_proxies.is_empty();
         if is_behind_a_proxy {
-            let holds = from.iter().any(|net| self.server.listen.iter().any(|listens| net.contains(&listens.ip())));
+            let holds = from.iter().any(|net| listeners.iter().any(|listens| net.contains(&listens.ip())));
             let label = if holds { "holds for everyone" } else { "holds for nobody" };
             let message = "every client seems to be on this machine: the proxy before the gateway is not trusted";
             let finding = Diagnostic::warning("from-behind-proxy", message).at(place.clone()).label(label);

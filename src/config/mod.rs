@@ -52,7 +52,7 @@ pub use routes::{
     Accept, AllowedOrigins, Cors, CorsRules, Destination, HeaderEdits, PathChange, Per, RateLimit, Readings, Redirect,
     Respond, RespondBody, Route, Unauthenticated,
 };
-pub use server::{Limits, PublicUrl, Server, TrustedHeaders};
+pub use server::{Address, Limits, Listen, PublicUrl, Server, TrustedHeaders};
 pub use service::filter_fault as log_filter_fault;
 pub use show::{HIDDEN, Show};
 pub use test_cases::{Expected, Invented, Test};

@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn all_but_upstreams_and_routes_has_a_default() {
         let config = with("");
-        assert_eq!(config.server.listen, ["127.0.0.1:8080".parse().unwrap()]);
+        assert_eq!(config.server.listen, [crate::config::Listen::plain("127.0.0.1:8080".parse().unwrap())]);
         assert_eq!(config.server.public_url.origin(), "http://127.0.0.1:8080");
         assert!(config.server.workers > 0 && config.server.trusted_proxies.is_empty());
         assert_eq!((config.server.limits.header_bytes, config.server.limits.body_bytes), (32 << 10, None));

@@ -1,5 +1,6 @@
 //! `[server]` and `[server.limits]`.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::diag::{Diagnostic, Span, quoted};
 #[derive(Clone, Debug)]
 pub struct Server {
     /// Where to listen, at least one.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
     /// What a browser types.
     pub public_url: PublicUrl,
     /// Peers whose forwarded headers are believed.
@@ -28,6 +29,57 @@ pub struct Server {
     pub workers: usize,
     /// `[server.limits]`
     pub limits: Limits,
+}
+
+/// One listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Where.
+    pub address: Address,
+    /// Whether clients speak TLS there.
+    pub tls: bool,
+    /// Whether every request is sent to `https` instead.
+    pub redirect_to_https: bool,
+    /// Whether clients speak HTTP/2 without TLS there.
+    pub h2c: bool,
+}
+
+/// Where a listener is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// `host:port`
+    Tcp(SocketAddr),
+}
+
+impl Address {
+    /// The address, where it is one of the network.
+    pub const fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+        }
+    }
+
+    /// Whether each one that is written so is another one: port 0 takes a free port.
+    pub const fn is_any_port(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.port() == 0,
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+        }
+    }
+}
+
+impl Listen {
+    /// A listener at `address` that speaks HTTP/1.1 in the clear.
+    pub const fn plain(address: SocketAddr) -> Self {
+        Self { address: Address::Tcp(address), tls: false, redirect_to_https: false, h2c: false }
+    }
 }
 
 /// The origin that a browser types: scheme, host and port, never a path.
@@ -91,7 +143,7 @@ pub struct Limits {
 /// `[server]` as written.
 #[derive(Default)]
 pub(super) struct Raw {
-    listen: Option<Written<Vec<Written<SocketAddr>>>>,
+    listen: Option<Written<Vec<Written<Listen>>>>,
     public_url: Option<Written<PublicUrl>>,
     trusted_proxies: Option<Vec<Written<IpNet>>>,
     trusted_headers: Option<TrustedHeaders>,
@@ -138,14 +190,14 @@ impl Raw {
     pub(super) fn resolve(self, cx: &Context<'_>) -> Server {
         let listen = self.listen.map(|listen| {
             let span = listen.span();
-            let mut seen: Vec<SocketAddr> = Vec::new();
-            for address in listen.into_inner() {
-                if seen.contains(address.get_ref()) && address.get_ref().port() != 0 {
-                    let finding =
-                        Diagnostic::error("duplicate-value", format!("`{}` is listened on twice", address.get_ref()));
-                    cx.report(finding.at(address.span()).help("remove one of them"));
+            let mut seen: Vec<Listen> = Vec::new();
+            for listener in listen.into_inner() {
+                let address = listener.get_ref().address;
+                if seen.iter().any(|seen| seen.address == address) && !address.is_any_port() {
+                    let finding = Diagnostic::error("duplicate-value", format!("`{address}` is listened on twice"));
+                    cx.report(finding.at(listener.span()).help("remove one of them"));
                 }
-                seen.push(address.into_inner());
+                seen.push(listener.into_inner());
             }
             Spanned::new(span, seen)
         });
@@ -157,7 +209,8 @@ impl Raw {
         }
         let workers = self.workers.map_or(0, Spanned::into_inner);
         Server {
-            listen: listen.map_or_else(|| vec![SocketAddr::from(([127, 0, 0, 1], 8080))], Spanned::into_inner),
+            listen: listen
+                .map_or_else(|| vec![Listen::plain(SocketAddr::from(([127, 0, 0, 1], 8080)))], Spanned::into_inner),
             public_url: self.public_url.map_or_else(default_url, Spanned::into_inner),
             trusted_proxies: self.trusted_proxies.into_iter().flatten().map(Spanned::into_inner).collect(),
             trusted_headers: self.trusted_headers.unwrap_or(TrustedHeaders {
@@ -236,7 +289,7 @@ fn header_bytes(cx: &Context<'_>, value: Option<Written<Option<u64>>>) -> usize 
     }
 }
 
-fn listen(item: &Item<'_>) -> Option<Written<Vec<Written<SocketAddr>>>> {
+fn listen(item: &Item<'_>) -> Option<Written<Vec<Written<Listen>>>> {
     let list = match item.value.get_ref() {
         DeValue::Array(_) => item.list()?.into_inner(),
         DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {
@@ -255,7 +308,7 @@ fn listen(item: &Item<'_>) -> Option<Written<Vec<Written<SocketAddr>>>> {
 }
 
 /// `"host:port"`, or `{ address = "host:port", … }`.
-fn listener(item: &Item<'_>) -> Option<Written<SocketAddr>> {
+fn listener(item: &Item<'_>) -> Option<Written<Listen>> {
     let is_table = |table: &DeTable<'_>| !table.keys().any(|key| matches!(key.get_ref().as_ref(), "env" | "default"));
     if item.value.get_ref().as_table().is_some_and(is_table) {
         let mut table = item.table("server.listen")?;
@@ -265,18 +318,23 @@ fn listener(item: &Item<'_>) -> Option<Written<SocketAddr>> {
             item.cx.report(finding.help("add address = \"127.0.0.1:8080\""));
         }
         table.finish();
-        return address.and_then(|address| socket(&address));
+        return address.and_then(|address| socket(&address)).map(|address| plain(&address));
     }
-    socket(item)
+    socket(item).map(|address| plain(&address))
 }
 
-fn socket(item: &Item<'_>) -> Option<Written<SocketAddr>> {
+fn plain(address: &Written<Address>) -> Written<Listen> {
+    let listen = Listen { address: *address.get_ref(), tls: false, redirect_to_https: false, h2c: false };
+    Spanned::new(address.span(), listen)
+}
+
+fn socket(item: &Item<'_>) -> Option<Written<Address>> {
     let text = item.string()?;
     if let Some(later) = later::word("server.listen", text.get_ref()) {
         report_later(item.cx, text.get_ref(), later, item.span());
         return None;
     }
-    item.parsed("bad-address", values::socket_address)
+    item.parsed("bad-address", |text| values::socket_address(text).map(Address::Tcp))
 }
 
 fn public_url(text: &str) -> Result<PublicUrl, Fault> {

@@ -15,7 +15,7 @@ use tokio::task::{JoinError, JoinSet};
 use super::StartError;
 use super::listeners::Entrance;
 use super::prepare;
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::listen::conn;
 use crate::listen::socket::{self, Census};
 use crate::message::connection::{ConnInfo, Link, Stop};
@@ -197,15 +197,16 @@ impl Hand {
     }
 
     fn accept(&self, entrances: Vec<Entrance>, in_force: &InForce, accepting: &mut JoinSet<std::io::Result<()>>) {
-        for Entrance { listener, stop, counts } in entrances {
+        for Entrance { listener, manner, stop, counts } in entrances {
             let (in_force, stopping, open) = (Arc::clone(in_force), stop.clone(), self.open.clone());
-            let connection = move |stream: TcpStream, info: Arc<ConnInfo>| {
+            let connection = move |stream: TcpStream, info: ConnInfo| {
                 let (in_force, stopping, open) = (Arc::clone(&in_force), stopping.clone(), open.clone());
                 counts.accepted.count();
+                let manner = *manner.borrow();
                 let held = Held::new(&counts);
                 async move {
                     let _held = held;
-                    serve(stream, info, in_force, stopping).await;
+                    serve(stream, info, manner, in_force, stopping).await;
                     drop(open);
                 }
             };
@@ -222,8 +223,9 @@ impl Hand {
 
 /// Serves one connection. Its deadlines and the limits of its heads are those that it was accepted under; everything else
 /// is what is in force when a request comes.
-async fn serve(stream: TcpStream, info: Arc<ConnInfo>, in_force: InForce, stop: watch::Receiver<Stop>) {
+async fn serve(stream: TcpStream, info: ConnInfo, manner: Listen, in_force: InForce, stop: watch::Receiver<Stop>) {
     let limits = in_force.load().state.config.server.limits.clone();
+    let info = Arc::new(ConnInfo { redirects: manner.redirect_to_https, ..info });
     let peer = Arc::clone(&info);
     let service = |request, link: Arc<Link>| {
         let (worker, peer) = (in_force.load_full(), Arc::clone(&peer));

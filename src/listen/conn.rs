@@ -19,7 +19,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
@@ -33,14 +33,15 @@ use crate::message::loan::DRAINED_FOR;
 /// Serves `stream` until one side ends it, a deadline passes or `stop` says so.
 ///
 /// `service` answers requests; `refused` is told of a head that hyper could not parse and has answered itself.
-pub async fn serve<F, A, R>(
-    stream: TcpStream,
+pub async fn serve<S, F, A, R>(
+    stream: S,
     info: Arc<ConnInfo>,
     limits: &Limits,
     service: F,
     refused: R,
     mut stop: watch::Receiver<Stop>,
 ) where
+    S: ClientStream,
     F: Fn(Request<Incoming>, Arc<Link>) -> A,
     A: Future<Output = Response<Body>>,
     R: Fn(&ConnInfo, &hyper::Error),
@@ -88,7 +89,7 @@ pub async fn serve<F, A, R>(
             Event::End(Err(error)) => {
                 tracing::debug!(peer = %info.peer, %error, "client connection ended");
                 if let Some(parts) = conn.into_parts().filter(|_| link.is_unframed()) {
-                    reset(parts.io.into_inner());
+                    parts.io.into_inner().into_stream().0.break_off();
                 }
                 if error.is_parse() {
                     refused(&info, &error);
@@ -233,15 +234,21 @@ impl Timer {
     }
 }
 
-/// Breaks off a connection whose end would be taken for the end of the answer.
-fn reset(watched: Watched<TcpStream>) {
-    let (stream, _) = watched.into_stream();
-    // Failing leaves an ordinary end, as on a connection that the client has reset itself.
-    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+/// What a client's bytes come over.
+pub trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Has the connection end so that the client can't take it for the end of an answer.
+    fn break_off(self);
+}
+
+impl ClientStream for TcpStream {
+    fn break_off(self) {
+        // Failing leaves an ordinary end, as on a connection that the client has reset itself.
+        let _ = SockRef::from(&self).set_linger(Some(Duration::ZERO));
+    }
 }
 
 /// Tells a client that has not finished its head in time (RFC 9110, section 15.5.9).
-async fn say_goodbye(watched: Watched<TcpStream>) {
+async fn say_goodbye<S: ClientStream>(watched: Watched<S>) {
     let (mut stream, begun) = watched.into_stream();
     if !begun {
         return;

@@ -117,7 +117,7 @@ pub async fn accept<F, A>(
     connection: F,
 ) -> io::Result<()>
 where
-    F: Fn(TcpStream, Arc<ConnInfo>) -> A,
+    F: Fn(TcpStream, ConnInfo) -> A,
     A: Future<Output = ()> + Send + 'static,
 {
     let listener = TcpListener::from_std(listener)?;
@@ -129,7 +129,7 @@ where
         // Small answers must not wait for an acknowledgement; a socket that refuses this is gone already.
         let _ = stream.set_nodelay(true);
         let Ok(local) = stream.local_addr() else { return };
-        let serving = connection(stream, Arc::new(ConnInfo { peer, local }));
+        let serving = connection(stream, ConnInfo::plain(peer, local));
         tokio::spawn(async move {
             serving.await;
             drop(admitted);

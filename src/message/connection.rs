@@ -4,19 +4,42 @@
 //! own task; the [`Link`] tells each what the others have done. It decides nothing itself.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Two ends of a client connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is known of a client connection before its first request.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnInfo {
     /// Who connected: the nearest peer, which may be a proxy.
     pub peer: SocketAddr,
     /// The address that it connected to.
     pub local: SocketAddr,
+    /// What was agreed on, where it speaks TLS.
+    pub tls: Option<TlsInfo>,
+    /// Whether every request is sent to `https` instead of being judged.
+    pub redirects: bool,
+}
+
+impl ConnInfo {
+    /// A connection in the clear from `peer` to `local`.
+    pub const fn plain(peer: SocketAddr, local: SocketAddr) -> Self {
+        Self { peer, local, tls: None, redirects: false }
+    }
+}
+
+/// What a client and the gateway agreed on in a TLS handshake.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsInfo {
+    /// The server name that the client asked for, in lower case.
+    pub server_name: Option<Arc<str>>,
+    /// The client's certificate (DER), which was verified.
+    pub certificate: Option<Arc<[u8]>>,
+    /// Whether HTTP/2 was agreed on.
+    pub http2: bool,
 }
 
 /// Whether the gateway goes on. It only ever rises.

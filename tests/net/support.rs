@@ -196,7 +196,7 @@ pub(crate) async fn gateway_with(upstream: SocketAddr, limits: Limits, settings:
                         let handler = handler.clone();
                         async move { handler.answer(request, link).await }
                     };
-                    conn::serve(stream, info, &handler.limits, service, |_, _| {}, stopped).await;
+                    conn::serve(stream, Arc::new(info), &handler.limits, service, |_, _| {}, stopped).await;
                 }
             };
             socket::accept(listener, 0, census, stopped.clone(), connection).await.unwrap();

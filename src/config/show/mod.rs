@@ -13,9 +13,9 @@ use serde_json::Value;
 
 use self::written::{Entries, Shown};
 use super::{
-    AccessLog, Accounts, Admin, AdminListen, Config, Identity, Issuer, IssuerKeys, KeySource, Limits, Log, LogFormat,
-    Login, Server, ServerAddr, Sessions, Store, StoreKind, Timeouts, Tokens, Trace, TrustedHeaders, Upstream,
-    UpstreamLimits,
+    AccessLog, Accounts, Admin, AdminListen, Config, Identity, Issuer, IssuerKeys, KeySource, Limits, Listen, Log,
+    LogFormat, Login, Server, ServerAddr, Sessions, Store, StoreKind, Timeouts, Tokens, Trace, TrustedHeaders,
+    Upstream, UpstreamLimits,
 };
 use crate::secret::Secret;
 
@@ -101,13 +101,25 @@ fn server(server: &Server) -> Entries {
         (forwarded, "Forwarded"),
     ];
     entries([
-        ("listen", texts(listen)),
+        ("listen", Shown::List(listen.iter().map(listener).collect())),
         ("public_url", text(public_url.origin())),
         ("trusted_proxies", texts(trusted_proxies)),
         ("trusted_headers", texts(named(headers))),
         ("workers", number(*workers)),
         ("limits", Shown::Section(server_limits(limits))),
     ])
+}
+
+/// One listener: its address, and beside it what is not as without a word.
+fn listener(listen: &Listen) -> Shown {
+    let Listen { address, tls, redirect_to_https, h2c } = *listen;
+    let words = [("tls", tls), ("redirect_to_https", redirect_to_https), ("h2c", h2c)];
+    let said: Vec<_> = words.into_iter().filter(|(_, is_said)| *is_said).collect();
+    if said.is_empty() {
+        return text(address);
+    }
+    let said = said.into_iter().map(|(word, _)| (word.to_owned(), Shown::Plain(Value::Bool(true))));
+    Shown::Inline(std::iter::once(("address".to_owned(), text(address))).chain(said).collect())
 }
 
 fn server_limits(limits: &Limits) -> Entries {
