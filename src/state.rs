@@ -41,6 +41,8 @@ pub struct State {
     pub upstream_names: Vec<Arc<str>>,
     /// What is counted by route, in the order of the configuration.
     pub route_counts: Vec<Arc<metrics::Route>>,
+    /// When the certificates expire.
+    pub certificate_expiries: Vec<Arc<metrics::Gauge>>,
     /// Our cookie.
     pub cookie: OurCookie,
     /// Where access lines go.
@@ -95,7 +97,20 @@ impl State {
         let trust = trust(&config.server);
         let upstream_names = config.upstreams.iter().map(|upstream| upstream.name.as_str().into()).collect();
         let route_counts = config.routes.iter().map(|route| shared.metrics.routes.find(&route.name)).collect();
-        Ok(Self { config, keys, issuers, access, trust, upstream_names, route_counts, cookie, access_log, shared })
+        let certificate_expiries = certificate_expiries(&config.server, &shared.metrics);
+        Ok(Self {
+            config,
+            keys,
+            issuers,
+            access,
+            trust,
+            upstream_names,
+            route_counts,
+            certificate_expiries,
+            cookie,
+            access_log,
+            shared,
+        })
     }
 }
 
@@ -107,6 +122,15 @@ impl State {
             self.shared.returning.came(head.client.0, agent);
         }
     }
+}
+
+fn certificate_expiries(server: &config::Server, metrics: &Metrics) -> Vec<Arc<metrics::Gauge>> {
+    let expiry = |one: &Arc<config::Certificate>| {
+        let expiry = metrics.certificates.find(&one.cert.to_string_lossy());
+        expiry.set(one.facts.not_after);
+        expiry
+    };
+    server.tls.certificates().iter().map(expiry).collect()
 }
 
 fn trust(server: &config::Server) -> Trust {

@@ -30,6 +30,10 @@ fn check(path: &Path) -> Loaded {
         let file = format!("tests/diagnostics/files/{name}.htpasswd");
         fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
     }
+    for name in ["good", "other", "encrypted"] {
+        let file = format!("tests/diagnostics/files/tls/{name}.key");
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+    }
     load(path, &environment)
 }
 

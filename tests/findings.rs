@@ -156,6 +156,17 @@ async fn prepare(directory: &Path) {
     write("jwks.json", "{ \"keys\": [] }", 0o644);
     write("people.htpasswd", &format!("ada:{BCRYPT}:Admin\n"), 0o600);
     write("md5.htpasswd", "ada:$apr1$r31.....$HqJZimcKQFAMYayBlzkrA/\n", 0o600);
+    let day = std::time::Duration::from_secs(86_400);
+    for (name, host) in [("app", "apps.example.com"), ("old", "apps.example.com"), ("other", "h.example.com")] {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
+        params.not_after = (std::time::SystemTime::now() + 90 * day).into();
+        if name == "old" {
+            params.not_after -= 91 * day;
+        }
+        write(&format!("{name}.pem"), &params.self_signed(&key).unwrap().pem(), 0o644);
+        write(&format!("{name}.key"), &key.serialize_pem(), 0o600);
+    }
     fs::create_dir(directory.join("routes.d")).unwrap();
     write("routes.d/tokens.toml", "[tokens]\nlifetime = \"5m\"\n", 0o644);
     let config = config::Store {

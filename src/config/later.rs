@@ -4,7 +4,7 @@
 
 use toml::de::DeValue;
 
-use self::Harmless::{Empty, False, Nothing, Word};
+use self::Harmless::{False, Nothing, Word};
 
 /// Something that comes later.
 pub(super) struct Later {
@@ -21,7 +21,6 @@ enum Harmless {
     Nothing,
     False,
     Word(&'static str),
-    Empty,
 }
 
 impl Later {
@@ -31,7 +30,6 @@ impl Later {
             Nothing => false,
             False => value.as_bool() == Some(false),
             Word(word) => value.as_str() == Some(word),
-            Empty => value.as_array().is_some_and(|array| array.is_empty()),
         }
     }
 }
@@ -62,11 +60,9 @@ const fn later(place: &'static str, name: &'static str, version: &'static str, h
 }
 
 const KEYS: &[Later] = &[
-    later("server", "tls", "0.4", Empty),
     later("server", "proxy_protocol", "0.4", False),
     later("server", "forward_auth", "0.4", Word("off")),
-    later("server.listen", "tls", "0.4", False),
-    later("server.listen", "redirect_to_https", "0.4", False),
+    later("server.tls", "client_ca", "0.4", Nothing),
     later("upstreams.*", "balance", "0.4", Word("least-requests")),
     later("upstreams.*", "health", "0.4", Nothing),
     later("upstreams.*", "tls", "0.4", Nothing),
@@ -88,7 +84,7 @@ const WORDS: &[Later] = &[
 
 /// Keys that are easily written into the wrong table.
 const HOMES: &[(&str, &[&str])] = &[
-    ("server", &["listen", "public_url", "trusted_proxies", "trusted_headers", "workers"]),
+    ("server", &["listen", "public_url", "trusted_proxies", "trusted_headers", "workers", "tls", "hsts"]),
     (
         "server.limits",
         &[

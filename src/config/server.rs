@@ -10,6 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::reader::{Context, Item, Table, Written, report_later};
+use super::tls::{self, Certificate, Tls};
 use super::values::Fault;
 use super::{later, url, values};
 use crate::diag::{Diagnostic, Span, quoted};
@@ -27,6 +28,10 @@ pub struct Server {
     pub trusted_headers: TrustedHeaders,
     /// Worker threads, at least one (0 in the file has become the number of cores).
     pub workers: usize,
+    /// The certificates of the listeners that speak TLS.
+    pub tls: Tls,
+    /// For how long browsers are told to come over `https` only (RFC 6797).
+    pub hsts: Option<Duration>,
     /// `[server.limits]`
     pub limits: Limits,
 }
@@ -143,12 +148,22 @@ pub struct Limits {
 /// `[server]` as written.
 #[derive(Default)]
 pub(super) struct Raw {
-    listen: Option<Written<Vec<Written<Listen>>>>,
+    listen: Option<Written<Vec<Written<RawListen>>>>,
     public_url: Option<Written<PublicUrl>>,
     trusted_proxies: Option<Vec<Written<IpNet>>>,
     trusted_headers: Option<TrustedHeaders>,
     workers: Option<Written<u64>>,
+    tls: Option<Vec<Written<Certificate>>>,
+    hsts: Option<Written<Duration>>,
     limits: RawLimits,
+}
+
+/// One listener as written.
+struct RawListen {
+    address: Address,
+    tls: Option<Written<bool>>,
+    redirect_to_https: Option<Written<bool>>,
+    h2c: Option<Written<bool>>,
 }
 
 /// `[server.limits]` as written.
@@ -176,6 +191,8 @@ impl Raw {
             trusted_proxies: table.take("trusted_proxies").and_then(|item| trusted_proxies(&item)),
             trusted_headers: table.take("trusted_headers").and_then(|item| trusted_headers(&item)),
             workers: table.take("workers").and_then(|item| item.count(0, 1024)),
+            tls: table.take("tls").and_then(|item| tls::certificates(&item)),
+            hsts: table.duration("hsts"),
             limits: table.table("limits", "server.limits").map(RawLimits::read).unwrap_or_default(),
         };
         table.finish();
@@ -188,16 +205,22 @@ impl Raw {
     }
 
     pub(super) fn resolve(self, cx: &Context<'_>) -> Server {
+        let public_url = self.public_url.map_or_else(default_url, Spanned::into_inner);
+        let is_tls = self.tls.is_some();
+        let public_host = (is_tls && public_url.https).then_some(public_url.host.as_str());
+        let tls = tls::resolve(cx, self.tls, public_host);
         let listen = self.listen.map(|listen| {
             let span = listen.span();
             let mut seen: Vec<Listen> = Vec::new();
             for listener in listen.into_inner() {
-                let address = listener.get_ref().address;
+                let place = listener.span();
+                let listener = listener.into_inner().resolve(cx, is_tls, public_url.https);
+                let address = listener.address;
                 if seen.iter().any(|seen| seen.address == address) && !address.is_any_port() {
                     let finding = Diagnostic::error("duplicate-value", format!("`{address}` is listened on twice"));
-                    cx.report(finding.at(listener.span()).help("remove one of them"));
+                    cx.report(finding.at(place).help("remove one of them"));
                 }
-                seen.push(listener.into_inner());
+                seen.push(listener);
             }
             Spanned::new(span, seen)
         });
@@ -209,9 +232,13 @@ impl Raw {
         }
         let workers = self.workers.map_or(0, Spanned::into_inner);
         Server {
-            listen: listen
-                .map_or_else(|| vec![Listen::plain(SocketAddr::from(([127, 0, 0, 1], 8080)))], Spanned::into_inner),
-            public_url: self.public_url.map_or_else(default_url, Spanned::into_inner),
+            listen: listen.map_or_else(
+                || vec![Listen { tls: is_tls, ..Listen::plain(SocketAddr::from(([127, 0, 0, 1], 8080))) }],
+                Spanned::into_inner,
+            ),
+            hsts: hsts(cx, self.hsts, public_url.https),
+            tls,
+            public_url,
             trusted_proxies: self.trusted_proxies.into_iter().flatten().map(Spanned::into_inner).collect(),
             trusted_headers: self.trusted_headers.unwrap_or(TrustedHeaders {
                 x_forwarded_for: true,
@@ -226,6 +253,57 @@ impl Raw {
             limits: self.limits.resolve(cx),
         }
     }
+}
+
+impl RawListen {
+    const fn plain(address: Address) -> Self {
+        Self { address, tls: None, redirect_to_https: None, h2c: None }
+    }
+
+    /// With what is not said, and what can't be so said.
+    fn resolve(self, cx: &Context<'_>, has_certificates: bool, is_public_https: bool) -> Listen {
+        let says = |word: &Option<Written<bool>>| word.as_ref().is_some_and(|word| *word.get_ref());
+        let refuse = |word: &Option<Written<bool>>, message: &str, help: &str| {
+            if let Some(place) = word.as_ref().map(Spanned::span) {
+                cx.report(Diagnostic::error("bad-listener", message).at(place).help(help));
+            }
+        };
+        let (redirects, h2c) = (says(&self.redirect_to_https), says(&self.h2c));
+        if says(&self.tls) {
+            if !has_certificates {
+                refuse(
+                    &self.tls,
+                    "this listener has no certificate",
+                    "add tls = [{ cert = \"cert.pem\", key = \"key.pem\" }] to [server]",
+                );
+            }
+            if redirects {
+                let help = "redirect on a listener with tls = false, such as 0.0.0.0:80";
+                refuse(&self.redirect_to_https, "this listener speaks TLS: there is nothing to redirect", help);
+            }
+            if h2c {
+                let help = "remove it: over TLS clients choose HTTP/2 by themselves";
+                refuse(&self.h2c, "`h2c` is HTTP/2 without TLS, which this listener speaks", help);
+            }
+        }
+        if redirects && !is_public_https {
+            let help = "write server.public_url = \"https://…\", which is where requests are sent";
+            refuse(&self.redirect_to_https, "there is no https address to redirect to", help);
+        }
+        let tls = self.tls.map_or(has_certificates && !redirects && !h2c, Spanned::into_inner);
+        Listen { address: self.address, tls, redirect_to_https: redirects, h2c }
+    }
+}
+
+/// `hsts`, which means something where people come over https only.
+fn hsts(cx: &Context<'_>, hsts: Option<Written<Duration>>, is_public_https: bool) -> Option<Duration> {
+    let hsts = hsts?;
+    if !is_public_https {
+        let message = "`hsts` says that this host is https only, and public_url is not";
+        let finding = Diagnostic::error("bad-listener", message).at(hsts.span());
+        cx.report(finding.help("remove it, or write server.public_url = \"https://…\""));
+    }
+    Some(hsts.into_inner())
 }
 
 impl RawLimits {
@@ -289,7 +367,7 @@ fn header_bytes(cx: &Context<'_>, value: Option<Written<Option<u64>>>) -> usize 
     }
 }
 
-fn listen(item: &Item<'_>) -> Option<Written<Vec<Written<Listen>>>> {
+fn listen(item: &Item<'_>) -> Option<Written<Vec<Written<RawListen>>>> {
     let list = match item.value.get_ref() {
         DeValue::Array(_) => item.list()?.into_inner(),
         DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {
@@ -308,7 +386,7 @@ fn listen(item: &Item<'_>) -> Option<Written<Vec<Written<Listen>>>> {
 }
 
 /// `"host:port"`, or `{ address = "host:port", … }`.
-fn listener(item: &Item<'_>) -> Option<Written<Listen>> {
+fn listener(item: &Item<'_>) -> Option<Written<RawListen>> {
     let is_table = |table: &DeTable<'_>| !table.keys().any(|key| matches!(key.get_ref().as_ref(), "env" | "default"));
     if item.value.get_ref().as_table().is_some_and(is_table) {
         let mut table = item.table("server.listen")?;
@@ -317,15 +395,14 @@ fn listener(item: &Item<'_>) -> Option<Written<Listen>> {
             let finding = Diagnostic::error("missing-key", "a listener needs an `address`").at(item.span());
             item.cx.report(finding.help("add address = \"127.0.0.1:8080\""));
         }
+        let (tls, h2c) = (table.boolean("tls"), table.boolean("h2c"));
+        let redirect_to_https = table.boolean("redirect_to_https");
         table.finish();
-        return address.and_then(|address| socket(&address)).map(|address| plain(&address));
+        let address = address.and_then(|address| socket(&address))?;
+        let listen = RawListen { address: *address.get_ref(), tls, redirect_to_https, h2c };
+        return Some(Spanned::new(address.span(), listen));
     }
-    socket(item).map(|address| plain(&address))
-}
-
-fn plain(address: &Written<Address>) -> Written<Listen> {
-    let listen = Listen { address: *address.get_ref(), tls: false, redirect_to_https: false, h2c: false };
-    Spanned::new(address.span(), listen)
+    socket(item).map(|address| Spanned::new(address.span(), RawListen::plain(address.into_inner())))
 }
 
 fn socket(item: &Item<'_>) -> Option<Written<Address>> {

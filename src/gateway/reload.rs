@@ -162,6 +162,7 @@ impl Reloader {
         }
         config.server.workers = self.state.config.server.workers;
         config.trace.clone_from(&self.state.config.trace);
+        config.server.tls.keep(&self.state.config.server.tls);
         let (former, shared) = (&self.state, &self.shared);
         prepare::open_files(&config);
         let listeners =

@@ -105,5 +105,10 @@ impl Scrape {
         page.family(&family::CONNECTIONS_REFUSED).value(&[], metrics.connections_refused.value());
         page.family(&family::TUNNELS).value(&[], metrics.tunnels.open.value());
         page.family(&family::TUNNELS_OPENED).value(&[], metrics.tunnels.opened.value());
+        let mut samples = page.family(&family::HANDSHAKES_FAILED);
+        all.iter().for_each(|(address, counts)| samples.words(&[address], &counts.handshakes_failed));
+        let all = self.shared.metrics.certificates.all();
+        let mut samples = page.family(&family::CERTIFICATE_EXPIRY);
+        all.iter().for_each(|(file, expiry)| samples.value(&[file], expiry.value()));
     }
 }

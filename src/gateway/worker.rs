@@ -16,8 +16,9 @@ use super::StartError;
 use super::listeners::Entrance;
 use super::prepare;
 use crate::config::{Config, Listen};
-use crate::listen::conn;
+use crate::listen::conn::{self, ClientStream};
 use crate::listen::socket::{self, Census};
+use crate::listen::tls;
 use crate::message::connection::{ConnInfo, Link, Stop};
 use crate::metrics::{self, Held, Metrics};
 use crate::pipeline::{self, Worker};
@@ -203,10 +204,10 @@ impl Hand {
                 let (in_force, stopping, open) = (Arc::clone(&in_force), stopping.clone(), open.clone());
                 counts.accepted.count();
                 let manner = *manner.borrow();
-                let held = Held::new(&counts);
+                let (held, counts) = (Held::new(&counts), Arc::clone(&counts));
                 async move {
                     let _held = held;
-                    serve(stream, info, manner, in_force, stopping).await;
+                    begin(stream, info, manner, &counts, in_force, stopping).await;
                     drop(open);
                 }
             };
@@ -221,14 +222,47 @@ impl Hand {
     }
 }
 
+/// Serves one connection, over TLS where `manner` says so. The handshake and the first head have one deadline.
+async fn begin(
+    stream: TcpStream,
+    info: ConnInfo,
+    manner: Listen,
+    counts: &metrics::Listener,
+    in_force: InForce,
+    mut stop: watch::Receiver<Stop>,
+) {
+    let info = ConnInfo { redirects: manner.redirect_to_https, ..info };
+    if !manner.tls {
+        return serve(stream, info, in_force, stop).await;
+    }
+    let (config, peer) = (Arc::clone(&in_force.load().state.config), info.peer);
+    let handshake = tls::accept(stream, &config.server.tls);
+    let deadline = info.opened + config.server.limits.header_timeout;
+    let handshake = tokio::select! {
+        ended = tokio::time::timeout_at(deadline, handshake) => ended,
+        _ = stop.wait_for(|stop| *stop == Stop::Now) => return,
+    };
+    match handshake {
+        Ok(Ok((stream, tls))) => serve(stream, ConnInfo { tls: Some(tls), ..info }, in_force, stop).await,
+        Ok(Err(failure)) => {
+            counts.handshakes_failed.count(failure.reason());
+            tracing::debug!(%peer, error = %failure, "no TLS with a client");
+        }
+        Err(_) => {
+            counts.handshakes_failed.count("timeout");
+            tracing::debug!(%peer, "a client's TLS handshake timed out");
+        }
+    }
+}
+
 /// Serves one connection. Its deadlines and the limits of its heads are those that it was accepted under; everything else
 /// is what is in force when a request comes.
-async fn serve(stream: TcpStream, info: ConnInfo, manner: Listen, in_force: InForce, stop: watch::Receiver<Stop>) {
+async fn serve<S: ClientStream>(stream: S, info: ConnInfo, in_force: InForce, stop: watch::Receiver<Stop>) {
     let limits = in_force.load().state.config.server.limits.clone();
-    let info = Arc::new(ConnInfo { redirects: manner.redirect_to_https, ..info });
-    let peer = Arc::clone(&info);
-    let service = |request, link: Arc<Link>| {
-        let (worker, peer) = (in_force.load_full(), Arc::clone(&peer));
+    let info = Arc::new(info);
+    let (peer, current) = (Arc::clone(&info), Arc::clone(&in_force));
+    let service = move |request, link: Arc<Link>| {
+        let (worker, peer) = (current.load_full(), Arc::clone(&peer));
         async move { pipeline::handle(&worker, &peer, request, &link).await }
     };
     let refused = |info: &ConnInfo, error: &hyper::Error| pipeline::unreadable(&in_force.load_full(), info, error);

@@ -46,7 +46,7 @@ pub async fn serve<S, F, A, R>(
     A: Future<Output = Response<Body>>,
     R: Fn(&ConnInfo, &hyper::Error),
 {
-    let link = Arc::new(Link::new());
+    let link = Arc::new(Link::since_opened(info.opened));
     let handler = service_fn(|request: Request<Incoming>| {
         link.begin(framing(request.headers()));
         link.set_unframed(request.version() < Version::HTTP_11);

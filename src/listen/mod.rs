@@ -3,4 +3,5 @@
 pub mod conn;
 mod scan;
 pub mod socket;
+pub mod tls;
 mod watch;

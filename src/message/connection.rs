@@ -14,6 +14,8 @@ use tokio::time::Instant;
 /// What is known of a client connection before its first request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnInfo {
+    /// When it was accepted: from then on its first deadline counts.
+    pub opened: Instant,
     /// Who connected: the nearest peer, which may be a proxy.
     pub peer: SocketAddr,
     /// The address that it connected to.
@@ -26,8 +28,8 @@ pub struct ConnInfo {
 
 impl ConnInfo {
     /// A connection in the clear from `peer` to `local`.
-    pub const fn plain(peer: SocketAddr, local: SocketAddr) -> Self {
-        Self { peer, local, tls: None, redirects: false }
+    pub fn plain(peer: SocketAddr, local: SocketAddr) -> Self {
+        Self { opened: Instant::now(), peer, local, tls: None, redirects: false }
     }
 }
 
@@ -106,8 +108,13 @@ impl Default for Link {
 impl Link {
     /// The link of a connection that opens now.
     pub fn new() -> Self {
+        Self::since_opened(Instant::now())
+    }
+
+    /// The link of a connection that was opened then.
+    pub fn since_opened(opened: Instant) -> Self {
         Self {
-            opened: Instant::now(),
+            opened,
             stage: AtomicU8::new(OPENED),
             since: AtomicU64::new(0),
             blocked: AtomicU64::new(NOT_BLOCKED),

@@ -1,6 +1,7 @@
 //! What a request and an answer are made of.
 
 pub mod body;
+pub mod certificate;
 pub mod connection;
 pub mod cookie;
 pub mod forwarded;

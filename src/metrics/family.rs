@@ -107,6 +107,10 @@ families! {
         "Open WebSockets.";
     TUNNELS_OPENED = Counter "portcullis_tunnels_opened_total" []
         "WebSockets that were opened.";
+    HANDSHAKES_FAILED = Counter "portcullis_tls_handshakes_failed_total" ["listener", "reason"]
+        "TLS handshakes with clients that came to nothing.";
+    CERTIFICATE_EXPIRY = Gauge "portcullis_tls_certificate_expiry_timestamp_seconds" ["file"]
+        "When a certificate of the gateway expires, in seconds since 1970.";
     LINES_DROPPED = Counter "portcullis_access_log_lines_dropped_total" []
         "Access lines that were dropped because the log is slower than the traffic.";
     SPANS_EXPORTED = Counter "portcullis_trace_spans_exported_total" []

@@ -23,6 +23,8 @@ pub struct Metrics {
     pub tunnels: Arc<Tunnels>,
     /// Client connections that were one too many.
     pub connections_refused: Arc<Counter>,
+    /// When each of the gateway's certificates expires, by its file.
+    pub certificates: Named<Gauge>,
     /// Requests that no route decided: the gateway's own paths, what is malformed, what finds no route.
     pub no_route: Arc<Route>,
     /// Access tokens looked for in memory.
@@ -52,6 +54,7 @@ impl Metrics {
             listeners: Named::default(),
             tunnels: Arc::default(),
             connections_refused: Arc::default(),
+            certificates: Named::default(),
             no_route,
             tokens: Arc::default(),
             store_up,
@@ -260,12 +263,21 @@ impl Default for Upstream {
 }
 
 /// The client connections of one listener.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Listener {
     /// Those that are open.
     pub open: Gauge,
     /// All so far.
     pub accepted: Counter,
+    /// TLS handshakes that came to nothing, by reason.
+    pub handshakes_failed: Words,
+}
+
+impl Default for Listener {
+    fn default() -> Self {
+        let handshakes_failed = Words::new(&["not_tls", "refused", "timeout"]);
+        Self { open: Gauge::default(), accepted: Counter::default(), handshakes_failed }
+    }
 }
 
 impl AsRef<Gauge> for Listener {

@@ -6,6 +6,7 @@ mod finish;
 mod limit;
 mod normalize;
 mod refuse;
+mod secure;
 
 pub use finish::unreadable;
 
@@ -41,7 +42,8 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Request<Incoming>
     let mut record = finish::begin(state, info, &request, (now, started));
     state.shared.unbelieved.note(&state.trust, info.peer.ip(), request.headers());
     let observed = Arc::new(Observed::default());
-    let answered = match normalize::normalize(&request, info, link, &state.trust, (now, started)) {
+    let mut came_over_tls = info.tls.is_some();
+    let mut answered = match normalize::normalize(&request, info, link, &state.trust, (now, started)) {
         Err(malformed) => {
             let request_id = Arc::clone(&record.request_id);
             let asker = Asker { state, head: None, manner: Manner::of(request.headers()), request_id: &request_id };
@@ -51,6 +53,13 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Request<Incoming>
         Ok(normal) => {
             record.client = normal.head.client.0;
             record.host = normal.head.host.name().to_owned();
+            came_over_tls = normal.head.https;
+            if info.redirects {
+                record.decision = "own";
+                let answered =
+                    Answered { response: secure::redirect(&state.config, &normal.head), unread: Some(request) };
+                return finish::finish(state, answered, record, observed);
+            }
             match endpoint::find(&state.config, normal.head.host.name(), normal.head.path.canonical()) {
                 Some(endpoint) => {
                     let call = Call { state, head: &normal.head, request, record: &mut record };
@@ -60,6 +69,9 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Request<Incoming>
             }
         }
     };
+    if let Some(time) = state.config.server.hsts.filter(|_| came_over_tls) {
+        secure::hold_to_https(answered.response.headers_mut(), time);
+    }
     finish::finish(state, answered, record, observed)
 }
 

@@ -61,7 +61,10 @@ pub(super) fn normalize(
         return Err(Malformed::Line(line::RAW_FRAGMENT));
     }
     line::check_method(request.method()).map_err(Malformed::Line)?;
-    let origin = trust.read(info.peer.ip(), request.headers()).map_err(Malformed::Host)?;
+    let mut origin = trust.read(info.peer.ip(), request.headers()).map_err(Malformed::Host)?;
+    if info.tls.is_some() && origin.scheme.is_none() {
+        origin.scheme = Some(Scheme::Https);
+    }
     let host = Host::of_request(request.uri(), request.headers()).map_err(Malformed::Host)?;
     let host = origin.host.clone().unwrap_or(host);
     let asks_server = request.version() == Version::HTTP_11;

@@ -55,6 +55,7 @@ mod rules;
 mod session;
 mod store_changes;
 mod store_faults;
+mod tls;
 mod tokens;
 mod tokens_hostile;
 mod trace;

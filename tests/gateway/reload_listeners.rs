@@ -7,7 +7,7 @@ use crate::common::recorder::reply;
 use crate::common::{Client, DEADLINE, Gateway, Recorder, Setup, Wire, get, until};
 
 /// The addresses that the log has named so far, in order.
-fn named(gateway: &Gateway) -> Vec<SocketAddr> {
+pub(crate) fn named(gateway: &Gateway) -> Vec<SocketAddr> {
     let text = gateway.stderr.text();
     let lines = text.lines().filter(|line| line.contains(" listening") && !line.contains("admin"));
     let address = |line: &str| {

@@ -13,9 +13,9 @@ use serde_json::Value;
 
 use self::written::{Entries, Shown};
 use super::{
-    AccessLog, Accounts, Admin, AdminListen, Config, Identity, Issuer, IssuerKeys, KeySource, Limits, Listen, Log,
-    LogFormat, Login, Server, ServerAddr, Sessions, Store, StoreKind, Timeouts, Tokens, Trace, TrustedHeaders,
-    Upstream, UpstreamLimits,
+    AccessLog, Accounts, Admin, AdminListen, Certificate, Config, Identity, Issuer, IssuerKeys, KeySource, Limits,
+    Listen, Log, LogFormat, Login, Server, ServerAddr, Sessions, Store, StoreKind, Timeouts, Tokens, Trace,
+    TrustedHeaders, Upstream, UpstreamLimits,
 };
 use crate::secret::Secret;
 
@@ -92,7 +92,7 @@ impl Show {
 }
 
 fn server(server: &Server) -> Entries {
-    let Server { listen, public_url, trusted_proxies, trusted_headers, workers, limits } = server;
+    let Server { listen, public_url, trusted_proxies, trusted_headers, workers, tls, hsts, limits } = server;
     let TrustedHeaders { x_forwarded_for, x_forwarded_proto, x_forwarded_host, forwarded } = *trusted_headers;
     let headers = [
         (x_forwarded_for, "X-Forwarded-For"),
@@ -101,25 +101,31 @@ fn server(server: &Server) -> Entries {
         (forwarded, "Forwarded"),
     ];
     entries([
-        ("listen", Shown::List(listen.iter().map(listener).collect())),
+        ("listen", Shown::List(listen.iter().map(|one| listener(one, !tls.is_empty())).collect())),
         ("public_url", text(public_url.origin())),
         ("trusted_proxies", texts(trusted_proxies)),
         ("trusted_headers", texts(named(headers))),
         ("workers", number(*workers)),
+        ("tls", Shown::List(tls.certificates().iter().map(|one| certificate(one)).collect())),
+        ("hsts", hsts.map_or_else(|| nothing("off"), duration)),
         ("limits", Shown::Section(server_limits(limits))),
     ])
 }
 
 /// One listener: its address, and beside it what is not as without a word.
-fn listener(listen: &Listen) -> Shown {
+fn listener(listen: &Listen, has_certificates: bool) -> Shown {
     let Listen { address, tls, redirect_to_https, h2c } = *listen;
-    let words = [("tls", tls), ("redirect_to_https", redirect_to_https), ("h2c", h2c)];
-    let said: Vec<_> = words.into_iter().filter(|(_, is_said)| *is_said).collect();
+    let words = [("tls", tls, has_certificates), ("redirect_to_https", redirect_to_https, false), ("h2c", h2c, false)];
+    let said: Vec<_> = words.into_iter().filter(|(_, is, usually)| is != usually).collect();
     if said.is_empty() {
         return text(address);
     }
-    let said = said.into_iter().map(|(word, _)| (word.to_owned(), Shown::Plain(Value::Bool(true))));
+    let said = said.into_iter().map(|(word, is, _)| (word.to_owned(), Shown::Plain(Value::Bool(is))));
     Shown::Inline(std::iter::once(("address".to_owned(), text(address))).chain(said).collect())
+}
+
+fn certificate(one: &Certificate) -> Shown {
+    Shown::Inline(entries([("cert", text(absolute(&one.cert))), ("key", text(absolute(&one.key)))]))
 }
 
 fn server_limits(limits: &Limits) -> Entries {

@@ -1,0 +1,98 @@
+//! TLS with a client: the handshake, and what is done with one who speaks something else.
+//!
+//! When it has to be over the caller says: one deadline stands over it and the first head.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::server::Acceptor;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::conn::ClientStream;
+use crate::config::Tls;
+use crate::message::connection::TlsInfo;
+
+/// Why there is no TLS with a client.
+#[derive(Debug)]
+pub enum Failure {
+    /// It speaks HTTP in the clear, and was told so.
+    NotTls,
+    /// The handshake failed, or it left.
+    Handshake(io::Error),
+}
+
+impl Failure {
+    /// The word for it in metrics.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::NotTls => "not_tls",
+            Self::Handshake(_) => "refused",
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotTls => f.write_str("the client speaks HTTP in the clear"),
+            Self::Handshake(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Begins TLS on `stream` with the certificate for the name that the client asks for.
+///
+/// # Errors
+/// When the client speaks no TLS, or none that both sides know.
+pub async fn accept(stream: TcpStream, tls: &Tls) -> Result<(TlsStream<TcpStream>, TlsInfo), Failure> {
+    let mut first = [0];
+    if stream.peek(&mut first).await.map_err(Failure::Handshake)? == 1 && first[0].is_ascii_uppercase() {
+        return Err(turn_away(stream).await);
+    }
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(Failure::Handshake)?;
+    let server_name: Option<Arc<str>> = hello.client_hello().server_name().map(|name| name.to_ascii_lowercase().into());
+    let certificate = tls.choose(server_name.as_deref());
+    let Some(certificate) = certificate else {
+        return Err(Failure::Handshake(io::Error::other("there is no certificate")));
+    };
+    let stream = hello.into_stream(Arc::clone(certificate.handshakes())).await.map_err(Failure::Handshake)?;
+    let (_, session) = stream.get_ref();
+    let http2 = session.alpn_protocol() == Some(HTTP2);
+    let info = TlsInfo { server_name, certificate: None, http2 };
+    Ok((stream, info))
+}
+
+/// Tells a client that speaks HTTP what to do instead, as other servers do.
+async fn turn_away(mut stream: TcpStream) -> Failure {
+    let answer = async {
+        stream.write_all(PLAIN_HTTP).await?;
+        stream.shutdown().await?;
+        // What it still sends must not meet a closed socket: it would lose the answer.
+        let mut left = (&mut stream).take(MOST_DROPPED);
+        tokio::io::copy(&mut left, &mut tokio::io::sink()).await
+    };
+    match answer.await {
+        Ok(_) => Failure::NotTls,
+        Err(error) => Failure::Handshake(error),
+    }
+}
+
+impl ClientStream for TlsStream<TcpStream> {
+    fn break_off(self) {
+        // Without a `close_notify` no client takes the end for a whole answer; the reset says it louder.
+        self.into_inner().0.break_off();
+    }
+}
+
+/// HTTP/2 in the words of ALPN (RFC 9113, section 3.2).
+pub const HTTP2: &[u8] = b"h2";
+
+const MOST_DROPPED: u64 = 64 << 10;
+
+const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
+connection: close\r\ncontent-length: 44\r\n\r\nThis port speaks https: write https:// here.";
