@@ -184,7 +184,7 @@ fn handshakes(certified: CertifiedKey, provider: &Arc<CryptoProvider>) -> Result
     let mut config = config.with_no_client_auth().with_cert_resolver(resolver);
     config.ticketer = Ticketer::new()?;
     config.max_early_data_size = 0;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 

@@ -18,7 +18,7 @@ use super::prepare;
 use crate::config::{Config, Listen};
 use crate::listen::conn::{self, ClientStream};
 use crate::listen::socket::{self, Census};
-use crate::listen::tls;
+use crate::listen::{h2, tls};
 use crate::message::connection::{ConnInfo, Link, Stop};
 use crate::metrics::{self, Held, Metrics};
 use crate::pipeline::{self, Worker};
@@ -233,7 +233,7 @@ async fn begin(
 ) {
     let info = ConnInfo { redirects: manner.redirect_to_https, ..info };
     if !manner.tls {
-        return serve(stream, info, in_force, stop).await;
+        return serve(stream, info, manner.h2c, in_force, stop).await;
     }
     let (config, peer) = (Arc::clone(&in_force.load().state.config), info.peer);
     let handshake = tls::accept(stream, &config.server.tls);
@@ -243,7 +243,10 @@ async fn begin(
         _ = stop.wait_for(|stop| *stop == Stop::Now) => return,
     };
     match handshake {
-        Ok(Ok((stream, tls))) => serve(stream, ConnInfo { tls: Some(tls), ..info }, in_force, stop).await,
+        Ok(Ok((stream, tls))) => {
+            let is_http2 = tls.http2;
+            serve(stream, ConnInfo { tls: Some(tls), ..info }, is_http2, in_force, stop).await;
+        }
         Ok(Err(failure)) => {
             counts.handshakes_failed.count(failure.reason());
             tracing::debug!(%peer, error = %failure, "no TLS with a client");
@@ -257,7 +260,13 @@ async fn begin(
 
 /// Serves one connection. Its deadlines and the limits of its heads are those that it was accepted under; everything else
 /// is what is in force when a request comes.
-async fn serve<S: ClientStream>(stream: S, info: ConnInfo, in_force: InForce, stop: watch::Receiver<Stop>) {
+async fn serve<S: ClientStream>(
+    stream: S,
+    info: ConnInfo,
+    is_http2: bool,
+    in_force: InForce,
+    stop: watch::Receiver<Stop>,
+) {
     let limits = in_force.load().state.config.server.limits.clone();
     let info = Arc::new(info);
     let (peer, current) = (Arc::clone(&info), Arc::clone(&in_force));
@@ -265,6 +274,9 @@ async fn serve<S: ClientStream>(stream: S, info: ConnInfo, in_force: InForce, st
         let (worker, peer) = (current.load_full(), Arc::clone(&peer));
         async move { pipeline::handle(&worker, &peer, request, &link).await }
     };
+    if is_http2 {
+        return h2::serve(stream, info, &limits, service, stop).await;
+    }
     let refused = |info: &ConnInfo, error: &hyper::Error| pipeline::unreadable(&in_force.load_full(), info, error);
     conn::serve(stream, info, &limits, service, refused, stop).await;
 }

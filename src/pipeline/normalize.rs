@@ -67,7 +67,7 @@ pub(super) fn normalize(
     }
     let host = Host::of_request(request.uri(), request.headers()).map_err(Malformed::Host)?;
     let host = origin.host.clone().unwrap_or(host);
-    let asks_server = request.version() == Version::HTTP_11;
+    let asks_server = request.version() >= Version::HTTP_11;
     let path = line::read_path(request.uri().path(), request.method(), asks_server).map_err(Malformed::Line)?;
     let head = Head {
         method: request.method().clone(),

@@ -25,6 +25,8 @@ mod forwarding;
 mod forwarding_faults;
 mod framing;
 mod framing_bodies;
+mod h2;
+mod h2_hostile;
 mod harness;
 mod headers;
 mod hosts;
