@@ -89,6 +89,7 @@ impl Gate {
             query: None,
             client: ClientAddr([192, 0, 2, 7].into()),
             https: true,
+            certificate: None,
             now: Clock::system().now(),
             started: Instant::now(),
         };

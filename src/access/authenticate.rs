@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::config;
 use crate::identity::api_key::ApiKeyText;
 use crate::identity::{Identity, Profile, UserName};
+use crate::message::certificate::ClientCertificate;
 use crate::message::head::Head;
 use crate::session::{Account, ApiKey, Failure, Live, Verified as VerifiedPassword, cookie_key};
 use crate::store::StoreError;
@@ -74,6 +75,8 @@ pub struct Proof {
     pub password_version: Option<u64>,
     /// Whether that password was verified for this very request, and not remembered.
     pub is_sign_in: bool,
+    /// The certificate of the connection.
+    pub certificate: Option<ClientCertificate>,
 }
 
 /// Why a token is not good. The text is for the log only.
@@ -105,6 +108,7 @@ impl Access {
             Credential::ApiKey(text) => self.by_api_key(text, now).await,
             Credential::TwoApiKeys => return Standing::Refused(Bad::Invalid("two API keys".into())),
             Credential::Cookies(keys) => self.by_cookie(keys, now).await,
+            Credential::Certificate(certificate) => self.by_certificate(certificate, now).await,
         };
         judged.unwrap_or_else(|error| {
             tracing::warn!(%error, "a credential can't be judged");
@@ -268,6 +272,34 @@ impl Access {
         Ok(Standing::Known(Known { identity: Arc::new(identity), proof: Arc::new(proof) }))
     }
 
+    /// The local account that has the name of a certificate which the handshake has verified: no authority makes people.
+    async fn by_certificate(&self, certificate: &ClientCertificate, now: Timestamp) -> Result<Standing, StoreError> {
+        if let Some(why) = self.doubts(certificate, now) {
+            return refused(why);
+        }
+        let Some(name) = certificate.name.as_deref().and_then(UserName::parse) else {
+            return refused("no account can have the name in the certificate");
+        };
+        let account = self.people.accounts.find(&name).await?;
+        if !self.is_fresh() {
+            return Ok(Standing::Unavailable);
+        }
+        match account {
+            None => refused("there is no account of the name in the certificate"),
+            Some(account) if account.disabled => refused("the account is disabled"),
+            Some(account) => Ok(Standing::Known(known_by_certificate(&account, certificate))),
+        }
+    }
+
+    /// Why a certificate does not count any more, though the handshake has verified it.
+    pub(super) fn doubts(&self, certificate: &ClientCertificate, now: Timestamp) -> Option<&'static str> {
+        if u64::try_from(certificate.not_after).is_ok_and(|end| end < now.as_secs()) {
+            return Some("the client's certificate has expired");
+        }
+        let is_trusted = self.config.server.tls.trusts(&certificate.trust);
+        (!is_trusted).then_some("clients are no longer believed by what has verified the certificate")
+    }
+
     /// A name and password judged as those of the sign-in page are, and remembered for a moment.
     async fn by_basic(&self, rest: &str, head: &Head) -> Result<Standing, StoreError> {
         let bad = |user, reason| Ok(Standing::Refused(Bad::Credentials { user, reason }));
@@ -325,6 +357,7 @@ impl Proof {
             api_key: None,
             password_version: None,
             is_sign_in: false,
+            certificate: None,
         }
     }
 }
@@ -355,6 +388,20 @@ fn known_by_basic(verified: &VerifiedPassword, now: Timestamp) -> Known {
     };
     let proof =
         Proof { password_version: Some(account.password_version), is_sign_in: *is_sign_in, ..Proof::of(account) };
+    Known { identity: Arc::new(identity), proof: Arc::new(proof) }
+}
+
+/// A certificate is no sign-in: nobody knows how old it is.
+fn known_by_certificate(account: &Account, certificate: &ClientCertificate) -> Known {
+    let identity = Identity {
+        profile: Arc::clone(&account.profile),
+        scopes: Vec::new(),
+        claims: Arc::default(),
+        methods: vec!["client-cert".to_owned()],
+        signed_in_at: None,
+        session: None,
+    };
+    let proof = Proof { certificate: Some(certificate.clone()), ..Proof::of(account) };
     Known { identity: Arc::new(identity), proof: Arc::new(proof) }
 }
 
@@ -406,6 +453,7 @@ fn known_by_foreign_token(verified: &foreign::Verified, profile: &Arc<Profile>, 
         api_key: None,
         password_version: None,
         is_sign_in: false,
+        certificate: None,
     };
     Known { identity: Arc::new(identity), proof: Arc::new(proof) }
 }

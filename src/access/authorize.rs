@@ -230,7 +230,10 @@ impl Access {
     fn decide(&self, asked: Authorized<'_>, asker: &Asker) -> Decision {
         let Authorized { head, headers, route, seen, credential, mut standing, current } = asked;
         let clears_cookie = matches!(standing, Standing::StaleCookie);
-        let by_cookie = matches!((&standing, credential), (Standing::Known(_), Credential::Cookies(_)));
+        let by_cookie = matches!(
+            (&standing, credential),
+            (Standing::Known(_), Credential::Cookies(_) | Credential::Certificate(_))
+        );
         let is_foreign = by_cookie && !self.is_of_this_site(head, headers, route);
         // What another site has a browser send must not go on in the name of whoever uses it, observed or not.
         let asking = if is_foreign && route.observe { Asking::default() } else { asker.asking() };

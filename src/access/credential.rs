@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::Accept;
 use crate::identity::api_key;
+use crate::message::certificate::ClientCertificate;
 use crate::message::cookie;
 use crate::secret::Secret;
 
@@ -28,6 +29,8 @@ pub enum Credential<'a> {
     TwoApiKeys,
     /// One or several cookies of our name, on a route that accepts them.
     Cookies(Vec<&'a [u8]>),
+    /// The certificate of the connection, on a route that accepts it.
+    Certificate(&'a ClientCertificate),
 }
 
 /// The `Authorization` header of a request.
@@ -55,6 +58,7 @@ impl fmt::Debug for Credential<'_> {
             Self::ApiKey(_) => f.write_str("ApiKey"),
             Self::TwoApiKeys => f.write_str("TwoApiKeys"),
             Self::Cookies(values) => write!(f, "Cookies({})", values.len()),
+            Self::Certificate(_) => f.write_str("Certificate"),
         }
     }
 }
@@ -212,6 +216,7 @@ mod tests {
             Credential::Basic(rest) => format!("basic {rest}"),
             Credential::ApiKey(key) => format!("key {key}"),
             Credential::TwoApiKeys => "two keys".to_owned(),
+            Credential::Certificate(certificate) => format!("certificate {:?}", certificate.name),
             Credential::Cookies(values) => format!("cookies {}", values.join(&b',').escape_ascii()),
         }
     }

@@ -156,11 +156,20 @@ impl Access {
         if seen == Authorization::Several {
             return Decision::Malformed("several Authorization headers").into();
         }
-        let credential = extract(headers, seen, route.accept, &self.cookie);
+        let mut credential = extract(headers, seen, route.accept, &self.cookie);
+        let certificate = head.certificate.as_deref().filter(|_| route.accept.client_cert);
+        if let (Credential::None, Some(certificate)) = (&credential, certificate) {
+            credential = Credential::Certificate(certificate);
+        }
         if credential == Credential::TwoApiKeys {
             return Decision::Malformed("two API keys").into();
         }
-        let standing = self.authenticate(&credential, head).await;
+        let mut standing = self.authenticate(&credential, head).await;
+        // A cookie that is not good counts as none.
+        if let (Standing::StaleCookie, Some(certificate)) = (&standing, certificate) {
+            credential = Credential::Certificate(certificate);
+            standing = self.authenticate(&credential, head).await;
+        }
         self.authorize(Authorized { head, headers, route, seen, credential: &credential, standing, current })
     }
 

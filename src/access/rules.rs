@@ -36,6 +36,8 @@ pub enum Shown {
     ApiKey,
     /// A session's cookie.
     Cookie,
+    /// The certificate of the connection.
+    Certificate,
 }
 
 /// Whose word someone stands on.
@@ -398,6 +400,7 @@ impl Shown {
             Credential::Basic(_) => Self::Basic,
             Credential::ApiKey(_) | Credential::TwoApiKeys => Self::ApiKey,
             Credential::Cookies(_) => Self::Cookie,
+            Credential::Certificate(_) => Self::Certificate,
         }
     }
 
@@ -409,6 +412,7 @@ impl Shown {
             Self::Basic => route.accept.basic,
             Self::ApiKey => route.accept.api_key,
             Self::Cookie => route.accept.cookie,
+            Self::Certificate => route.accept.client_cert,
         }
     }
 
@@ -420,12 +424,13 @@ impl Shown {
             Self::Basic => "basic",
             Self::ApiKey => "api-key",
             Self::Cookie => "cookie",
+            Self::Certificate => "client-cert",
         }
     }
 
     /// The kind that is called `word`.
     pub fn parse(word: &str) -> Option<Self> {
-        let all = [Self::Nothing, Self::Bearer, Self::Basic, Self::ApiKey, Self::Cookie];
+        let all = [Self::Nothing, Self::Bearer, Self::Basic, Self::ApiKey, Self::Cookie, Self::Certificate];
         all.into_iter().find(|shown| shown.word() == word)
     }
 }

@@ -242,6 +242,7 @@ impl Bench {
             query: None,
             client: ClientAddr([127, 0, 0, 1].into()),
             https: false,
+            certificate: None,
             now: self.now(),
             started,
         };

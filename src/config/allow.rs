@@ -204,7 +204,7 @@ fn networks(item: &Item<'_>) -> Option<Vec<IpNet>> {
 }
 
 fn methods(item: &Item<'_>) -> Option<Vec<String>> {
-    const KNOWN: [&str; 5] = ["password", "basic", "api-key", "issuer", "oidc"];
+    const KNOWN: [&str; 6] = ["password", "basic", "api-key", "client-cert", "issuer", "oidc"];
     let methods = strings(item)?;
     for method in methods.iter().filter(|method| !KNOWN.contains(&method.get_ref().as_str())) {
         if let Some(near) = nearest(method.get_ref(), KNOWN) {

@@ -62,7 +62,6 @@ const fn later(place: &'static str, name: &'static str, version: &'static str, h
 const KEYS: &[Later] = &[
     later("server", "proxy_protocol", "0.4", False),
     later("server", "forward_auth", "0.4", Word("off")),
-    later("server.tls", "client_ca", "0.4", Nothing),
     later("upstreams.*", "balance", "0.4", Word("least-requests")),
     later("upstreams.*", "health", "0.4", Nothing),
     later("upstreams.*", "tls", "0.4", Nothing),
@@ -79,7 +78,6 @@ const WORDS: &[Later] = &[
     later("upstreams", "https://", "0.4", Nothing),
     later("upstreams", "h2c://", "0.4", Nothing),
     later("upstreams", "unix:", "0.4", Nothing),
-    later("routes.accept", "client-cert", "0.4", Nothing),
 ];
 
 /// Keys that are easily written into the wrong table.

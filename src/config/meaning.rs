@@ -135,6 +135,7 @@ impl Written<'_> {
         let impossible = |method: &str| match method {
             "basic" => !accept.basic,
             "api-key" => !accept.api_key,
+            "client-cert" => !(accept.client_cert && self.server.tls.asks_clients()),
             "password" => !(accept.cookie || accept.bearer && route.issuers.take(None)),
             "issuer" => !(accept.bearer && self.takes_others(route)),
             _ => false,

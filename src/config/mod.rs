@@ -5,6 +5,7 @@
 
 mod allow;
 pub mod changes;
+mod clients;
 mod facts;
 mod identity;
 mod include;
@@ -46,6 +47,7 @@ use crate::secret::Secret;
 
 pub use allow::{Mention, Mentioned};
 pub use changes::Changes;
+pub use clients::Clients;
 pub use facts::Facts;
 pub use issuers::is_key_url;
 pub use load::{Loaded, control_socket, find_config_file, load, load_text};

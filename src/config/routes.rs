@@ -99,14 +99,16 @@ pub struct Accept {
     pub basic: bool,
     /// `Authorization: Bearer` or `X-API-Key` with a key of ours.
     pub api_key: bool,
+    /// The certificate of the connection.
+    pub client_cert: bool,
 }
 
 impl Accept {
     /// What a route accepts that does not say.
-    pub const DEFAULT: Self = Self { bearer: true, cookie: true, basic: false, api_key: false };
+    pub const DEFAULT: Self = Self { bearer: true, cookie: true, basic: false, api_key: false, client_cert: false };
 
     /// Nothing.
-    pub const NOTHING: Self = Self { bearer: false, cookie: false, basic: false, api_key: false };
+    pub const NOTHING: Self = Self { bearer: false, cookie: false, basic: false, api_key: false, client_cert: false };
 }
 
 /// What someone without a credential gets.

@@ -11,17 +11,19 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::ServerConfig;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ServerConfig, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use toml::Spanned;
 use zeroize::Zeroizing;
 
+use super::clients::{Clients, clients};
 use super::modes;
 use super::reader::{Context, Item, Written};
 use super::secrets::{read_at_most, secret_file};
 use crate::clock::{Clock, Timestamp};
 use crate::diag::{Diagnostic, Span, quoted};
-use crate::message::certificate::Facts;
+use crate::message::certificate::{Facts, Trust};
 
 /// The gateway's certificates; none: it speaks no TLS.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,6 +38,8 @@ pub struct Certificate {
     pub key: PathBuf,
     /// What it says of itself.
     pub facts: Facts,
+    /// Which clients may show a certificate; `None`: they are not asked for one.
+    pub clients: Option<Clients>,
     chain: Vec<CertificateDer<'static>>,
     handshakes: Arc<ServerConfig>,
 }
@@ -43,7 +47,7 @@ pub struct Certificate {
 /// Two are the same that come from the same files and certify the same. Then the key is the same too.
 impl PartialEq for Certificate {
     fn eq(&self, other: &Self) -> bool {
-        (&self.cert, &self.key, &self.chain) == (&other.cert, &other.key, &other.chain)
+        (&self.cert, &self.key, &self.chain, &self.clients) == (&other.cert, &other.key, &other.chain, &other.clients)
     }
 }
 
@@ -72,6 +76,16 @@ impl Tls {
         let exact = |name: &String| self.0.iter().find(|one| one.facts.names.contains(name));
         let pattern = |name: &String| self.0.iter().find(|one| one.facts.covers(name));
         name.and_then(|name| exact(&name).or_else(|| pattern(&name))).or_else(|| self.0.first())
+    }
+
+    /// Whether clients are still believed by what has this fingerprint.
+    pub fn trusts(&self, trust: &Trust) -> bool {
+        self.0.iter().filter_map(|one| one.clients.as_ref()).any(|clients| clients.trust == *trust)
+    }
+
+    /// Whether clients are asked for certificates.
+    pub fn asks_clients(&self) -> bool {
+        self.0.iter().any(|one| one.clients.is_some())
     }
 
     /// Goes on with what of `former` is the same, and with it with the sessions that clients may resume.
@@ -144,7 +158,17 @@ fn certificate(item: &Item<'_>, provider: &Arc<CryptoProvider>) -> Option<Writte
     table.require("key", "write { cert = \"cert.pem\", key = \"key.pem\" }");
     let cert = table.take("cert").and_then(|cert| cert.text());
     let key = table.take("key").and_then(|key| key.text());
+    let ca = table.take("client_ca").and_then(|ca| ca.text());
+    let crl = table.take("client_crl").and_then(|crl| crl.text());
     table.finish();
+    if let (None, Some(crl)) = (&ca, &crl) {
+        let finding = Diagnostic::error("bad-certificate", "`client_crl` counts only beside `client_ca`");
+        item.cx.report(finding.at(crl.span()).help("name the authorities in client_ca, or remove it"));
+    }
+    let clients = match &ca {
+        Some(ca) => Some(clients(item.cx, ca, crl.as_ref(), provider)?),
+        None => None,
+    };
     let (cert, key) = (cert?, key?);
     let chain = chain(item.cx, &cert);
     let private = private_key(item.cx, &key);
@@ -165,9 +189,10 @@ fn certificate(item: &Item<'_>, provider: &Arc<CryptoProvider>) -> Option<Writte
             return None;
         }
     };
-    match handshakes(certified, provider) {
+    let (clients, verifier) = clients.unzip();
+    match handshakes(certified, verifier, provider) {
         Ok(handshakes) => {
-            let certificate = Certificate { cert: cert_path, key: key_path, facts, chain, handshakes };
+            let certificate = Certificate { cert: cert_path, key: key_path, facts, clients, chain, handshakes };
             Some(Spanned::new(cert.span(), certificate))
         }
         Err(error) => {
@@ -178,17 +203,25 @@ fn certificate(item: &Item<'_>, provider: &Arc<CryptoProvider>) -> Option<Writte
 }
 
 /// TLS 1.2 and 1.3, sessions that can be resumed, nothing early (RFC 8446, section 8).
-fn handshakes(certified: CertifiedKey, provider: &Arc<CryptoProvider>) -> Result<Arc<ServerConfig>, rustls::Error> {
+fn handshakes(
+    certified: CertifiedKey,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
     let config = ServerConfig::builder_with_provider(Arc::clone(provider)).with_safe_default_protocol_versions()?;
     let resolver = Arc::new(SingleCertAndKey::from(certified));
-    let mut config = config.with_no_client_auth().with_cert_resolver(resolver);
+    let clients = clients.unwrap_or_else(WebPkiClientVerifier::no_client_auth);
+    let mut config = config.with_client_cert_verifier(clients).with_cert_resolver(resolver);
     config.ticketer = Ticketer::new()?;
     config.max_early_data_size = 0;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 
-fn chain(cx: &Context<'_>, file: &Written<String>) -> Option<(PathBuf, Vec<CertificateDer<'static>>, Facts)> {
+pub(super) fn chain(
+    cx: &Context<'_>,
+    file: &Written<String>,
+) -> Option<(PathBuf, Vec<CertificateDer<'static>>, Facts)> {
     let path = cx.directory.join(file.get_ref());
     cx.depends_on(path.clone());
     let shown = quoted(&path.to_string_lossy());
@@ -248,7 +281,7 @@ fn private_key(cx: &Context<'_>, file: &Written<String>) -> Option<(PathBuf, Pri
 }
 
 /// No chain is longer.
-const LONGEST: u64 = 1 << 20;
+pub(super) const LONGEST: u64 = 1 << 20;
 
 /// When it is time to renew a certificate that lives for months.
 const SOON: i64 = Duration::from_secs(14 * 24 * 3600).as_secs().cast_signed();
@@ -270,8 +303,8 @@ mod tests {
         let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let facts = Facts::read(&chain[0]).unwrap();
         let certified = CertifiedKey::from_der(chain.clone(), private, &provider).unwrap();
-        let handshakes = handshakes(certified, &provider).unwrap();
-        Arc::new(Certificate { cert: file.into(), key: "key.pem".into(), facts, chain, handshakes })
+        let handshakes = handshakes(certified, None, &provider).unwrap();
+        Arc::new(Certificate { cert: file.into(), key: "key.pem".into(), facts, clients: None, chain, handshakes })
     }
 
     #[test]
@@ -303,7 +336,7 @@ mod tests {
         let same = |one: &Certificate, handshakes: &Arc<ServerConfig>| {
             let Certificate { cert, key, facts, chain, .. } = one;
             let (cert, key, facts, chain) = (cert.clone(), key.clone(), facts.clone(), chain.clone());
-            Arc::new(Certificate { cert, key, facts, chain, handshakes: Arc::clone(handshakes) })
+            Arc::new(Certificate { cert, key, facts, clients: None, chain, handshakes: Arc::clone(handshakes) })
         };
         let renewed = certificate("b", &["b.example"]);
         let mut next = Tls(vec![same(&former.0[0], &renewed.handshakes), Arc::clone(&renewed)]);

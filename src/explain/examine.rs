@@ -50,7 +50,7 @@ pub fn examine(config: &Config, rules: &Rules, question: &Question, asker: impl 
             explanation.notes.push(note);
         }
         let is_safe = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
-        if asker.shown == Shown::Cookie && named && !is_safe {
+        if matches!(asker.shown, Shown::Cookie | Shown::Certificate) && named && !is_safe {
             let note = "on a cookie this method must also come from this site: Sec-Fetch-Site or Origin say so";
             explanation.notes.push(note.to_owned());
         }
@@ -367,7 +367,7 @@ fn removed(config: &Config, route: &Route, asker: &Asker, named: bool) -> Vec<St
     match asker.shown {
         Shown::Bearer if route.forward_token && named => {}
         Shown::Bearer | Shown::Basic | Shown::ApiKey => names.push("Authorization".to_owned()),
-        Shown::Nothing | Shown::Cookie => {}
+        Shown::Nothing | Shown::Cookie | Shown::Certificate => {}
     }
     names.push(format!("cookie {}", config.sessions.cookie));
     names.extend(route.request_headers.remove.iter().map(|name| title(name.as_str())));

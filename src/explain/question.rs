@@ -71,6 +71,7 @@ impl Question {
             query: self.target.query.clone(),
             client: ClientAddr(self.client.to_canonical()),
             https: self.target.https.unwrap_or(public.https),
+            certificate: None,
             now: self.now,
             started: Instant::now(),
         })
@@ -136,11 +137,13 @@ pub fn invented(person: &Invented, config: &Config, rules: &Rules, head: &Head) 
     let (shown, method) = match person.method.as_deref() {
         Some(method @ "basic") => (Shown::Basic, method),
         Some(method @ "api-key") => (Shown::ApiKey, method),
+        Some(method @ "client-cert") => (Shown::Certificate, method),
         Some(method @ ISSUER) => (Shown::Bearer, method),
         Some(method) => (by_sign_in(accept, needs_token), method),
         None if source != Source::Own => (Shown::Bearer, ISSUER),
         None if accept.cookie || accept.bearer => (by_sign_in(accept, needs_token), "password"),
         None if accept.basic => (Shown::Basic, "basic"),
+        None if accept.client_cert && !accept.api_key => (Shown::Certificate, "client-cert"),
         None => (Shown::ApiKey, "api-key"),
     };
     // Names of local accounts are lower-case; others are as their issuer says them.
@@ -151,7 +154,7 @@ pub fn invented(person: &Invented, config: &Config, rules: &Rules, head: &Head) 
         claims: Arc::new(if shown == Shown::Bearer { person.claims.clone() } else { Map::new() }),
         methods: vec![method.to_owned()],
         // A key was made by someone who had signed in, but nobody knows when it is used.
-        signed_in_at: (shown != Shown::ApiKey).then_some(head.now - person.ago),
+        signed_in_at: (!matches!(shown, Shown::ApiKey | Shown::Certificate)).then_some(head.now - person.ago),
         session: None,
     };
     let issuer = match source {

@@ -13,6 +13,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::conn::ClientStream;
 use crate::config::Tls;
+use crate::message::certificate::{ClientCertificate, Facts};
 use crate::message::connection::TlsInfo;
 
 /// Why there is no TLS with a client.
@@ -63,7 +64,16 @@ pub async fn accept(stream: TcpStream, tls: &Tls) -> Result<(TlsStream<TcpStream
     let stream = hello.into_stream(Arc::clone(certificate.handshakes())).await.map_err(Failure::Handshake)?;
     let (_, session) = stream.get_ref();
     let http2 = session.alpn_protocol() == Some(HTTP2);
-    let info = TlsInfo { server_name, certificate: None, http2 };
+    let client = match (&certificate.clients, session.peer_certificates().and_then(<[_]>::first)) {
+        (Some(clients), Some(shown)) => {
+            let unreadable = || Failure::Handshake(io::Error::other("the client's certificate can't be read"));
+            let facts = Facts::read(shown).ok_or_else(unreadable)?;
+            let (name, not_after) = (facts.common_name, facts.not_after);
+            Some(Arc::new(ClientCertificate { name, not_after, trust: clients.trust }))
+        }
+        _ => None,
+    };
+    let info = TlsInfo { server_name, client, http2 };
     Ok((stream, info))
 }
 

@@ -18,6 +18,20 @@ pub struct Facts {
     pub common_name: Option<String>,
 }
 
+/// A certificate that a client has shown, and that was verified in the handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The common name of its subject.
+    pub name: Option<String>,
+    /// Until when it holds, in seconds since 1970.
+    pub not_after: i64,
+    /// By which authorities and lists of revoked ones it was verified: their fingerprint.
+    pub trust: Trust,
+}
+
+/// The fingerprint of what clients are believed by.
+pub type Trust = [u8; 32];
+
 impl Facts {
     /// Reads the certificate `der`.
     pub fn read(der: &[u8]) -> Option<Self> {

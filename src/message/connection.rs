@@ -11,6 +11,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::certificate::ClientCertificate;
+
 /// What is known of a client connection before its first request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnInfo {
@@ -38,8 +40,8 @@ impl ConnInfo {
 pub struct TlsInfo {
     /// The server name that the client asked for, in lower case.
     pub server_name: Option<Arc<str>>,
-    /// The client's certificate (DER), which was verified.
-    pub certificate: Option<Arc<[u8]>>,
+    /// The client's certificate.
+    pub client: Option<Arc<ClientCertificate>>,
     /// Whether HTTP/2 was agreed on.
     pub http2: bool,
 }

@@ -1,9 +1,11 @@
 //! The head of a request after it was brought into its one form: what every decision is made about.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::Method;
 
+use super::certificate::ClientCertificate;
 use super::forwarded::ClientAddr;
 use super::host::Host;
 use super::path::RequestPath;
@@ -24,6 +26,8 @@ pub struct Head {
     pub client: ClientAddr,
     /// Whether the client came over https, as far as trusted peers say.
     pub https: bool,
+    /// The certificate that the client has shown on this connection.
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// When the request was judged.
     pub now: Timestamp,
     /// When its head was whole, for durations.

@@ -76,6 +76,7 @@ pub(super) fn normalize(
         query: request.uri().query().map(str::to_owned),
         client: origin.client,
         https: origin.scheme == Some(Scheme::Https),
+        certificate: info.tls.as_ref().and_then(|tls| tls.client.clone()),
         now,
         started,
     };

@@ -142,6 +142,7 @@ mod tests {
             query: query.map(str::to_owned),
             client: crate::message::forwarded::ClientAddr([127, 0, 0, 1].into()),
             https: false,
+            certificate: None,
             now: crate::clock::Timestamp::default(),
             started: std::time::Instant::now(),
         }

@@ -19,6 +19,7 @@ mod cli_explain;
 mod cli_session;
 mod cli_user;
 mod cli_why;
+mod client_cert;
 mod cors;
 mod forwarded;
 mod forwarding;

@@ -241,6 +241,7 @@ impl Handler {
             query: request.uri().query().map(str::to_owned),
             client: origin.client,
             https: false,
+            certificate: None,
             now: Clock::system().now(),
             started: std::time::Instant::now(),
         };

@@ -16,12 +16,13 @@ pub(super) fn accept(item: &Item<'_>) -> Option<Written<Accept>> {
         ("cookie", Accept { cookie: true, ..Accept::NOTHING }),
         ("basic", Accept { basic: true, ..Accept::NOTHING }),
         ("api-key", Accept { api_key: true, ..Accept::NOTHING }),
+        ("client-cert", Accept { client_cert: true, ..Accept::NOTHING }),
     ];
     let list = item.list()?;
     if list.get_ref().is_empty() {
         let finding = Diagnostic::error("empty-list", "`accept` is empty: nobody could sign in").at(item.span());
         item.cx.report(
-            finding.help("name \"bearer\", \"cookie\", \"basic\" or \"api-key\", or leave it out for the first two"),
+            finding.help("name \"bearer\", \"cookie\", \"basic\", \"api-key\" or \"client-cert\", or leave it out for the first two"),
         );
         return None;
     }
@@ -32,6 +33,7 @@ pub(super) fn accept(item: &Item<'_>) -> Option<Written<Accept>> {
         accept.cookie |= word.cookie;
         accept.basic |= word.basic;
         accept.api_key |= word.api_key;
+        accept.client_cert |= word.client_cert;
     }
     Some(Spanned::new(list.span(), accept))
 }

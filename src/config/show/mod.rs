@@ -125,7 +125,12 @@ fn listener(listen: &Listen, has_certificates: bool) -> Shown {
 }
 
 fn certificate(one: &Certificate) -> Shown {
-    Shown::Inline(entries([("cert", text(absolute(&one.cert))), ("key", text(absolute(&one.key)))]))
+    let mut shown = entries([("cert", text(absolute(&one.cert))), ("key", text(absolute(&one.key)))]);
+    if let Some(clients) = &one.clients {
+        shown.push(("client_ca".to_owned(), text(absolute(&clients.ca))));
+        shown.extend(clients.crl.iter().map(|crl| ("client_crl".to_owned(), text(absolute(crl)))));
+    }
+    Shown::Inline(shown)
 }
 
 fn server_limits(limits: &Limits) -> Entries {

@@ -175,8 +175,14 @@ fn body(bytes: Option<u64>) -> Shown {
 }
 
 fn accepted(accept: Accept) -> Shown {
-    let Accept { bearer, cookie, basic, api_key } = accept;
-    texts(named([(bearer, "bearer"), (cookie, "cookie"), (basic, "basic"), (api_key, "api-key")]))
+    let Accept { bearer, cookie, basic, api_key, client_cert } = accept;
+    texts(named([
+        (bearer, "bearer"),
+        (cookie, "cookie"),
+        (basic, "basic"),
+        (api_key, "api-key"),
+        (client_cert, "client-cert"),
+    ]))
 }
 
 fn taken(config: &Config, issuers: &Issuers) -> Option<Shown> {
