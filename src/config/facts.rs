@@ -23,6 +23,9 @@ pub struct Facts {
     pub store: PathBuf,
     pub control: PathBuf,
     pub listen: Vec<SocketAddr>,
+    /// Those of them where clients speak TLS or HTTP/2 from the first byte.
+    #[serde(default)]
+    pub listen_coded: Vec<SocketAddr>,
     /// An address, or `unix:` and a path.
     pub admin: Option<String>,
     pub origin: String,
@@ -60,7 +63,13 @@ impl Facts {
             secret_files: config.secret_files.iter().map(|file| whole(file)).collect(),
             store: whole(store),
             control: whole(&config.admin.control),
-            listen: server.listen.clone(),
+            listen: server.listen.iter().filter_map(|listen| listen.address.tcp()).collect(),
+            listen_coded: server
+                .listen
+                .iter()
+                .filter(|one| one.tls || one.h2c)
+                .filter_map(|one| one.address.tcp())
+                .collect(),
             admin: config.admin.listen.as_ref().map(|listen| match listen {
                 AdminListen::Tcp(address) => address.to_string(),
                 AdminListen::Unix(path) => format!("unix:{}", whole(path).display()),

@@ -327,7 +327,7 @@ mod tests {
     async fn the_budget_is_filled_by_time_and_by_what_the_client_takes() {
         let start = Instant::now();
         let mut budget = Budget::new(start);
-        let mut spent = |budget: &mut Budget, now| (0..5000).take_while(|_| budget.spend(now)).count() as u64;
+        let spent = |budget: &mut Budget, now| (0..5000).take_while(|_| budget.spend(now)).count() as u64;
         assert_eq!(spent(&mut budget, start), MOST_CHEAP);
         assert_eq!(spent(&mut budget, start + Duration::from_secs(2)), 2 * CHEAP_PER_SECOND);
         budget.written = 10 * BYTES_PER_CHEAP;

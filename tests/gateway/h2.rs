@@ -15,6 +15,9 @@ use crate::common::recorder::reply;
 use crate::common::{Answer, DEADLINE, Gateway, Recorder, Setup};
 use crate::tls::{client_config, issue};
 
+/// The fields of a request as they are written.
+type Fields<'a> = Vec<(&'static str, &'a [u8])>;
+
 /// A gateway that speaks HTTP/2 in the clear.
 pub(crate) fn clear(app: &Recorder) -> Setup {
     Setup::new(app.address()).key("server.listen", r#"[{ address = "127.0.0.1:0", h2c = true }]"#)
@@ -128,7 +131,7 @@ fn a_request_has_one_host_one_path_and_a_method_that_is_one() {
         [fields, more.to_vec()].concat()
     };
     let get = |authority: &'static str, path: &'static str| basic("GET", authority, path);
-    let cases: Vec<(&str, Vec<(&str, &[u8])>, &[&str])> = vec![
+    let cases: Vec<(&str, Fields<'_>, &[&str])> = vec![
         ("one that is good", get("h", "/public/a"), &["200"]),
         ("the same host twice", with(get("h", "/public/a"), &[("host", b"H.")]), &["200"]),
         ("a host that differs", with(get("h", "/public/a"), &[("host", b"evil")]), &["400"]),

@@ -55,8 +55,13 @@ fn connect(server: &ServerAddr) -> io::Result<()> {
 /// free port is not looked for.
 pub(super) fn listeners(facts: &Facts, addresses: &[SocketAddr]) -> Vec<Check> {
     let clients = addresses.iter().map(|address| {
-        let came = tcp(*address).and_then(|stream| status(stream, &facts.host, &facts.login_path));
-        judged(format!("listener {address}"), came)
+        // Of one that speaks TLS or HTTP/2 no more is asked than whether it is there.
+        let is_it = |coded: &SocketAddr| coded == address || (coded.port() == 0 && coded.ip() == address.ip());
+        let name = format!("listener {address}");
+        match (tcp(*address), facts.listen_coded.iter().any(is_it)) {
+            (Ok(_), true) => Check::ok(name, "takes connections".to_owned()),
+            (stream, _) => judged(name, stream.and_then(|stream| status(stream, &facts.host, &facts.login_path))),
+        }
     });
     let admin = facts.admin.as_deref().and_then(|listen| match (listen.strip_prefix("unix:"), listen.parse()) {
         (Some(path), _) => Some(unix(Path::new(path)).and_then(|stream| status(stream, "localhost", "/livez"))),

@@ -21,9 +21,9 @@ pub(super) fn accept(item: &Item<'_>) -> Option<Written<Accept>> {
     let list = item.list()?;
     if list.get_ref().is_empty() {
         let finding = Diagnostic::error("empty-list", "`accept` is empty: nobody could sign in").at(item.span());
-        item.cx.report(
-            finding.help("name \"bearer\", \"cookie\", \"basic\", \"api-key\" or \"client-cert\", or leave it out for the first two"),
-        );
+        item.cx.report(finding.help(
+            "name \"bearer\", \"cookie\", \"basic\", \"api-key\" or \"client-cert\", or leave it out for the first two",
+        ));
         return None;
     }
     let mut accept = Accept::NOTHING;
