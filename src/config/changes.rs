@@ -220,6 +220,7 @@ fn keys(old: &Config, new: &Config) -> Vec<&'static str> {
         login,
         identity,
         guarded: _,
+        told: _,
         issuers: _,
         upstreams: _,
         routes: _,
@@ -243,12 +244,13 @@ fn keys(old: &Config, new: &Config) -> Vec<&'static str> {
 type Compared = Vec<(&'static str, bool)>;
 
 fn of_server(old: &Server, new: &Server) -> Compared {
-    let Server { listen: _, public_url, trusted_proxies, trusted_headers, workers, limits: _ } = old;
+    let Server { listen: _, public_url, trusted_proxies, trusted_headers, workers, forward_auth, limits: _ } = old;
     vec![
         ("server.public_url", *public_url != new.public_url),
         ("server.trusted_proxies", *trusted_proxies != new.trusted_proxies),
         ("server.trusted_headers", *trusted_headers != new.trusted_headers),
         (WORKERS, *workers != new.workers),
+        ("server.forward_auth", *forward_auth != new.forward_auth),
     ]
 }
 

@@ -69,7 +69,6 @@ const fn later(place: &'static str, name: &'static str, version: &'static str, h
 const KEYS: &[Later] = &[
     later("server", "tls", "0.4", Empty),
     later("server", "proxy_protocol", "0.4", False),
-    later("server", "forward_auth", "0.4", Word("off")),
     later("server.listen", "tls", "0.4", False),
     later("server.listen", "redirect_to_https", "0.4", False),
     later("upstreams.*", "balance", "0.4", Word("least-requests")),
@@ -100,7 +99,7 @@ const WORDS: &[Later] = &[
 
 /// Keys that are easily written into the wrong table.
 const HOMES: &[(&str, &[&str])] = &[
-    ("server", &["listen", "public_url", "trusted_proxies", "trusted_headers", "workers"]),
+    ("server", &["listen", "public_url", "trusted_proxies", "trusted_headers", "workers", "forward_auth"]),
     (
         "server.limits",
         &[

@@ -5,6 +5,7 @@
 
 mod allow;
 pub mod changes;
+mod forward_auth;
 mod identity;
 mod include;
 mod issuers;
@@ -44,6 +45,7 @@ use crate::secret::Secret;
 
 pub use allow::{Mention, Mentioned};
 pub use changes::Changes;
+pub use forward_auth::ForwardAuth;
 pub use issuers::is_key_url;
 pub use load::{Loaded, control_socket, find_config_file, load, load_text};
 pub use routes::{Accept, Readings, Route, Unauthenticated};
@@ -82,6 +84,8 @@ pub struct Config {
     pub identity: Arc<Identity>,
     /// Every name that only the gateway may send: of `[identity]`, of every route's override, and the fixed list.
     pub guarded: Arc<IdentityNames>,
+    /// Every name by which any route tells who is there, or strips.
+    pub told: Arc<[HeaderName]>,
     /// `[[issuers]]`: whose tokens are accepted beside own ones.
     pub issuers: Vec<Arc<Issuer>>,
     /// `[upstreams]`, in the order written; a route names one by its index.

@@ -4,6 +4,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use http::HeaderName;
+
 use super::raw::Raw;
 use super::reader::{Context, Written};
 use super::routes::{Known, Places, Upstreams};
@@ -60,7 +62,9 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, mut raw: Raw) -> Config {
     let tests = tests.collect();
 
     let overrides = routes.iter().map(|route| route.identity.as_ref()).chain([base.as_ref()]);
-    let guarded = IdentityNames::new(overrides.flat_map(identity::names));
+    let mut told: Vec<HeaderName> = overrides.flat_map(identity::names).cloned().collect();
+    told.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    told.dedup();
     Config {
         file: file.to_owned(),
         files: vec![file.to_owned()],
@@ -74,7 +78,8 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, mut raw: Raw) -> Config {
         store,
         login,
         identity: base,
-        guarded: Arc::new(guarded),
+        guarded: Arc::new(IdentityNames::new(&told)),
+        told: told.into(),
         upstreams,
         routes: routes.into_iter().map(Arc::new).collect(),
         mentions: mentions(&places),

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::reader::{Context, Item, Table, Written, report_later};
 use super::values::Fault;
-use super::{later, url, values};
+use super::{ForwardAuth, forward_auth, later, url, values};
 use crate::diag::{Diagnostic, Span, quoted};
 
 /// `[server]`
@@ -26,6 +26,8 @@ pub struct Server {
     pub trusted_headers: TrustedHeaders,
     /// Worker threads, at least one (0 in the file has become the number of cores).
     pub workers: usize,
+    /// Who asks about requests on `/.gateway/check`.
+    pub forward_auth: ForwardAuth,
     /// `[server.limits]`
     pub limits: Limits,
 }
@@ -96,6 +98,7 @@ pub(super) struct Raw {
     trusted_proxies: Option<Vec<Written<IpNet>>>,
     trusted_headers: Option<TrustedHeaders>,
     workers: Option<Written<u64>>,
+    forward_auth: Option<Written<ForwardAuth>>,
     limits: RawLimits,
 }
 
@@ -124,6 +127,9 @@ impl Raw {
             trusted_proxies: table.take("trusted_proxies").and_then(|item| trusted_proxies(&item)),
             trusted_headers: table.take("trusted_headers").and_then(|item| trusted_headers(&item)),
             workers: table.take("workers").and_then(|item| item.count(0, 1024)),
+            forward_auth: table
+                .take("forward_auth")
+                .and_then(|item| item.word("server.forward_auth", forward_auth::WORDS)),
             limits: table.table("limits", "server.limits").map(RawLimits::read).unwrap_or_default(),
         };
         table.finish();
@@ -155,6 +161,13 @@ impl Raw {
             let finding = finding.label("anyone can say to be another address");
             cx.report(finding.help("name the addresses of the proxies in front of this gateway"));
         }
+        if let Some(asks) = self.forward_auth.as_ref().filter(|asks| *asks.get_ref() != ForwardAuth::Off)
+            && self.trusted_proxies.as_ref().is_none_or(Vec::is_empty)
+        {
+            let finding = Diagnostic::warning("nobody-may-ask", "no peer may ask on `/.gateway/check`: it answers 403");
+            let finding = finding.at(asks.span()).label("only a trusted proxy may");
+            cx.report(finding.help("name the address of the proxy that asks in `trusted_proxies`"));
+        }
         let workers = self.workers.map_or(0, Spanned::into_inner);
         Server {
             listen: listen.map_or_else(|| vec![SocketAddr::from(([127, 0, 0, 1], 8080))], Spanned::into_inner),
@@ -170,6 +183,7 @@ impl Raw {
                 Ok(workers) if workers > 0 => workers,
                 _ => std::thread::available_parallelism().map_or(1, NonZero::get),
             },
+            forward_auth: self.forward_auth.map_or_else(ForwardAuth::default, Spanned::into_inner),
             limits: self.limits.resolve(cx),
         }
     }

@@ -109,6 +109,7 @@ pub const CODES: &[Code] = &[
     error("no-routes", "there are no routes"),
     warning("no-such-group", "nobody is in a group that a rule names"),
     warning("no-such-user", "a rule names someone who has no account"),
+    warning("nobody-may-ask", "no peer may ask about requests"),
     error("not-built-yet", "comes with a later version"),
     error("not-in-an-included-file", "only the main file may have this"),
     error("not-possible-now", "a running gateway can't take the configuration in"),

@@ -20,7 +20,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::access::{Known, Reason};
-use crate::config::Config;
+use crate::config::{Config, ForwardAuth};
 use crate::message::body::Body;
 use crate::message::head::Head;
 use crate::observe::Record;
@@ -54,6 +54,8 @@ pub enum Endpoint {
     Jwks,
     /// `/.well-known/oauth-authorization-server`, on `public_url`'s host only.
     ServerMetadata,
+    /// `/.gateway/check`, and all below it where Envoy asks: the pipeline answers it.
+    Check,
     /// A name below `/.gateway` that there is not, or one that comes later.
     Unknown,
 }
@@ -72,6 +74,16 @@ pub fn find(config: &Config, host: &str, canonical: &str) -> Option<Endpoint> {
         return (host == config.server.public_url.host).then_some(document);
     }
     let below = canonical.strip_prefix(OWN_PREFIX)?;
+    if let Some(asked) = below.strip_prefix("/check") {
+        let asks = match config.server.forward_auth {
+            ForwardAuth::Off => false,
+            ForwardAuth::Nginx | ForwardAuth::Traefik => asked.is_empty(),
+            ForwardAuth::Envoy => asked.starts_with('/'),
+        };
+        if asks {
+            return Some(Endpoint::Check);
+        }
+    }
     match below {
         "/token" => Some(Endpoint::Token),
         "/revoke" => Some(Endpoint::Revoke),
@@ -129,7 +141,7 @@ pub async fn serve(endpoint: Endpoint, call: Call<'_>) -> Answered {
         (Endpoint::Account, _) => call.wrong_method("GET, HEAD"),
         (Endpoint::AccountPassword | Endpoint::AccountSessions | Endpoint::AccountKeys, _) => call.wrong_method("POST"),
         (Endpoint::UserInfo | Endpoint::Jwks | Endpoint::ServerMetadata, _) => call.wrong_method("GET, HEAD"),
-        (Endpoint::Unknown, _) => {
+        (Endpoint::Check | Endpoint::Unknown, _) => {
             call.refuse(StatusCode::NOT_FOUND, &Problem { detail: "Not found", ..Problem::default() })
         }
     }

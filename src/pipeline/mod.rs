@@ -1,25 +1,28 @@
 //! The whole path of a request, on one screen.
 
+mod decide;
 mod finish;
+mod forward_auth;
 mod normalize;
 mod refuse;
 
 pub use finish::unreadable;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use crate::access::{Decision, Judged, Reason};
 use crate::endpoint::answer::{Asker, Manner};
-use crate::endpoint::{self, Answered, Call};
+use crate::endpoint::{self, Answered, Call, Endpoint};
 use crate::message::body::Body;
 use crate::message::connection::{ConnInfo, Link};
 use crate::observe::Record;
 use crate::proxy::{Forwarder, Observed, Surroundings};
 use crate::state::State;
+use decide::decide;
 use normalize::Normal;
 
 /// What one worker thread has: the state in force and its own connections to upstreams.
@@ -49,6 +52,7 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Request<Incoming>
             record.client = normal.head.client.0;
             record.host = normal.head.host.name().to_owned();
             match endpoint::find(&state.config, normal.head.host.name(), normal.head.path.canonical()) {
+                Some(Endpoint::Check) => forward_auth::answer(state, request, &normal, &mut record).await,
                 Some(endpoint) => {
                     let call = Call { state, head: &normal.head, request, record: &mut record };
                     endpoint::serve(endpoint, call).await
@@ -69,72 +73,30 @@ async fn judge(
     observed: &Arc<Observed>,
 ) -> Answered {
     let state = &*worker.state;
-    let judged = state.access.check(&normal.head, request.headers(), &state.shared.current).await;
-    let Judged { decision, asker } = judged;
-    record.asker = asker;
+    let decision = decide(state, &normal.head, request.headers(), record).await;
     let request_id = Arc::clone(&record.request_id);
     let asker =
         Asker { state, head: Some(&normal.head), manner: Manner::of(request.headers()), request_id: &request_id };
-    let identity = match &decision {
-        Decision::Permit(permit) => permit.identity(),
-        Decision::Challenge(challenge) => challenge.identity.as_ref(),
-        Decision::Deny(denial) => denial.identity.as_ref(),
-        Decision::NotFound { .. } | Decision::Malformed(_) | Decision::Throttled(..) | Decision::Unavailable(_) => None,
+    let permit = match refuse::unless_permitted(&asker, record, decision) {
+        ControlFlow::Continue(permit) => permit,
+        ControlFlow::Break(response) => return Answered { response, unread: Some(request) },
     };
-    if let Some(identity) = identity {
-        record.user = Some(identity.profile.user.clone());
-        state.note_return(identity, &normal.head, request.headers());
+    let recording = record.recording.clone();
+    let surroundings = Surroundings {
+        guarded: &state.config.guarded,
+        our_cookies: &[state.cookie.name()],
+        trust: &state.trust,
+        origin: &normal.origin,
+        body_bytes: state.config.server.limits.body_bytes,
+        assertions: state.keys.assertions(),
+        upstream_names: &state.upstream_names,
+        recording: recording.as_deref(),
+    };
+    let clears_cookie = permit.clears_cookie();
+    let forwarded = worker.forwarder.forward(permit, &surroundings, request, observed).await;
+    let mut response = forwarded.unwrap_or_else(|rejection| refuse::rejection(&asker, record, &rejection));
+    if clears_cookie {
+        asker.clear_cookie(response.headers_mut());
     }
-    let response = match decision {
-        Decision::Permit(permit) => {
-            record.decision = "permit";
-            record.decided_by(permit.route());
-            record.because(if permit.identity().is_some() { Reason::SignedIn } else { Reason::Public }, None);
-            record.upstream = state.upstream_names.get(permit.route().upstream).cloned();
-            if let Some(instead) = permit.instead() {
-                refuse::observed(record, instead);
-            }
-            finish::note_sign_in(&permit, &record.request_id);
-            let recording = record.recording.clone();
-            let surroundings = Surroundings {
-                guarded: &state.config.guarded,
-                our_cookies: &[state.cookie.name()],
-                trust: &state.trust,
-                origin: &normal.origin,
-                body_bytes: state.config.server.limits.body_bytes,
-                assertions: state.keys.assertions(),
-                upstream_names: &state.upstream_names,
-                recording: recording.as_deref(),
-            };
-            let clears_cookie = permit.clears_cookie();
-            let forwarded = worker.forwarder.forward(permit, &surroundings, request, observed).await;
-            let mut response = forwarded.unwrap_or_else(|rejection| refuse::rejection(&asker, record, &rejection));
-            if clears_cookie {
-                asker.clear_cookie(response.headers_mut());
-            }
-            return Answered { response, unread: None };
-        }
-        Decision::Challenge(challenge) => {
-            record.decided_by(&challenge.route);
-            refuse::challenge(&asker, record, &challenge)
-        }
-        Decision::Deny(denial) => {
-            record.decided_by(&denial.route);
-            refuse::denial(&asker, record, &denial)
-        }
-        Decision::NotFound { reading } => {
-            record.because(Reason::NoRoute, reading);
-            refuse::not_found(&asker, record)
-        }
-        Decision::Malformed(why) => refuse::twofold(&asker, record, why),
-        Decision::Throttled(route, wait) => {
-            record.decided_by(&route);
-            refuse::throttled(&asker, record, wait)
-        }
-        Decision::Unavailable(route) => {
-            record.decided_by(&route);
-            refuse::unavailable(&asker, record)
-        }
-    };
-    Answered { response, unread: Some(request) }
+    Answered { response, unread: None }
 }

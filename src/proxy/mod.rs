@@ -11,4 +11,4 @@ pub mod rewrite;
 pub mod upgrade;
 
 pub use forward::{Forwarder, Observed, expects_continue};
-pub use onward::{Surroundings, target};
+pub use onward::{Surroundings, target, told};

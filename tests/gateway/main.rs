@@ -19,6 +19,7 @@ mod cli_explain;
 mod cli_session;
 mod cli_user;
 mod cli_why;
+mod forward_auth;
 mod forwarded;
 mod forwarding;
 mod forwarding_faults;

@@ -42,6 +42,7 @@ impl Show {
             login: of_login,
             identity: of_identity,
             guarded: _,
+            told: _,
             issuers,
             upstreams,
             routes: _,
@@ -91,7 +92,7 @@ impl Show {
 }
 
 fn server(server: &Server) -> Entries {
-    let Server { listen, public_url, trusted_proxies, trusted_headers, workers, limits } = server;
+    let Server { listen, public_url, trusted_proxies, trusted_headers, workers, forward_auth, limits } = server;
     let TrustedHeaders { x_forwarded_for, x_forwarded_proto, x_forwarded_host, forwarded } = *trusted_headers;
     let headers = [
         (x_forwarded_for, "X-Forwarded-For"),
@@ -105,6 +106,7 @@ fn server(server: &Server) -> Entries {
         ("trusted_proxies", texts(trusted_proxies)),
         ("trusted_headers", texts(named(headers))),
         ("workers", number(*workers)),
+        ("forward_auth", text(forward_auth.word())),
         ("limits", Shown::Section(server_limits(limits))),
     ])
 }
