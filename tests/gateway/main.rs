@@ -20,6 +20,7 @@ mod cli_session;
 mod cli_user;
 mod cli_why;
 mod forward_auth;
+mod forward_auth_real;
 mod forwarded;
 mod forwarding;
 mod forwarding_faults;
