@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use super::super::sqlite::users;
 use super::super::*;
 use super::{Fixture, kind, new_user, open, user};
-use crate::clock::ManualClock;
+use crate::clock::{ManualClock, Timestamp};
 
 #[tokio::test]
 async fn the_files_are_for_their_owner_alone() {

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::*;
-use crate::clock::ManualClock;
+use crate::clock::{ManualClock, Timestamp};
 use crate::config::Algorithm;
+use crate::identity::UserName;
+use crate::secret::Secret;
 
 struct Fixture {
     directory: TempDir,
