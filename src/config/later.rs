@@ -90,7 +90,6 @@ const WORDS: &[Later] = &[
     later("server.trusted_proxies", "unix", "0.4", Nothing),
     later("store.url", "postgres://", "0.6", Nothing),
     later("store.url", "postgresql://", "0.6", Nothing),
-    later("store.url", "none", "0.2", Nothing),
     later("upstreams", "https://", "0.4", Nothing),
     later("upstreams", "h2c://", "0.4", Nothing),
     later("upstreams", "unix:", "0.4", Nothing),

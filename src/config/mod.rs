@@ -13,6 +13,7 @@ mod later;
 mod load;
 mod meaning;
 mod modes;
+mod no_store;
 mod order;
 mod parse;
 mod raw;
@@ -33,7 +34,7 @@ mod users;
 mod values;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,8 +106,8 @@ pub struct Config {
 pub struct Admin {
     /// Where `/livez`, `/readyz` and `/metrics` are served.
     pub listen: Option<AdminListen>,
-    /// The control socket's path.
-    pub control: PathBuf,
+    /// The control socket's path; `None`: there is none, as there is no store that it could stand beside.
+    pub control: Option<PathBuf>,
 }
 
 /// An address of the admin listener.
@@ -178,6 +179,18 @@ pub struct Store {
 pub enum StoreKind {
     /// An SQLite file.
     Sqlite(PathBuf),
+    /// None: only tokens of other issuers count.
+    None,
+}
+
+impl Store {
+    /// The file of the store; `None`: there is no store.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.kind {
+            StoreKind::Sqlite(path) => Some(path),
+            StoreKind::None => None,
+        }
+    }
 }
 
 /// `[tokens]`
@@ -306,6 +319,14 @@ pub enum Issuers {
 }
 
 impl Issuers {
+    /// The same without this gateway, where `count` others are known.
+    fn without_own(self, count: usize) -> Self {
+        match self {
+            Self::All => Self::These { own: false, others: (0..count).collect() },
+            Self::These { others, .. } => Self::These { own: false, others },
+        }
+    }
+
     /// Whether tokens of `issuer` are taken; `None` is this gateway.
     pub fn take(&self, issuer: Option<usize>) -> bool {
         match (self, issuer) {

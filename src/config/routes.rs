@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::reader::{Context, Item, Table, Written};
 use super::upstreams::RawTimeouts;
 use super::values::Fault;
-use super::{Identity, Issuer, Issuers, Timeouts, Upstream, allow, identity, sign_in, url};
+use super::{Identity, Issuer, Issuers, Timeouts, Upstream, allow, identity, no_store, sign_in, url};
 use crate::diag::{Diagnostic, Span, nearest, quoted};
 use crate::pattern::{HostPattern, PathPattern, PatternError, Segment};
 use crate::policy::Policy;
@@ -217,7 +217,9 @@ impl Raw {
             Key::Unusable => None,
             Key::Given(names) => whose(cx, names, known.issuers),
         };
-        let accept = accepted(cx, self.accept.as_ref(), issuers.as_ref().unwrap_or(&Issuers::All));
+        let issuers =
+            if known.has_store { issuers } else { issuers.map(|issuers| issuers.without_own(known.issuers.len())) };
+        let accept = accepted(cx, self.accept.as_ref(), issuers.as_ref().unwrap_or(&Issuers::All), known.has_store);
         if let Some(way) =
             self.unauthenticated.as_ref().filter(|way| *way.get_ref() == Unauthenticated::Login && !accept.cookie)
         {
@@ -279,6 +281,8 @@ impl Raw {
 pub(super) struct Known<'a> {
     pub(super) upstreams: Upstreams<'a>,
     pub(super) issuers: &'a [Arc<Issuer>],
+    /// Whether there are people of our own.
+    pub(super) has_store: bool,
 }
 
 /// The upstreams that routes can name.
@@ -427,15 +431,21 @@ fn whose(cx: &Context<'_>, names: &Written<Vec<Written<String>>>, known: &[Arc<I
 }
 
 /// What a route accepts. Cookies, passwords and API keys are this gateway's own: where its people don't count, only tokens do.
-fn accepted(cx: &Context<'_>, written: Option<&Written<Accept>>, issuers: &Issuers) -> Accept {
+fn accepted(cx: &Context<'_>, written: Option<&Written<Accept>>, issuers: &Issuers, has_store: bool) -> Accept {
     if issuers.take(None) {
         return written.map_or(Accept::DEFAULT, |accept| *accept.get_ref());
     }
     let only_tokens = Accept { bearer: true, ..Accept::NOTHING };
     if let Some(accept) = written.filter(|accept| *accept.get_ref() != only_tokens) {
-        let message = "`accept` names more than \"bearer\", but `issuers` leaves out this gateway";
-        let finding = Diagnostic::error("accept-without-self", message).at(accept.span());
-        cx.report(finding.help("add \"self\" to `issuers`, or write accept = [\"bearer\"]"));
+        let (code, message, help) = if has_store {
+            let message = "`accept` names more than \"bearer\", but `issuers` leaves out this gateway";
+            ("accept-without-self", message, "add \"self\" to `issuers`, or write accept = [\"bearer\"]")
+        } else {
+            let message =
+                "`accept` names more than \"bearer\", but only the store knows sessions, passwords and API keys";
+            (no_store::CODE, message, "leave `accept` out, or name a store in `[store] url`")
+        };
+        cx.report(Diagnostic::error(code, message).at(accept.span()).help(help));
     }
     only_tokens
 }

@@ -104,6 +104,7 @@ pub const CODES: &[Code] = &[
     error("login-without-cookie", "a sign-in page that can't help"),
     error("missing-key", "something is missing"),
     either("needs-restart", "a key that can't change while the gateway runs"),
+    error("needs-the-store", "only a store could keep it, and there is none"),
     warning("never-matches", "a route that no request reaches"),
     warning("never-satisfied", "a condition that nobody can satisfy"),
     error("no-routes", "there are no routes"),

@@ -20,7 +20,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::access::{Known, Reason};
-use crate::config::{Config, ForwardAuth};
+use crate::config::{Config, ForwardAuth, StoreKind};
 use crate::message::body::Body;
 use crate::message::head::Head;
 use crate::observe::Record;
@@ -62,6 +62,13 @@ pub enum Endpoint {
 
 /// The endpoint of a canonical path on `host`, if it is one of the gateway's own.
 pub fn find(config: &Config, host: &str, canonical: &str) -> Option<Endpoint> {
+    let found = find_any(config, host, canonical)?;
+    // Without a store nobody signs in, and nothing is signed.
+    let needs_store = !matches!(found, Endpoint::Check | Endpoint::UserInfo | Endpoint::Unknown);
+    Some(if needs_store && config.store.kind == StoreKind::None { Endpoint::Unknown } else { found })
+}
+
+fn find_any(config: &Config, host: &str, canonical: &str) -> Option<Endpoint> {
     let login = &config.login;
     if canonical == login.path {
         return Some(Endpoint::Login);

@@ -43,7 +43,8 @@ pub const MEMORY: Duration = Duration::from_secs(25 * 3600);
 /// A `None` in its place means that nothing was done, for the reason that the method names.
 #[derive(Clone, Debug)]
 pub struct Store {
-    database: Arc<Database>,
+    /// `None`: there is no store, nobody is in it and nothing was ever revoked.
+    database: Option<Arc<Database>>,
     random: Random,
     /// How long events are kept, in milliseconds. It only rises.
     memory: Arc<AtomicU64>,
@@ -55,8 +56,10 @@ impl Store {
     /// # Errors
     /// When the file can't be opened for writing, or is none of ours.
     pub fn open(config: &config::Store, clock: Clock, random: Random) -> Result<Self, StoreError> {
-        let StoreKind::Sqlite(path) = &config.kind;
-        let database = Arc::new(Database::open(path, clock)?);
+        let database = match &config.kind {
+            StoreKind::Sqlite(path) => Some(Arc::new(Database::open(path, clock)?)),
+            StoreKind::None => None,
+        };
         let store = Self { database, random, memory: Arc::default() };
         store.remember_for(MEMORY);
         Ok(store)
@@ -68,7 +71,10 @@ impl Store {
     /// # Errors
     /// When the store gives no answer; nothing is lost, and the next one to open the file takes it from there.
     pub async fn close(&self) -> Result<(), StoreError> {
-        self.database.close().await
+        match &self.database {
+            Some(database) => database.close().await,
+            None => Ok(()),
+        }
     }
 
     /// The same store, which keeps events for at least `span`: for tokens that may live longer than a day.
@@ -82,6 +88,15 @@ impl Store {
     /// From now on keeps events for at least `span`: this handle and all its clones.
     pub fn remember_for(&self, span: Duration) {
         self.memory.fetch_max(u64::try_from(span.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Whether there is no store: every question finds nothing, and nothing can be written.
+    pub const fn is_none(&self) -> bool {
+        self.database.is_none()
+    }
+
+    fn database(&self) -> Result<&Database, StoreError> {
+        self.database.as_deref().ok_or_else(StoreError::none)
     }
 
     fn memory(&self) -> Duration {

@@ -21,7 +21,7 @@ impl Store {
         session: SessionRecord,
         password_version: u64,
     ) -> Result<Option<Seq>, StoreError> {
-        self.database.write(move |db, _| sessions::create(db, &session, password_version)).await
+        self.database()?.write(move |db, _| sessions::create(db, &session, password_version)).await
     }
 
     /// The session `id`, if it has not ended; the caller judges its times.
@@ -29,8 +29,11 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn session(&self, id: &str) -> Result<Option<SessionRecord>, StoreError> {
+        if self.is_none() {
+            return Ok(None);
+        }
         let id = id.to_owned();
-        self.database.read(move |db| sessions::find(db, &id)).await
+        self.database()?.read(move |db| sessions::find(db, &id)).await
     }
 
     /// The session behind the cookie whose key has this digest, if it has not ended; the caller judges its times.
@@ -38,7 +41,10 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn session_by_key(&self, key_hash: Digest) -> Result<Option<SessionRecord>, StoreError> {
-        self.database.read(move |db| sessions::find_by_key(db, &key_hash)).await
+        if self.is_none() {
+            return Ok(None);
+        }
+        self.database()?.read(move |db| sessions::find_by_key(db, &key_hash)).await
     }
 
     /// Judges a refresh token and, if it is good, puts its successor in its place; one that is used again too late ends
@@ -48,7 +54,7 @@ impl Store {
     /// When the store gives no answer: then the token presented is still to be presented again.
     pub async fn rotate_refresh(&self, rotation: Rotation) -> Result<Rotated, StoreError> {
         let memory = self.memory();
-        self.database.write(move |db, now| rotation::rotate(db, now, memory, &rotation)).await
+        self.database()?.write(move |db, now| rotation::rotate(db, now, memory, &rotation)).await
     }
 
     /// Notes when sessions were last used. A time earlier than the one known changes nothing.
@@ -56,7 +62,10 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn touch_sessions(&self, seen: Vec<(String, Timestamp)>) -> Result<(), StoreError> {
-        self.database.write(move |db, _| sessions::touch(db, &seen)).await
+        if self.is_none() {
+            return Ok(());
+        }
+        self.database()?.write(move |db, _| sessions::touch(db, &seen)).await
     }
 
     /// Ends a session, also one that the store no longer knows but whose tokens may live. Twice is once.
@@ -65,7 +74,7 @@ impl Store {
     /// When the store gives no answer.
     pub async fn end_session(&self, id: &str) -> Result<Seq, StoreError> {
         let (id, memory) = (id.to_owned(), self.memory());
-        self.database.write(move |db, now| sessions::end(db, now, memory, &id)).await
+        self.database()?.write(move |db, now| sessions::end(db, now, memory, &id)).await
     }
 
     /// Ends all sessions of a user, and tokens of theirs that have no session.
@@ -74,7 +83,7 @@ impl Store {
     /// When the store gives no answer.
     pub async fn end_sessions_of(&self, user: &UserName) -> Result<Seq, StoreError> {
         let (user, memory) = (user.clone(), self.memory());
-        self.database.write(move |db, now| sessions::end_all_of(db, now, memory, &user)).await
+        self.database()?.write(move |db, now| sessions::end_all_of(db, now, memory, &user)).await
     }
 
     /// The sessions of one user or of all that have not passed their end, the latest used first.
@@ -83,8 +92,8 @@ impl Store {
     /// When the store gives no answer.
     pub async fn sessions(&self, user: Option<&UserName>) -> Result<Vec<SessionRecord>, StoreError> {
         let user = user.cloned();
-        let now = self.database.now();
-        self.database.read(move |db| sessions::list(db, now, user.as_ref())).await
+        let now = self.database()?.now();
+        self.database()?.read(move |db| sessions::list(db, now, user.as_ref())).await
     }
 
     /// The sessions of `user` beside `except` that are not over, the latest used first and at most `limit` of them, and how
@@ -99,8 +108,8 @@ impl Store {
         idle: Duration,
         limit: usize,
     ) -> Result<(Vec<SessionRecord>, u64), StoreError> {
-        let (user, except, now) = (user.clone(), except.to_owned(), self.database.now());
-        self.database.read(move |db| sessions::others(db, now, now - idle, (&user, &except), limit)).await
+        let (user, except, now) = (user.clone(), except.to_owned(), self.database()?.now());
+        self.database()?.read(move |db| sessions::others(db, now, now - idle, (&user, &except), limit)).await
     }
 
     /// Ends every session of `user` but `except`; answers with how many there were.
@@ -109,7 +118,7 @@ impl Store {
     /// When the store gives no answer.
     pub async fn end_other_sessions(&self, user: &UserName, except: &str) -> Result<usize, StoreError> {
         let (user, except, memory) = (user.clone(), except.to_owned(), self.memory());
-        self.database.write(move |db, now| sessions::end_others(db, now, memory, &user, &except)).await
+        self.database()?.write(move |db, now| sessions::end_others(db, now, memory, &user, &except)).await
     }
 
     /// Ends the tokens of a user that have no session and were issued by `issued`; their sessions go on.
@@ -118,7 +127,7 @@ impl Store {
     /// When the store gives no answer.
     pub async fn end_tokens_of(&self, user: &UserName, issued: Timestamp) -> Result<Seq, StoreError> {
         let (user, memory) = (user.clone(), self.memory());
-        self.database.write(move |db, now| sessions::end_tokens_of(db, now, memory, &user, issued)).await
+        self.database()?.write(move |db, now| sessions::end_tokens_of(db, now, memory, &user, issued)).await
     }
 
     /// Refuses one token from now on; it expires at `until`. Twice is once.
@@ -127,6 +136,6 @@ impl Store {
     /// When the store gives no answer.
     pub async fn revoke_jti(&self, jti: &str, until: Timestamp) -> Result<Seq, StoreError> {
         let (jti, memory) = (jti.to_owned(), self.memory());
-        self.database.write(move |db, now| sessions::revoke_jti(db, now, memory, &jti, until)).await
+        self.database()?.write(move |db, now| sessions::revoke_jti(db, now, memory, &jti, until)).await
     }
 }

@@ -14,8 +14,11 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn user(&self, name: &UserName) -> Result<Option<UserRecord>, StoreError> {
+        if self.is_none() {
+            return Ok(None);
+        }
         let name = name.clone();
-        self.database.read(move |db| users::find(db, &name)).await
+        self.database()?.read(move |db| users::find(db, &name)).await
     }
 
     /// All accounts, by name.
@@ -23,7 +26,10 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn users(&self) -> Result<Vec<UserRecord>, StoreError> {
-        self.database.read(users::all).await
+        if self.is_none() {
+            return Ok(Vec::new());
+        }
+        self.database()?.read(users::all).await
     }
 
     /// Whether there is any account.
@@ -31,7 +37,7 @@ impl Store {
     /// # Errors
     /// When the store gives no answer.
     pub async fn has_users(&self) -> Result<bool, StoreError> {
-        self.database.read(users::exist).await
+        self.database()?.read(users::exist).await
     }
 
     /// Makes an account; `None`: the name is taken.
@@ -40,7 +46,7 @@ impl Store {
     /// When the store gives no answer.
     pub async fn add_user(&self, user: NewUser) -> Result<Option<Seq>, StoreError> {
         let memory = self.memory();
-        self.database.write(move |db, now| users::add(db, now, memory, &user)).await
+        self.database()?.write(move |db, now| users::add(db, now, memory, &user)).await
     }
 
     /// Makes all these accounts or, on an error, none; answers with the names that were taken, which stay as they are.
@@ -49,7 +55,7 @@ impl Store {
     /// When the store gives no answer.
     pub async fn add_users(&self, users: Vec<NewUser>) -> Result<Vec<UserName>, StoreError> {
         let memory = self.memory();
-        self.database.write(move |db, now| users::add_all(db, now, memory, &users)).await
+        self.database()?.write(move |db, now| users::add_all(db, now, memory, &users)).await
     }
 
     /// Makes the accounts of the file those that `accounts` says: all of it or nothing. Whoever has another password or is
@@ -59,7 +65,7 @@ impl Store {
     /// When the store gives no answer.
     pub async fn sync_file(&self, accounts: Vec<FileAccount>) -> Result<Synced, StoreError> {
         let memory = self.memory();
-        self.database.write(move |db, now| file_users::sync(db, now, memory, &accounts)).await
+        self.database()?.write(move |db, now| file_users::sync(db, now, memory, &accounts)).await
     }
 
     /// Sets a new password, which ends all sessions of the account and makes no network or browser familiar any more;
@@ -69,7 +75,7 @@ impl Store {
     /// When the store gives no answer.
     pub async fn set_password(&self, name: &UserName, hash: Secret<String>) -> Result<Option<Seq>, StoreError> {
         let (name, memory) = (name.clone(), self.memory());
-        self.database.write(move |db, now| users::set_password(db, now, memory, &name, &hash)).await
+        self.database()?.write(move |db, now| users::set_password(db, now, memory, &name, &hash)).await
     }
 
     /// Sets a new password as [`set_password`](Self::set_password) does, for someone whose old one was verified when the
@@ -85,7 +91,7 @@ impl Store {
         hash: Secret<String>,
     ) -> Result<Option<u64>, StoreError> {
         let (name, memory) = (name.clone(), self.memory());
-        self.database
+        self.database()?
             .write(move |db, now| users::change_password(db, now, memory, &name, password_version, &hash))
             .await
     }
@@ -101,7 +107,7 @@ impl Store {
         new: Secret<String>,
     ) -> Result<bool, StoreError> {
         let name = name.clone();
-        self.database.write(move |db, _| users::upgrade_hash(db, &name, &old, &new)).await
+        self.database()?.write(move |db, _| users::upgrade_hash(db, &name, &old, &new)).await
     }
 
     /// Sets the groups; sessions go on and are judged by the new ones. `None`: no such user.
@@ -110,7 +116,7 @@ impl Store {
     /// When the store gives no answer.
     pub async fn set_groups(&self, name: &UserName, groups: Vec<String>) -> Result<Option<Seq>, StoreError> {
         let (name, memory) = (name.clone(), self.memory());
-        self.database.write(move |db, now| users::set_groups(db, now, memory, &name, groups)).await
+        self.database()?.write(move |db, now| users::set_groups(db, now, memory, &name, groups)).await
     }
 
     /// Sets e-mail address and full name; `None`: no such user.
@@ -124,7 +130,7 @@ impl Store {
         full_name: Option<String>,
     ) -> Result<Option<Seq>, StoreError> {
         let (name, memory) = (name.clone(), self.memory());
-        self.database.write(move |db, now| users::set_profile(db, now, memory, &name, email, full_name)).await
+        self.database()?.write(move |db, now| users::set_profile(db, now, memory, &name, email, full_name)).await
     }
 
     /// Disables the account, which ends its sessions, or enables it again; `None`: no such user.
@@ -133,7 +139,7 @@ impl Store {
     /// When the store gives no answer.
     pub async fn set_disabled(&self, name: &UserName, disabled: bool) -> Result<Option<Seq>, StoreError> {
         let (name, memory) = (name.clone(), self.memory());
-        self.database.write(move |db, now| users::set_disabled(db, now, memory, &name, disabled)).await
+        self.database()?.write(move |db, now| users::set_disabled(db, now, memory, &name, disabled)).await
     }
 
     /// Deletes the account and ends its sessions; `None`: no such user.
@@ -142,7 +148,7 @@ impl Store {
     /// When the store gives no answer.
     pub async fn delete_user(&self, name: &UserName) -> Result<Option<Seq>, StoreError> {
         let (name, memory) = (name.clone(), self.memory());
-        self.database.write(move |db, now| users::delete(db, now, memory, &name)).await
+        self.database()?.write(move |db, now| users::delete(db, now, memory, &name)).await
     }
 
     /// Notes that someone has just signed in to the account.
@@ -151,7 +157,7 @@ impl Store {
     /// When the store gives no answer.
     pub async fn note_sign_in(&self, name: &UserName) -> Result<(), StoreError> {
         let name = name.clone();
-        self.database.write(move |db, now| users::note_sign_in(db, now, &name)).await
+        self.database()?.write(move |db, now| users::note_sign_in(db, now, &name)).await
     }
 
     /// Forgives the account's failed sign-ins, by an event for the gateways that count them; `None`: no such user.
@@ -160,6 +166,6 @@ impl Store {
     /// When the store gives no answer.
     pub async fn unlock(&self, name: &UserName) -> Result<Option<Seq>, StoreError> {
         let (name, memory) = (name.clone(), self.memory());
-        self.database.write(move |db, now| users::unlock(db, now, memory, &name)).await
+        self.database()?.write(move |db, now| users::unlock(db, now, memory, &name)).await
     }
 }

@@ -41,6 +41,7 @@ mod login_refusals;
 mod machines;
 mod methods;
 mod metrics;
+mod no_store;
 mod observe;
 mod paths;
 mod paths_generated;

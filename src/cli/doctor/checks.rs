@@ -7,15 +7,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Check;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, KeySource, StoreKind};
+use crate::config::{Config, KeySource};
 use crate::secret::Random;
 use crate::store::{KeyRecord, KeyUse, Store};
 
 /// Files that were written lately, with when.
 pub(super) fn touched(config: &Config) -> Vec<(String, SystemTime)> {
-    let StoreKind::Sqlite(store) = &config.store.kind;
     let written = |path: &Path| Some((path.display().to_string(), std::fs::metadata(path).ok()?.modified().ok()?));
-    config.files.iter().map(|file| file.as_path()).chain([store.as_path()]).filter_map(written).collect()
+    config.files.iter().map(|file| file.as_path()).chain(config.store.file()).filter_map(written).collect()
 }
 
 /// Whether the clock can be right: tokens, sessions and delays go by it.
@@ -39,13 +38,15 @@ pub(super) fn clock(now: Timestamp, files: &[(String, SystemTime)]) -> Check {
 
 /// The key that signs tokens, and those that wait.
 pub(super) fn keys(config: &Config, clock: &Clock) -> Vec<Check> {
+    let Some(path) = config.store.file() else {
+        return vec![Check::ok("keys", "none: there is no store, and only tokens of other issuers count".to_owned())];
+    };
     let algorithm = config.tokens.algorithm;
     match &config.tokens.keys {
         KeySource::Shared(keys) => return vec![configured(&format!("{algorithm:?}"), keys.len())],
         KeySource::Pem(keys) => return vec![configured(&format!("{algorithm:?}"), keys.len())],
         KeySource::Store => {}
     }
-    let StoreKind::Sqlite(path) = &config.store.kind;
     if !path.exists() {
         let found = format!("there is no store {} yet", path.display());
         return vec![Check::warn("keys", found, "start the gateway once: it makes the store and the first key")];
@@ -90,10 +91,9 @@ fn stored(keys: &[KeyRecord], now: Timestamp) -> Vec<Check> {
 
 /// Who can read or change what the gateway lives on.
 pub(super) fn modes(config: &Config) -> Vec<Check> {
-    let StoreKind::Sqlite(store) = &config.store.kind;
     let mut found: Vec<Check> = config.files.iter().filter_map(|file| mode("configuration", file, 0o022)).collect();
-    found.extend(mode("store", store, 0o077));
-    found.extend(mode("control socket", &config.admin.control, 0o077));
+    found.extend(config.store.file().and_then(|store| mode("store", store, 0o077)));
+    found.extend(config.admin.control.as_deref().and_then(|socket| mode("control socket", socket, 0o077)));
     found
 }
 

@@ -94,14 +94,14 @@ pub(super) fn run(args: Args, config: &Config, console: &mut Console<'_>) -> Res
 }
 
 fn all(config: &Config, clock: &Clock) -> Vec<Check> {
-    let socket = &config.admin.control;
-    let recent = control::recent(socket);
+    let socket = config.admin.control.as_deref();
+    let recent = socket.map_or(Ok(None), control::recent);
     let is_running = matches!(&recent, Ok(Some(_)));
     let mut found = vec![gateway(socket, &recent), checks::clock(clock.now(), &checks::touched(config))];
     found.extend(checks::keys(config, clock));
     found.extend(checks::modes(config));
     found.push(checks::cookies(config));
-    let seen = if is_running { control::unbelieved(socket) } else { Ok(Vec::new()) };
+    let seen = socket.filter(|_| is_running).map_or(Ok(Vec::new()), control::unbelieved);
     found.push(match seen {
         Ok(seen) => checks::proxies(config, &seen),
         Err(error) => Check::warn(
@@ -126,7 +126,11 @@ fn all(config: &Config, clock: &Clock) -> Vec<Check> {
     found
 }
 
-fn gateway<T>(socket: &Path, recent: &std::io::Result<Option<T>>) -> Check {
+fn gateway<T>(socket: Option<&Path>, recent: &std::io::Result<Option<T>>) -> Check {
+    let Some(socket) = socket else {
+        let help = "write where it is to be into `[admin] control`, and restart the gateway";
+        return Check::warn("gateway", "it has no control socket, so that it can't be asked", help);
+    };
     let socket = socket.display();
     match recent {
         Ok(Some(_)) => Check::ok("gateway", format!("one runs and answers on {socket}")),

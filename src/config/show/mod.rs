@@ -143,7 +143,8 @@ fn admin(admin: &Admin) -> Entries {
         Some(AdminListen::Tcp(address)) => text(address),
         Some(AdminListen::Unix(file)) => text(format!("unix:{}", absolute(file))),
     };
-    entries([("listen", listen), ("control", text(absolute(control)))])
+    let control = control.as_ref().map_or_else(|| nothing("none"), |control| text(absolute(control)));
+    entries([("listen", listen), ("control", control)])
 }
 
 fn log(log: &Log) -> Entries {
@@ -167,16 +168,16 @@ fn spans(trace: &Trace) -> Entries {
 }
 
 fn store(store: &Store) -> Entries {
-    let Store { kind: StoreKind::Sqlite(file), users, max_staleness } = store;
+    let Store { kind, users, max_staleness } = store;
+    let url = match kind {
+        StoreKind::Sqlite(file) => format!("sqlite:{}", absolute(file)),
+        StoreKind::None => "none".to_owned(),
+    };
     // The file by its name only: it holds hashes.
     let users = users
         .as_ref()
         .map_or_else(|| nothing("none"), |users| Shown::Inline(entries([("file", text(absolute(&users.path)))])));
-    entries([
-        ("url", text(format!("sqlite:{}", absolute(file)))),
-        ("users", users),
-        ("max_staleness", duration(*max_staleness)),
-    ])
+    entries([("url", text(url)), ("users", users), ("max_staleness", duration(*max_staleness))])
 }
 
 fn tokens(tokens: &Tokens) -> Entries {
