@@ -1,8 +1,10 @@
 //! Patterns of paths and hosts, as routes name them. Pure: knows neither routes nor requests.
 
+mod carry;
 mod host;
 mod path;
 
+pub use carry::{carry, carry_back, check_carry, leads_back, one_slash};
 pub use host::HostPattern;
 pub use path::{End, PathPattern, Segment};
 

@@ -30,6 +30,18 @@ pub enum Policy {
     AnyOf(Vec<Rule>),
 }
 
+impl Policy {
+    /// Whether anyone at `client` could be let in, whoever they are.
+    pub fn takes_some_of(&self, client: IpAddr) -> bool {
+        let covers = |networks: &Vec<IpNet>| networks.iter().any(|network| network.contains(&client));
+        match self {
+            Self::Anyone | Self::SignedIn => true,
+            Self::Nobody => false,
+            Self::AnyOf(rules) => rules.iter().any(|rule| rule.from.as_ref().is_none_or(covers)),
+        }
+    }
+}
+
 /// One table of `allow`: all that it names must hold; within a list one match is enough.
 /// `None` means that the key is not written.
 #[derive(Clone, Debug, Default, PartialEq)]

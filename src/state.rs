@@ -20,7 +20,7 @@ use crate::observe::{Recent, RequestIds, Unbelieved};
 use crate::secret::Random;
 use crate::session::{OwnKeys, Returning, SignIn};
 use crate::store::Store;
-use crate::throttle::Throttle;
+use crate::throttle::{Rates, Throttle};
 use crate::token::Keyring;
 use crate::token::foreign::Issuers;
 
@@ -60,6 +60,7 @@ pub struct Shared {
     pub people: People,
     pub sign_in: Arc<SignIn>,
     pub throttle: Throttle,
+    pub rates: Rates,
     pub returning: Returning,
     /// Where leases find the decisions of later.
     pub current: Arc<Current>,

@@ -126,6 +126,7 @@ fn no_secret_is_shown_wherever_it_came_from() {
         (format!("[tokens]\nkey = \"{key}\"\n{SMALLEST}"), 1),
         (format!("[tokens]\nkey = [\"{key}\", {{ env = \"KEY\", default = \"{key}\" }}]\n{SMALLEST}"), 2),
         (issuer, 3),
+        (format!("{SMALLEST}{HEADERS}"), 3),
     ] {
         let loaded = load_text(&directory.path().join("gateway.toml"), section.clone(), &env);
         let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.diagnostics.render(false)));
@@ -140,6 +141,12 @@ fn no_secret_is_shown_wherever_it_came_from() {
 }
 
 const SMALLEST: &str = "[upstreams]\napp = \"http://127.0.0.1:3000\"\n[[routes]]\npath = \"/**\"\nallow = \"signed-in\"\nupstream = \"app\"\n";
+
+const HEADERS: &str = r#"
+[routes.request_headers]
+set = { Authorization = { env = "CANARY" }, "X-Upstream-Key" = { file = "from-file" } }
+add = { "X-Other-Key" = { env = "CANARY" } }
+"#;
 
 const OTHER: &str = r#"
 [server]
@@ -166,7 +173,7 @@ format = "json"
 access = "./access.log"
 
 [trace]
-otlp = "http://[::1]:4318"
+otlp = "https://[::1]:4318"
 sample = 1
 service = "a \"b\" \\ ü"
 

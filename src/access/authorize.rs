@@ -6,7 +6,7 @@ use http::{HeaderMap, Method};
 
 use super::credential::{hides, is_api_key, is_basic, is_bearer, smuggles_api_key};
 use super::rules::{Asker, Asking, No, Says, Shown, Source};
-use super::{Access, Authorization, Bad, Credential, Current, Known, Lease, Reason, Standing};
+use super::{Access, Authorization, Bad, Credential, Current, Known, Lease, Proof, Reason, Standing};
 use crate::config::Route;
 use crate::identity::{Identity, UserName};
 use crate::message::head::Head;
@@ -29,10 +29,32 @@ pub struct Permit {
     drops_authorization: bool,
     clears_cookie: bool,
     instead: Option<Box<Decision>>,
+    is_preflight: bool,
     lease: Lease,
 }
 
 impl Permit {
+    /// Leave for a true preflight to go on, which carries no credential and is given no name.
+    pub(super) fn for_preflight(route: &Arc<Route>, head: &Arc<Head>, current: &Arc<Current>) -> Self {
+        Self {
+            route: Arc::clone(route),
+            head: Arc::clone(head),
+            identity: None,
+            signs_in: None,
+            set_aside: None,
+            drops_authorization: true,
+            clears_cookie: false,
+            instead: None,
+            is_preflight: true,
+            lease: Lease::new(current, head, None, Shown::Nothing),
+        }
+    }
+
+    /// Whether it is for a preflight, which the rules were not asked about.
+    pub const fn is_preflight(&self) -> bool {
+        self.is_preflight
+    }
+
     /// The route that decided.
     pub const fn route(&self) -> &Arc<Route> {
         &self.route
@@ -46,6 +68,11 @@ impl Permit {
     /// Who the application is told; `None` on a public route without a good credential.
     pub const fn identity(&self) -> Option<&Arc<Identity>> {
         self.identity.as_ref()
+    }
+
+    /// What whoever is named was believed for.
+    pub fn proof(&self) -> Option<&Proof> {
+        self.lease.known().map(|known| &*known.proof)
     }
 
     /// Who has just given the right password with this very request.
@@ -242,6 +269,7 @@ impl Access {
             drops_authorization,
             clears_cookie,
             instead,
+            is_preflight: false,
             lease: Lease::new(current, head, known, Shown::of(credential)),
         })
     }
@@ -296,7 +324,10 @@ impl Access {
         if is_safe && !is_websocket(headers) {
             return true;
         }
-        csrf::may_send(headers, Origins { own: &head.origin(), public: &self.public_origin, listed: &route.origins })
+        let own = head.origin();
+        let may_send = |listed| csrf::may_send(headers, Origins { own: &own, public: &self.public_origin, listed });
+        // A site whose scripts may use the cookie is trusted by name for what they do with it.
+        may_send(&route.origins) || may_send(route.cors.trusted_origins())
     }
 
     /// What is ours never reaches an application, good or bad, accepted or not; `forward_token` lets a good Bearer through.

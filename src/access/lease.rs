@@ -26,6 +26,11 @@ impl Lease {
         Self { current: Arc::clone(current), head: Arc::clone(head), known, shown }
     }
 
+    /// Who it was permitted to.
+    pub(super) const fn known(&self) -> Option<&Known> {
+        self.known.as_ref()
+    }
+
     /// Resolves when what was permitted would not be any more: the session has ended, the API key was revoked or the password
     /// changed that was shown, the account is disabled, the groups or the rules have changed so that they refuse it, the key of
     /// a token was withdrawn, here or by its issuer, or revocations are not known to be fresh.

@@ -19,6 +19,10 @@ pub enum Reason {
     KeyElsewhere,
     /// Another site made a browser send it.
     CrossSite,
+    /// A true preflight, which no rule is asked about.
+    Preflight,
+    /// A true preflight of a site that `cors` does not name.
+    ForeignOrigin,
     /// No credential counts on the route.
     NotAuthenticated,
     /// The token was good once.
@@ -31,6 +35,8 @@ pub enum Reason {
     StepUp,
     /// Too many wrong passwords.
     TooManyAttempts,
+    /// It could pass, and is one too many.
+    RateLimited,
     /// The credential can't be judged.
     StoreDown,
     /// No route matches.
@@ -54,12 +60,15 @@ impl Reason {
             Self::Rule(refused) => refused.code(),
             Self::KeyElsewhere => "key-elsewhere",
             Self::CrossSite => "cross-site",
+            Self::Preflight => "preflight",
+            Self::ForeignOrigin => "cors-origin",
             Self::NotAuthenticated => "not-authenticated",
             Self::TokenExpired => "token-expired",
             Self::BadCredential => "bad-credential",
             Self::IssuerElsewhere => "issuer",
             Self::StepUp => "step-up",
             Self::TooManyAttempts => "too-many-attempts",
+            Self::RateLimited => "rate-limited",
             Self::StoreDown => "store-down",
             Self::NoRoute => "no-route",
             Self::Twofold(_) => "twofold",
@@ -80,12 +89,15 @@ impl fmt::Display for Reason {
             Self::Rule(refused) => return refused.fmt(f),
             Self::KeyElsewhere => "the API key is limited to other routes",
             Self::CrossSite => "sent by another site",
+            Self::Preflight => "a preflight of a site that may ask",
+            Self::ForeignOrigin => "`cors` does not name the site that asks",
             Self::NotAuthenticated => "not authenticated",
             Self::TokenExpired => "the token has expired",
             Self::BadCredential => "the credential is not good",
             Self::IssuerElsewhere => "the route does not take tokens of this issuer",
             Self::StepUp => "the sign-in is too old or of another kind",
             Self::TooManyAttempts => "too many attempts",
+            Self::RateLimited => "more requests than the rate limit of the route allows",
             Self::StoreDown => "the store, or the token's issuer, does not answer",
             Self::NoRoute => "no route matches",
             Self::Twofold(which) => which,
@@ -109,12 +121,15 @@ mod tests {
             Reason::SignedIn,
             Reason::KeyElsewhere,
             Reason::CrossSite,
+            Reason::Preflight,
+            Reason::ForeignOrigin,
             Reason::NotAuthenticated,
             Reason::TokenExpired,
             Reason::BadCredential,
             Reason::IssuerElsewhere,
             Reason::StepUp,
             Reason::TooManyAttempts,
+            Reason::RateLimited,
             Reason::StoreDown,
             Reason::NoRoute,
             Reason::Twofold("two API keys"),

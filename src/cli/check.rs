@@ -157,7 +157,7 @@ fn compare(config: &Config, found: &Diagnostics, options: Options, outcome: &mut
 
 /// How requests of late would fare, for a person.
 fn in_words(differences: &Differences) -> String {
-    let Differences { judged, skipped, differ, examples } = differences;
+    let Differences { judged, skipped, unsure, still_refused, differ, examples } = differences;
     let mut text = match judged {
         0 => "the running gateway remembers no request that rules decided about\n".to_owned(),
         _ => differences.words(),
@@ -172,6 +172,17 @@ fn in_words(differences: &Differences) -> String {
     }
     if *skipped > 0 {
         text += &format!("({skipped} more were not judged again: no rule decided about them)\n");
+    }
+    if *unsure > 0 {
+        text += &format!(
+            "({unsure} more could not be judged: this file names whoever asked otherwise, and what account that is only a \
+             gateway knows)\n"
+        );
+    }
+    if *still_refused > 0 {
+        text += &format!(
+            "({still_refused} showed a credential that was refused: it is taken to be refused by this file too)\n"
+        );
     }
     text
 }

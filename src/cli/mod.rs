@@ -105,13 +105,11 @@ pub fn main() -> ExitCode {
             Ok(false) => return ExitCode::FAILURE,
             Err(message) => Err(message),
         },
-        Command::Doctor(args) => {
-            match run_with(cli.config.as_deref(), |config, console| doctor::run(args, config, console)) {
-                Ok(true) => Ok(()),
-                Ok(false) => return ExitCode::FAILURE,
-                Err(message) => Err(message),
-            }
-        }
+        Command::Doctor(args) => match with_console(|console| doctor::run(args, cli.config.as_deref(), console)) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(message) => Err(message),
+        },
         Command::Config(command) => config_show::run(cli.config.as_deref(), command),
         Command::User(command) => {
             run_with(cli.config.as_deref(), |config, console| user::run(command, config, console, &mut tell_gateway))
@@ -199,13 +197,17 @@ fn run_with<T>(
     run: impl FnOnce(&Config, &mut Console<'_>) -> Result<T, Failure>,
 ) -> Result<T, String> {
     let config = load(file)?;
+    with_console(|console| run(&config, console))
+}
+
+fn with_console<T>(run: impl FnOnce(&mut Console<'_>) -> Result<T, Failure>) -> Result<T, String> {
     let mut console = Console {
         out: &mut io::stdout().lock(),
         input: &mut io::stdin().lock(),
         is_terminal: io::stdin().is_terminal(),
         ask_hidden: &mut |prompt| rpassword::prompt_password(prompt),
     };
-    run(&config, &mut console).map_err(|failure| failure.to_string())
+    run(&mut console).map_err(|failure| failure.to_string())
 }
 
 fn run_key(file: Option<&Path>, command: key::KeyCommand) -> Result<(), String> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::order::unmoved;
-use super::{Admin, Config, Issuers, Limits, Log, Login, Route, Server, Sessions, Store, Tokens};
+use super::{Admin, Config, Destination, Issuers, Limits, Log, Login, Route, Server, Sessions, Store, Tokens};
 
 /// What differs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -128,8 +128,14 @@ fn is_same_route((old, before): (&Config, &Route), (new, after): (&Config, &Rout
         path,
         methods,
         allow,
-        upstream,
+        to,
         strip_prefix,
+        rewrite,
+        set_host,
+        request_headers,
+        response_headers,
+        rate_limit,
+        websockets,
         accept,
         issuers,
         unauthenticated,
@@ -137,19 +143,25 @@ fn is_same_route((old, before): (&Config, &Route), (new, after): (&Config, &Rout
         identity,
         readings,
         origins,
+        cors,
         body_bytes,
         timeouts,
         observe,
         fall_through,
         strips_method_overrides,
     } = before;
-    let name = |config: &Config, at: usize| config.upstreams.get(at).map(|upstream| upstream.name.clone());
     *hosts == after.hosts
         && *path == after.path
         && *methods == after.methods
         && *allow == after.allow
-        && name(old, *upstream) == name(new, after.upstream)
+        && leads(old, to) == leads(new, &after.to)
         && *strip_prefix == after.strip_prefix
+        && *rewrite == after.rewrite
+        && *set_host == after.set_host
+        && *request_headers == after.request_headers
+        && *response_headers == after.response_headers
+        && *rate_limit == after.rate_limit
+        && *websockets == after.websockets
         && *accept == after.accept
         && taken(old, issuers) == taken(new, &after.issuers)
         && *unauthenticated == after.unauthenticated
@@ -157,11 +169,20 @@ fn is_same_route((old, before): (&Config, &Route), (new, after): (&Config, &Rout
         && *identity == after.identity
         && *readings == after.readings
         && *origins == after.origins
+        && *cors == after.cors
         && *body_bytes == after.body_bytes
         && *timeouts == after.timeouts
         && *observe == after.observe
         && *fall_through == after.fall_through
         && *strips_method_overrides == after.strips_method_overrides
+}
+
+/// Where a route leads: to an upstream of this name, or to an answer of its own.
+fn leads<'a>(config: &'a Config, to: &'a Destination) -> (Option<&'a str>, Option<&'a Destination>) {
+    match to.upstream() {
+        Some(at) => (config.upstreams.get(at).map(|upstream| upstream.name.as_str()), None),
+        None => (None, Some(to)),
+    }
 }
 
 /// Whose tokens a route takes, by name; `None`: everybody's.
@@ -210,6 +231,7 @@ fn keys(old: &Config, new: &Config) -> Vec<&'static str> {
     let Config {
         file: _,
         files: _,
+        secret_files: _,
         server,
         admin,
         log,

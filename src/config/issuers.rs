@@ -350,7 +350,7 @@ fn document_url(text: &str) -> Result<String, Fault> {
     Ok(text.to_owned())
 }
 
-fn certificates(item: &Item<'_>) -> Option<Written<PathBuf>> {
+pub(super) fn certificates(item: &Item<'_>) -> Option<Written<PathBuf>> {
     let file = item.text()?;
     let path = item.cx.directory.join(file.get_ref());
     let problem = match read_at_most(&path, LARGEST) {

@@ -4,7 +4,7 @@
 
 use toml::de::DeValue;
 
-use self::Harmless::{Empty, False, Nothing, Word, Words};
+use self::Harmless::{Empty, False, Nothing, Word};
 
 /// Something that comes later.
 pub(super) struct Later {
@@ -21,7 +21,6 @@ enum Harmless {
     Nothing,
     False,
     Word(&'static str),
-    Words(&'static [&'static str]),
     Empty,
 }
 
@@ -32,10 +31,6 @@ impl Later {
             Nothing => false,
             False => value.as_bool() == Some(false),
             Word(word) => value.as_str() == Some(word),
-            Words(words) => value.as_array().is_some_and(|array| {
-                array.len() == words.len()
-                    && array.iter().zip(words).all(|(item, word)| item.get_ref().as_str() == Some(word))
-            }),
             Empty => value.as_array().is_some_and(|array| array.is_empty()),
         }
     }
@@ -74,14 +69,7 @@ const KEYS: &[Later] = &[
     later("upstreams.*", "balance", "0.4", Word("least-requests")),
     later("upstreams.*", "health", "0.4", Nothing),
     later("upstreams.*", "tls", "0.4", Nothing),
-    later("routes", "rewrite", "0.4", Nothing),
-    later("routes", "set_host", "0.4", Nothing),
-    later("routes", "request_headers", "0.4", Nothing),
-    later("routes", "response_headers", "0.4", Nothing),
-    later("routes", "rate_limit", "0.4", Nothing),
     later("routes", "retries", "0.4", Nothing),
-    later("routes", "cors", "0.4", Nothing),
-    later("routes", "upgrade", "0.4", Words(&["websocket"])),
 ];
 
 const WORDS: &[Later] = &[

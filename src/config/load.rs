@@ -3,6 +3,10 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+
+use toml::Spanned;
+use toml::de::DeTable;
 
 use super::Config;
 use super::include::{self, Included};
@@ -42,10 +46,24 @@ pub fn load_text(path: &Path, text: String, env: &dyn Fn(&str) -> Option<String>
         let finding = Diagnostic::error("empty-file", "the configuration is empty");
         return refused(path, finding.help("it needs at least [upstreams] and one of [[routes]]"));
     }
+    let source = Source::new(path.display().to_string(), text.clone());
+    // What the file was read from is taken apart on a thread beside the checks.
+    thread::scope(|beside| {
+        let discard = |table| drop(thread::Builder::new().spawn_scoped(beside, move || drop(table)));
+        check(path, source, &text, env, discard)
+    })
+}
+
+fn check<'t>(
+    path: &Path,
+    mut source: Source,
+    text: &'t str,
+    env: &dyn Fn(&str) -> Option<String>,
+    discard: impl FnOnce(Spanned<DeTable<'t>>),
+) -> Loaded {
     let cx = Context::new(env, path.parent().unwrap_or(Path::new("")));
-    let mut source = Source::new(path.display().to_string(), text);
     let mut bases = vec![0];
-    let Parsed { mut raw, mut is_whole } = parse(&cx, &source, 0, Raw::read);
+    let Parsed { mut raw, mut is_whole } = parse(&cx, (&source, 0, text), Raw::read, discard);
     let included = include::find(&cx, path, &std::mem::take(&mut raw.include));
     let mut left = LARGEST.saturating_sub(source.text().len() as u64);
     let mut parts = Vec::new();
@@ -67,7 +85,7 @@ pub fn load_text(path: &Path, text: String, env: &dyn Fn(&str) -> Option<String>
         left -= text.len() as u64;
         let base = source.add(path.display().to_string(), text);
         bases.push(base);
-        let part = parse(&cx, &source, base, Raw::read_included);
+        let part = parse(&cx, (&source, base, source.text_at(base)), Raw::read_included, drop);
         is_whole &= part.is_whole;
         parts.push(part.raw);
     }
@@ -79,6 +97,7 @@ pub fn load_text(path: &Path, text: String, env: &dyn Fn(&str) -> Option<String>
     let files: Vec<PathBuf> = std::iter::once(path.to_owned()).chain(cx.take_files()).collect();
     if let Some(config) = &mut config {
         config.files.clone_from(&files);
+        config.secret_files = cx.take_secret_files();
     }
     let (findings, mut masked) = cx.into_parts();
     if config.is_none() {
@@ -97,7 +116,7 @@ pub fn control_socket(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Opti
     let text = read(path, LARGEST, "the configuration").unwrap_or_default();
     let source = Source::new(path.display().to_string(), text);
     let cx = Context::new(env, path.parent().unwrap_or(Path::new("")));
-    let raw = parse(&cx, &source, 0, Raw::read).raw;
+    let raw = parse(&cx, (&source, 0, source.text()), Raw::read, drop).raw;
     let store = raw.store.resolve(&cx);
     raw.admin.resolve(&cx, &store).control
 }

@@ -42,7 +42,7 @@ impl Written<'_> {
     fn judge_upstreams(&self, cx: &Context<'_>) {
         for (at, (upstream, places)) in self.upstreams.iter().zip(self.upstream_places).enumerate() {
             let is_usable = !self.routes.is_empty() && !upstream.servers.is_empty();
-            if is_usable && self.routes.iter().all(|route| route.upstream != at) {
+            if is_usable && self.routes.iter().all(|route| route.to.upstream() != Some(at)) {
                 let message = format!("no route goes to the upstream {}", quoted(&upstream.name));
                 let finding = Diagnostic::warning("unused-upstream", message).at(places.name.clone());
                 cx.report(finding.help("remove it, or name it in the `upstream` of a route"));

@@ -5,6 +5,7 @@
 
 mod allow;
 pub mod changes;
+mod facts;
 mod forward_auth;
 mod identity;
 mod include;
@@ -46,10 +47,14 @@ use crate::secret::Secret;
 
 pub use allow::{Mention, Mentioned};
 pub use changes::Changes;
+pub use facts::Facts;
 pub use forward_auth::ForwardAuth;
 pub use issuers::is_key_url;
 pub use load::{Loaded, control_socket, find_config_file, load, load_text};
-pub use routes::{Accept, Readings, Route, Unauthenticated};
+pub use routes::{
+    Accept, AllowedOrigins, Cors, CorsRules, Destination, HeaderEdits, PathChange, Per, RateLimit, Readings, Redirect,
+    Respond, RespondBody, Route, Unauthenticated,
+};
 pub use server::{Limits, PublicUrl, Server, TrustedHeaders};
 pub use service::filter_fault as log_filter_fault;
 pub use show::{HIDDEN, Show};
@@ -65,6 +70,8 @@ pub struct Config {
     pub file: PathBuf,
     /// That one and every other that it was made of.
     pub files: Vec<PathBuf>,
+    /// Those of them that have secrets, keys or accounts in them.
+    pub secret_files: Vec<PathBuf>,
     /// `[server]`
     pub server: Server,
     /// `[admin]`
@@ -135,6 +142,10 @@ pub struct Log {
 pub struct Trace {
     /// Who takes spans as OTLP over HTTP.
     pub collector: ServerAddr,
+    /// Whether over TLS.
+    pub https: bool,
+    /// Certificates that it is believed by, in place of the system's.
+    pub ca: Option<PathBuf>,
     /// Which share of the traces that begin here is recorded, from 0 to 1.
     pub sample: f64,
     /// The name that spans carry.

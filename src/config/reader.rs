@@ -3,6 +3,7 @@
 //! A [`Table`] hands out its keys one by one and reports, at its end, those that nobody asked for.
 //! Every typed access gives `None` where it has reported something, so that reading goes on.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub(super) struct Context<'a> {
     warnings: Cell<usize>,
     masked: RefCell<Vec<Span>>,
     files: RefCell<Vec<PathBuf>>,
+    secret_files: RefCell<Vec<PathBuf>>,
     /// Where the file that is being read begins among all files.
     base: Cell<usize>,
 }
@@ -42,6 +44,7 @@ impl<'a> Context<'a> {
             warnings: Cell::new(0),
             masked: RefCell::default(),
             files: RefCell::default(),
+            secret_files: RefCell::default(),
             base: Cell::new(0),
         }
     }
@@ -73,6 +76,17 @@ impl<'a> Context<'a> {
         self.files.borrow_mut().push(path);
     }
 
+    /// Says that what is read depends on the file `path`, which nobody else should read.
+    pub(super) fn depends_on_secret(&self, path: PathBuf) {
+        self.secret_files.borrow_mut().push(path.clone());
+        self.depends_on(path);
+    }
+
+    /// Those of the files that nobody else should read.
+    pub(super) fn take_secret_files(&self) -> Vec<PathBuf> {
+        self.secret_files.take()
+    }
+
     /// The files that it depends on, in the order in which they were named.
     pub(super) fn take_files(&self) -> Vec<PathBuf> {
         self.files.take()
@@ -101,7 +115,7 @@ pub(super) struct Table<'a> {
     section: &'static str,
     /// Where its header or its braces are.
     pub(super) span: Span,
-    unread: Vec<(&'a Spanned<std::borrow::Cow<'a, str>>, &'a Spanned<DeValue<'a>>)>,
+    unread: Vec<(&'a Spanned<Cow<'a, str>>, &'a Spanned<DeValue<'a>>)>,
     known: Vec<&'static str>,
 }
 
@@ -109,7 +123,7 @@ impl<'a> Table<'a> {
     pub(super) fn new(cx: &'a Context<'a>, section: &'static str, table: &'a DeTable<'a>, span: Span) -> Self {
         let mut unread: Vec<_> = table.iter().collect();
         unread.sort_by_key(|(key, _)| key.span().start);
-        Self { cx, section, span, unread, known: Vec::new() }
+        Self { cx, section, span, unread, known: Vec::with_capacity(MANY_KEYS) }
     }
 
     /// The value of `key`, if it is there.
@@ -117,24 +131,35 @@ impl<'a> Table<'a> {
         self.known.push(key);
         let at = self.unread.iter().position(|(name, _)| name.get_ref() == key)?;
         let (name, value) = self.unread.remove(at);
-        Some(Item { cx: self.cx, name: key.to_owned(), key: self.cx.place(&name.span()), value })
+        Some(Item { cx: self.cx, name: Cow::Borrowed(key), key: self.cx.place(&name.span()), value })
     }
 
     /// Everything that is left, where the user chooses the keys: their name and value.
     pub(super) fn take_all(&mut self) -> Vec<(Written<String>, Item<'a>)> {
         let entries = std::mem::take(&mut self.unread).into_iter();
-        let item = |(key, value): (&Spanned<std::borrow::Cow<'a, str>>, _)| {
+        let item = |(key, value): (&Spanned<Cow<'a, str>>, _)| {
             let name = key.get_ref().to_string();
             let place = self.cx.place(&key.span());
-            let item = Item { cx: self.cx, name: name.clone(), key: place.clone(), value };
+            let item = Item { cx: self.cx, name: Cow::Owned(name.clone()), key: place.clone(), value };
             (Spanned::new(place, name), item)
         };
         entries.map(item).collect()
     }
 
+    /// Whether `key` is there, and not read yet.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.unread.iter().any(|(name, _)| name.get_ref() == key)
+    }
+
+    /// Where the name of `key` stands, if it is there and not read yet.
+    pub(super) fn place_of(&self, key: &str) -> Option<Span> {
+        let (name, _) = self.unread.iter().find(|(name, _)| name.get_ref() == key)?;
+        Some(self.cx.place(&name.span()))
+    }
+
     /// Reports that `key` is missing, unless it is there.
     pub(super) fn require(&self, key: &str, way_out: &str) {
-        if !self.unread.iter().any(|(name, _)| name.get_ref() == key) {
+        if !self.has(key) {
             let message = format!("`{key}` is missing");
             let finding =
                 Diagnostic::error("missing-key", message).at(self.span.clone()).label(format!("has no `{key}`"));
@@ -173,7 +198,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    fn unknown(&self, key: &Spanned<std::borrow::Cow<'a, str>>) -> Diagnostic {
+    fn unknown(&self, key: &Spanned<Cow<'a, str>>) -> Diagnostic {
         let place = match self.section {
             "" => "at the top of the file".to_owned(),
             "routes" | "tests" => format!("in `[[{}]]`", self.section),
@@ -203,7 +228,7 @@ impl<'a> Table<'a> {
 pub(super) struct Item<'a> {
     pub(super) cx: &'a Context<'a>,
     /// The key's name, for messages.
-    pub(super) name: String,
+    pub(super) name: Cow<'static, str>,
     /// Where the key is written; for an element of a list, where the element is.
     pub(super) key: Span,
     pub(super) value: &'a Spanned<DeValue<'a>>,
@@ -260,8 +285,11 @@ impl<'a> Item<'a> {
         code: &'static str,
         parse: impl Fn(&str) -> Result<T, values::Fault>,
     ) -> Option<Written<T>> {
-        let text = self.string()?;
-        match parse(text.get_ref()) {
+        let parsed = match self.value.get_ref() {
+            DeValue::String(text) => parse(text),
+            _ => parse(self.string()?.get_ref()),
+        };
+        match parsed {
             Ok(value) => Some(Spanned::new(self.span(), value)),
             Err(fault) => {
                 let finding = Diagnostic::error(code, format!("`{}`: {}", self.name, fault.message));
@@ -431,6 +459,9 @@ pub(super) fn not_yet(what: &str, version: &str, span: Span) -> Diagnostic {
 pub(super) fn report_later(cx: &Context<'_>, what: &str, later: &Later, span: Span) {
     cx.report(not_yet(&quoted(what), later.version, span));
 }
+
+/// No table has more.
+const MANY_KEYS: usize = 24;
 
 /// A file of 4 MiB can hold more mistakes than anybody wants to read.
 const MOST_FINDINGS: usize = 500;

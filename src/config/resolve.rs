@@ -1,6 +1,6 @@
 //! From the file as written to the configuration: every name resolved, what holds between sections checked.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use http::HeaderName;
 use super::raw::Raw;
 use super::reader::{Context, Written};
 use super::routes::{Known, Places, Upstreams};
-use super::{Config, Mention, Mentioned, Route, StoreKind, Upstream, identity, meaning, no_store, trace};
+use super::{Config, Mention, Mentioned, Route, StoreKind, Upstream, identity, meaning, no_store};
 use crate::diag::{Diagnostic, quoted};
 use crate::lint::{self, Entry, Finding, Overlaps};
 use crate::message::headers::IdentityNames;
@@ -72,12 +72,18 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, mut raw: Raw) -> Config {
     let mut told: Vec<HeaderName> = overrides.flat_map(identity::names).cloned().collect();
     told.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
     told.dedup();
+    let guarded = IdentityNames::new(&told);
+    for route in &routes {
+        let edits = [&route.request_headers, &route.response_headers];
+        super::routes::judge_headers(cx, edits, &places[route.index].edits, &guarded, &sessions.cookie);
+    }
     Config {
         file: file.to_owned(),
         files: vec![file.to_owned()],
+        secret_files: Vec::new(),
         admin: raw.admin.resolve(cx, &store),
         log: raw.log.resolve(cx),
-        trace: raw.trace.and_then(trace::Raw::resolve),
+        trace: raw.trace.and_then(|trace| trace.resolve(cx)),
         tokens,
         issuers,
         sessions,
@@ -85,7 +91,7 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, mut raw: Raw) -> Config {
         store,
         login,
         identity: base,
-        guarded: Arc::new(IdentityNames::new(&told)),
+        guarded: Arc::new(guarded),
         told: told.into(),
         upstreams,
         routes: routes.into_iter().map(Arc::new).collect(),
@@ -261,10 +267,12 @@ const fn does(reading: Reading) -> &'static str {
 
 /// A method override would get past a route that names methods, whichever route of that path takes the request.
 fn mark_method_overrides(routes: &mut [Route]) {
-    let overlaps = Overlaps::new(routes.iter().map(|route| &route.path));
     let limited = routes.iter().filter(|route| route.methods.is_some()).map(|route| &route.path);
     let paths: HashSet<&PathPattern> = limited.collect();
-    let marked: BTreeSet<usize> = paths.into_iter().flat_map(|path| overlaps.of(path)).collect();
+    if paths.is_empty() {
+        return;
+    }
+    let marked = Overlaps::new(routes.iter().map(|route| &route.path)).of_all(paths);
     for at in marked {
         routes[at].strips_method_overrides = true;
     }
@@ -306,7 +314,7 @@ mod tests {
         assert!(matches!(config.tokens.keys, KeySource::Store));
         assert_eq!(config.sessions.cookie, "portcullis");
         assert_eq!(config.identity.user.as_ref().unwrap(), "x-forwarded-user");
-        assert_eq!((&*config.routes[0].name, config.routes[0].upstream), ("route-1", 0));
+        assert_eq!((&*config.routes[0].name, config.routes[0].to.upstream()), ("route-1", Some(0)));
         assert_eq!(config.routes[0].timeouts.response, Duration::from_secs(60));
     }
 
@@ -367,7 +375,7 @@ mod tests {
                     allow = \"anyone\"\nupstream = \"alpha\"\n";
         let config = config(text);
         let names: Vec<_> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
-        assert_eq!((names.as_slice(), config.routes[0].upstream), (["zeta", "alpha"].as_slice(), 1));
+        assert_eq!((names.as_slice(), config.routes[0].to.upstream()), (["zeta", "alpha"].as_slice(), Some(1)));
         let server =
             |index: usize| (config.upstreams[index].servers[0].host.as_str(), config.upstreams[index].servers[0].port);
         assert_eq!((server(0), server(1)), (("z", 80), ("::1", 90)));

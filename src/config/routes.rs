@@ -1,17 +1,33 @@
 //! `[[routes]]`: one entry of the routing table as written, and checked.
 
+mod answer;
+mod cors;
+mod credentials;
+mod headers;
+mod limit;
+mod scope;
+mod target;
+
 use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderName, HeaderValue, Method};
 use toml::Spanned;
 
 use super::reader::{Context, Item, Table, Written};
 use super::upstreams::RawTimeouts;
-use super::values::Fault;
-use super::{Identity, Issuer, Issuers, Timeouts, Upstream, allow, identity, no_store, sign_in, url};
+use super::{Identity, Issuer, Issuers, Timeouts, Upstream, allow, identity, upstreams};
 use crate::diag::{Diagnostic, Span, nearest, quoted};
-use crate::pattern::{HostPattern, PathPattern, PatternError, Segment};
+use crate::pattern::{HostPattern, PathPattern};
 use crate::policy::Policy;
+
+pub use answer::{Destination, Redirect, Respond, RespondBody};
+pub use cors::{AllowedOrigins, Cors, CorsRules};
+pub use headers::HeaderEdits;
+pub(super) use headers::judge as judge_headers;
+use headers::{RawEdits, Way};
+pub use limit::{Per, RateLimit};
+pub use target::PathChange;
+use target::RawHost;
 
 /// One entry of the routing table.
 #[derive(Clone, Debug)]
@@ -28,10 +44,22 @@ pub struct Route {
     pub methods: Option<Vec<Method>>,
     /// Who may.
     pub allow: Policy,
-    /// The index of its upstream.
-    pub upstream: usize,
+    /// Where it leads.
+    pub to: Destination,
     /// What is cut from the front of the path before it goes on: in normal form, without a trailing `/`.
     pub strip_prefix: Option<String>,
+    /// The path that goes on instead, with what the wildcards of `path` stand for.
+    pub rewrite: Option<PathPattern>,
+    /// The `Host` that goes on; `None`: the client's.
+    pub set_host: Option<HeaderValue>,
+    /// What changes in a request's fields, before the gateway sets its own.
+    pub request_headers: HeaderEdits,
+    /// What changes in an answer's fields.
+    pub response_headers: HeaderEdits,
+    /// How many requests come through.
+    pub rate_limit: Option<RateLimit>,
+    /// Whether a WebSocket may be opened.
+    pub websockets: bool,
     /// Which credentials count.
     pub accept: Accept,
     /// Whose tokens count.
@@ -46,6 +74,8 @@ pub struct Route {
     pub readings: Readings,
     /// Origins besides its own that may send unsafe requests on a cookie: serialized, lower-case.
     pub origins: Vec<String>,
+    /// Which other sites' scripts may read its answers.
+    pub cors: Cors,
     /// Bytes of a request body, where the route says otherwise than `[server.limits]`; `"unlimited"` is the largest number.
     pub body_bytes: Option<u64>,
     /// The upstream's timeouts, or the route's own over them.
@@ -107,8 +137,14 @@ pub(super) struct Raw {
     path: Option<Written<PathPattern>>,
     methods: Key<Vec<Method>>,
     allow: Option<allow::Allow>,
-    upstream: Option<Written<String>>,
+    to: answer::Raw,
     strip_prefix: Option<Written<String>>,
+    rewrite: Option<Written<PathPattern>>,
+    set_host: Option<Written<RawHost>>,
+    request_headers: RawEdits,
+    response_headers: RawEdits,
+    rate_limit: Key<RateLimit>,
+    upgrade: Option<Written<bool>>,
     accept: Option<Written<Accept>>,
     issuers: Key<Vec<Written<String>>>,
     unauthenticated: Option<Written<Unauthenticated>>,
@@ -116,6 +152,7 @@ pub(super) struct Raw {
     identity: Option<identity::Raw>,
     readings: Option<Written<Readings>>,
     origins: Vec<String>,
+    cors: Key<Cors>,
     body_bytes: Option<Written<Option<u64>>>,
     timeouts: RawTimeouts,
     fall_through: Option<Written<bool>>,
@@ -134,6 +171,15 @@ impl<T> Key<T> {
         match item {
             None => Self::Absent,
             Some(item) => read(&item).map_or(Self::Unusable, Self::Given),
+        }
+    }
+
+    /// What is written, if anything is; the outer `None`: it can't be used.
+    fn usable(self) -> Option<Option<T>> {
+        match self {
+            Self::Absent => Some(None),
+            Self::Unusable => None,
+            Self::Given(value) => Some(Some(value.into_inner())),
         }
     }
 
@@ -157,6 +203,8 @@ pub(super) struct Places {
     pub(super) falls_through: bool,
     /// The rules of its `allow`.
     pub(super) rules: Vec<allow::Places>,
+    /// The names in `request_headers` and `response_headers`.
+    pub(super) edits: Vec<(HeaderName, Span)>,
 }
 
 impl Raw {
@@ -165,24 +213,36 @@ impl Raw {
         for (key, example) in REQUIRED {
             table.require(key, example);
         }
+        let to = answer::Raw::read(&mut table);
         let raw = Self {
             header,
+            to,
             name: table.take("name").and_then(|item| item.text()),
-            hosts: Key::read(table.take("hosts"), hosts),
-            path: table.take("path").and_then(|item| item.parsed("bad-path", |text| pattern(PathPattern::parse(text)))),
-            methods: Key::read(table.take("methods"), methods),
+            hosts: Key::read(table.take("hosts"), scope::hosts),
+            path: table
+                .take("path")
+                .and_then(|item| item.parsed("bad-path", |text| scope::pattern(PathPattern::parse(text)))),
+            methods: Key::read(table.take("methods"), scope::methods),
             allow: table.take("allow").and_then(|item| allow::read(&item)),
-            upstream: table.take("upstream").and_then(|item| item.text()),
-            strip_prefix: table.take("strip_prefix").and_then(|item| item.parsed("bad-prefix", prefix)),
-            accept: table.take("accept").and_then(|item| accept(&item)),
-            issuers: Key::read(table.take("issuers"), issuers),
+            strip_prefix: table.take("strip_prefix").and_then(|item| item.parsed("bad-prefix", target::prefix)),
+            rewrite: table
+                .take("rewrite")
+                .and_then(|item| item.parsed("bad-path", |text| scope::pattern(PathPattern::parse(text)))),
+            set_host: table.take("set_host").and_then(|item| target::host(&item)),
+            request_headers: edits(&mut table, "request_headers", Way::Request),
+            response_headers: edits(&mut table, "response_headers", Way::Response),
+            rate_limit: Key::read(table.take("rate_limit"), limit::read),
+            upgrade: table.take("upgrade").and_then(|item| upgrade(&item)),
+            accept: table.take("accept").and_then(|item| credentials::accept(&item)),
+            issuers: Key::read(table.take("issuers"), credentials::issuers),
             unauthenticated: table
                 .take("unauthenticated")
                 .and_then(|item| item.word("routes.unauthenticated", UNAUTHENTICATED)),
             forward_token: table.boolean("forward_token"),
             identity: table.table("identity", "identity").map(identity::Raw::read),
             readings: table.take("readings").and_then(|item| item.word("routes.readings", READINGS)),
-            origins: table.take("origins").map(|item| origins(&item)).unwrap_or_default(),
+            origins: table.take("origins").map(|item| credentials::origins(&item)).unwrap_or_default(),
+            cors: Key::read(table.take("cors"), cors::read),
             body_bytes: table.take("body_bytes").and_then(|item| item.size()),
             timeouts: table.table("timeouts", "routes.timeouts").map(RawTimeouts::read).unwrap_or_default(),
             fall_through: table.boolean("fall_through"),
@@ -201,6 +261,10 @@ impl Raw {
             limit: by_method.or(self.hosts.span()),
             falls_through: self.fall_through.as_ref().is_some_and(|fall| *fall.get_ref()),
             rules: self.allow.as_mut().map(|allow| std::mem::take(&mut allow.places)).unwrap_or_default(),
+            edits: [&mut self.request_headers, &mut self.response_headers]
+                .into_iter()
+                .flat_map(|edits| std::mem::take(&mut edits.places))
+                .collect(),
         }
     }
 
@@ -215,11 +279,12 @@ impl Raw {
         let issuers = match &self.issuers {
             Key::Absent => Some(Issuers::All),
             Key::Unusable => None,
-            Key::Given(names) => whose(cx, names, known.issuers),
+            Key::Given(names) => credentials::whose(cx, names, known.issuers),
         };
         let issuers =
             if known.has_store { issuers } else { issuers.map(|issuers| issuers.without_own(known.issuers.len())) };
-        let accept = accepted(cx, self.accept.as_ref(), issuers.as_ref().unwrap_or(&Issuers::All), known.has_store);
+        let whose = issuers.as_ref().unwrap_or(&Issuers::All);
+        let accept = credentials::accepted(cx, self.accept.as_ref(), whose, known.has_store);
         if let Some(way) =
             self.unauthenticated.as_ref().filter(|way| *way.get_ref() == Unauthenticated::Login && !accept.cookie)
         {
@@ -228,7 +293,10 @@ impl Raw {
             cx.report(finding.at(way.span()).help("add \"cookie\" to `accept`, or write unauthenticated = \"401\""));
         }
         if let (Some(prefix), Some(path)) = (&self.strip_prefix, &self.path) {
-            judge_prefix(cx, prefix, path.get_ref());
+            target::judge_prefix(cx, prefix, path.get_ref());
+        }
+        if let Some(rewrite) = &self.rewrite {
+            target::judge_rewrite(cx, rewrite, self.strip_prefix.as_ref(), self.path.as_ref());
         }
         let observe = self.observe.as_ref().is_some_and(|observe| *observe.get_ref());
         if let Some(place) = self.observe.as_ref().filter(|_| observe) {
@@ -238,19 +306,16 @@ impl Raw {
             cx.report(finding.help("remove `observe` once the log shows what you expect"));
         }
         let identity = self.identity.map_or_else(|| Arc::clone(base), |identity| Arc::new(identity.resolve(cx, base)));
-        let upstream = self.upstream.and_then(|name| known.upstreams.find(cx, &name));
-        let hosts = match self.hosts {
-            Key::Absent => Vec::new(),
-            Key::Unusable => return None,
-            Key::Given(hosts) => hosts.into_inner().into_iter().map(Spanned::into_inner).collect(),
-        };
-        let methods = match self.methods {
-            Key::Absent => None,
-            Key::Unusable => return None,
-            Key::Given(methods) => Some(methods.into_inner()),
-        };
-        let (path, allow, upstream, issuers) = (self.path?, self.allow?, upstream?, issuers?);
-        let timeouts = self.timeouts.resolve(cx, &known.upstreams.checked.get(upstream)?.timeouts);
+        let to = self.to.resolve(cx, self.path.as_ref(), known);
+        if let Key::Given(cors) = &self.cors {
+            cors::judge(cx, cors, to.as_ref(), &self.response_headers.edits);
+        }
+        let hosts = self.hosts.usable()?.unwrap_or_default().into_iter().map(Spanned::into_inner).collect();
+        let (methods, rate_limit) = (self.methods.usable()?, self.rate_limit.usable()?);
+        let cors = self.cors.usable()?.unwrap_or_default();
+        let (path, allow, to, issuers) = (self.path?, self.allow?, to?, issuers?);
+        let behind = to.upstream().and_then(|upstream| known.upstreams.checked.get(upstream));
+        let timeouts = self.timeouts.resolve(cx, behind.map_or(&upstreams::DEFAULTS, |upstream| &upstream.timeouts));
         let prefix = self.strip_prefix.map(|prefix| prefix.get_ref().trim_end_matches('/').to_owned());
         Some(Route {
             name: self.name.map_or_else(|| format!("route-{}", index + 1).into(), |name| name.into_inner().into()),
@@ -259,8 +324,14 @@ impl Raw {
             path: path.into_inner(),
             methods,
             allow: allow.policy,
-            upstream,
+            to,
             strip_prefix: prefix.filter(|prefix| !prefix.is_empty()),
+            rewrite: self.rewrite.map(Spanned::into_inner),
+            set_host: self.set_host.zip(behind).and_then(|(host, behind)| target::sent_host(cx, &host, behind)),
+            request_headers: self.request_headers.edits,
+            response_headers: self.response_headers.edits,
+            rate_limit,
+            websockets: self.upgrade.is_none_or(Spanned::into_inner),
             accept,
             issuers,
             unauthenticated: self.unauthenticated.map_or(Unauthenticated::Auto, Spanned::into_inner),
@@ -268,6 +339,7 @@ impl Raw {
             identity,
             readings: self.readings.map_or(Readings::All, Spanned::into_inner),
             origins: self.origins,
+            cors,
             body_bytes: self.body_bytes.map(|bytes| bytes.into_inner().unwrap_or(u64::MAX)),
             timeouts,
             observe,
@@ -294,7 +366,7 @@ pub(super) struct Upstreams<'a> {
 }
 
 impl Upstreams<'_> {
-    fn find(&self, cx: &Context<'_>, name: &Written<String>) -> Option<usize> {
+    pub(super) fn find(&self, cx: &Context<'_>, name: &Written<String>) -> Option<usize> {
         let found = self.names.iter().position(|known| known == name.get_ref());
         if found.is_none() {
             let finding =
@@ -315,7 +387,6 @@ impl Upstreams<'_> {
 const REQUIRED: &[(&str, &str)] = &[
     ("path", "add path = \"/**\" for every path, or the one that this route is for"),
     ("allow", "add allow = \"signed-in\", \"anyone\", \"nobody\", or a table such as { groups = [\"admin\"] }"),
-    ("upstream", "add upstream = \"app\", one of those in [upstreams]"),
 ];
 
 const UNAUTHENTICATED: &[(&str, Unauthenticated)] =
@@ -323,172 +394,17 @@ const UNAUTHENTICATED: &[(&str, Unauthenticated)] =
 
 const READINGS: &[(&str, Readings)] = &[("all", Readings::All), ("as-written", Readings::AsWritten)];
 
-fn pattern<T>(parsed: Result<T, PatternError>) -> Result<T, Fault> {
-    parsed.map_err(|error| Fault::new(error.message, "not a pattern", error.help))
+fn edits(table: &mut Table<'_>, key: &'static str, way: Way) -> RawEdits {
+    let edits = table.take(key).and_then(|item| item.table("routes.headers"));
+    edits.map(|table| RawEdits::read(table, way)).unwrap_or_default()
 }
 
-fn hosts(item: &Item<'_>) -> Option<Written<Vec<Written<HostPattern>>>> {
+/// The protocols that a connection may change to; there is one.
+fn upgrade(item: &Item<'_>) -> Option<Written<bool>> {
     let list = item.list()?;
-    refuse_empty(item, list.get_ref().is_empty(), "leave `hosts` out for every host")?;
-    let host = |item: &Item<'_>| item.parsed("bad-host", host_pattern);
-    let hosts: Vec<Option<_>> = list.get_ref().iter().map(host).collect();
-    Some(Spanned::new(list.span(), hosts.into_iter().collect::<Option<_>>()?))
+    let words: Vec<_> = list.get_ref().iter().map(|item| item.word("routes.upgrade", UPGRADES)).collect();
+    let words: Vec<Written<()>> = words.into_iter().collect::<Option<_>>()?;
+    Some(Spanned::new(list.span(), !words.is_empty()))
 }
 
-fn host_pattern(text: &str) -> Result<HostPattern, Fault> {
-    let host = pattern(HostPattern::parse(text))?;
-    if host.as_str() == text {
-        return Ok(host);
-    }
-    let message = format!("{} is not in normal form", quoted(text));
-    Err(Fault::new(message, "not in normal form", format!("write {}", quoted(host.as_str()))))
-}
-
-fn methods(item: &Item<'_>) -> Option<Written<Vec<Method>>> {
-    let list = item.list()?;
-    refuse_empty(item, list.get_ref().is_empty(), "leave `methods` out for every method")?;
-    let names: Vec<Option<_>> = list.get_ref().iter().map(|item| item.parsed("bad-method", method)).collect();
-    let mut methods: Vec<Method> = Vec::new();
-    for method in names.into_iter().collect::<Option<Vec<_>>>()? {
-        let method = method.into_inner();
-        // A HEAD is a GET whose body is left out (RFC 9110 section 9.3.2).
-        let with = (method == Method::GET).then_some(Method::HEAD);
-        for method in std::iter::once(method).chain(with) {
-            if !methods.contains(&method) {
-                methods.push(method);
-            }
-        }
-    }
-    Some(Spanned::new(list.span(), methods))
-}
-
-fn method(text: &str) -> Result<Method, Fault> {
-    if matches!(text.to_ascii_uppercase().as_str(), "TRACE" | "CONNECT") {
-        let message = format!("{} is never forwarded", quoted(text));
-        return Err(Fault::new(message, "answered 405 everywhere", "remove it"));
-    }
-    if text != text.to_ascii_uppercase() {
-        let message = format!("methods are upper-case: {} is another one", quoted(text));
-        return Err(Fault::new(message, "not upper-case", format!("write \"{}\"", text.to_ascii_uppercase())));
-    }
-    Method::from_bytes(text.as_bytes()).map_err(|_| {
-        Fault::new(
-            format!("{} is not a method", quoted(text)),
-            "not a method",
-            "write a name such as \"GET\" or \"POST\"",
-        )
-    })
-}
-
-fn refuse_empty(item: &Item<'_>, is_empty: bool, way_out: &str) -> Option<()> {
-    if is_empty {
-        let finding = Diagnostic::error("empty-list", format!("`{}` is empty: this route matches nothing", item.name));
-        item.cx.report(finding.at(item.span()).help(way_out));
-    }
-    (!is_empty).then_some(())
-}
-
-fn accept(item: &Item<'_>) -> Option<Written<Accept>> {
-    const KNOWN: &[(&str, Accept)] = &[
-        ("bearer", Accept { bearer: true, ..Accept::NOTHING }),
-        ("cookie", Accept { cookie: true, ..Accept::NOTHING }),
-        ("basic", Accept { basic: true, ..Accept::NOTHING }),
-        ("api-key", Accept { api_key: true, ..Accept::NOTHING }),
-    ];
-    let list = item.list()?;
-    if list.get_ref().is_empty() {
-        let finding = Diagnostic::error("empty-list", "`accept` is empty: nobody could sign in").at(item.span());
-        item.cx.report(
-            finding.help("name \"bearer\", \"cookie\", \"basic\" or \"api-key\", or leave it out for the first two"),
-        );
-        return None;
-    }
-    let mut accept = Accept::NOTHING;
-    for word in list.get_ref().iter().filter_map(|item| item.word("routes.accept", KNOWN)) {
-        let word = word.into_inner();
-        accept.bearer |= word.bearer;
-        accept.cookie |= word.cookie;
-        accept.basic |= word.basic;
-        accept.api_key |= word.api_key;
-    }
-    Some(Spanned::new(list.span(), accept))
-}
-
-fn issuers(item: &Item<'_>) -> Option<Written<Vec<Written<String>>>> {
-    let names = item.strings()?;
-    if names.get_ref().is_empty() {
-        let finding = Diagnostic::error("empty-list", "`issuers` is empty: nobody's tokens would count");
-        item.cx.report(finding.at(item.span()).help("name \"self\" or one of [[issuers]], or leave it out for all"));
-        return None;
-    }
-    Some(names)
-}
-
-fn whose(cx: &Context<'_>, names: &Written<Vec<Written<String>>>, known: &[Arc<Issuer>]) -> Option<Issuers> {
-    let found: Vec<_> = names.get_ref().iter().map(|name| super::issuers::named(cx, name, known)).collect();
-    let found: Vec<Option<usize>> = found.into_iter().collect::<Option<_>>()?;
-    Some(Issuers::These { own: found.contains(&None), others: found.into_iter().flatten().collect() })
-}
-
-/// What a route accepts. Cookies, passwords and API keys are this gateway's own: where its people don't count, only tokens do.
-fn accepted(cx: &Context<'_>, written: Option<&Written<Accept>>, issuers: &Issuers, has_store: bool) -> Accept {
-    if issuers.take(None) {
-        return written.map_or(Accept::DEFAULT, |accept| *accept.get_ref());
-    }
-    let only_tokens = Accept { bearer: true, ..Accept::NOTHING };
-    if let Some(accept) = written.filter(|accept| *accept.get_ref() != only_tokens) {
-        let (code, message, help) = if has_store {
-            let message = "`accept` names more than \"bearer\", but `issuers` leaves out this gateway";
-            ("accept-without-self", message, "add \"self\" to `issuers`, or write accept = [\"bearer\"]")
-        } else {
-            let message =
-                "`accept` names more than \"bearer\", but only the store knows sessions, passwords and API keys";
-            (no_store::CODE, message, "leave `accept` out, or name a store in `[store] url`")
-        };
-        cx.report(Diagnostic::error(code, message).at(accept.span()).help(help));
-    }
-    only_tokens
-}
-
-fn origins(item: &Item<'_>) -> Vec<String> {
-    let Some(list) = item.list() else { return Vec::new() };
-    list.get_ref().iter().filter_map(|item| item.parsed("bad-origin", origin)).map(Spanned::into_inner).collect()
-}
-
-/// An origin as browsers serialize it (RFC 6454 section 6.2): without the scheme's own port.
-fn origin(text: &str) -> Result<String, Fault> {
-    let url::Origin { scheme, host, port } = url::origin(text)?;
-    let own = match scheme.as_str() {
-        "https" => 443,
-        "http" => 80,
-        _ => {
-            return Err(Fault::new(
-                format!("{} is not an origin", quoted(text)),
-                "not http or https",
-                "write \"https://host\"",
-            ));
-        }
-    };
-    Ok(match port.filter(|port| *port != own) {
-        Some(port) => format!("{scheme}://{host}:{port}"),
-        None => format!("{scheme}://{host}"),
-    })
-}
-
-fn prefix(text: &str) -> Result<String, Fault> {
-    let bare = text.strip_suffix('/').filter(|bare| !bare.is_empty()).unwrap_or(text);
-    sign_in::normal_path(bare).map(|()| bare.to_owned())
-}
-
-/// Every path of the route must begin with the prefix, by whole segments.
-fn judge_prefix(cx: &Context<'_>, prefix: &Written<String>, path: &PathPattern) {
-    let Ok(wanted) = PathPattern::parse(prefix.get_ref()) else { return };
-    let wanted =
-        wanted.segments().iter().filter(|segment| !matches!(segment, Segment::Literal(text) if text.is_empty()));
-    let mut segments = path.segments().iter();
-    if wanted.into_iter().any(|wanted| segments.next() != Some(wanted)) {
-        let message = format!("not every path of {} begins with {}", quoted(path.as_str()), quoted(prefix.get_ref()));
-        let finding = Diagnostic::error("bad-prefix", message).at(prefix.span()).label("not a prefix of `path`");
-        cx.report(finding.help("write whole segments that `path` begins with: \"/api\" for \"/api/**\""));
-    }
-}
+const UPGRADES: &[(&str, ())] = &[("websocket", ())];

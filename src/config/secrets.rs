@@ -65,7 +65,7 @@ pub(super) fn secret_file<T>(
     read: impl Fn(&Path) -> Result<T, String>,
 ) -> Option<(PathBuf, T)> {
     let path = cx.directory.join(file.get_ref());
-    cx.depends_on(path.clone());
+    cx.depends_on_secret(path.clone());
     let content = match read(&path) {
         Ok(content) => content,
         Err(reason) => {

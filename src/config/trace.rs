@@ -1,15 +1,21 @@
 //! `[trace]`: where spans go, and of how many requests.
 
+use std::path::PathBuf;
+
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::reader::{Item, Table, Written};
-use super::{ServerAddr, Trace, upstreams};
-use crate::diag::Diagnostic;
+use super::issuers::certificates;
+use super::reader::{Context, Item, Table, Written};
+use super::values::Fault;
+use super::{ServerAddr, Trace, url};
+use crate::diag::{Diagnostic, quoted};
 
 /// `[trace]` as written.
 pub(super) struct Raw {
-    otlp: Option<Written<ServerAddr>>,
+    /// The collector, and whether it is reached over TLS.
+    otlp: Option<Written<(ServerAddr, bool)>>,
+    ca: Option<Written<PathBuf>>,
     sample: Option<Written<f64>>,
     service: Option<Written<String>>,
 }
@@ -20,8 +26,9 @@ impl Raw {
         let raw = Self {
             otlp: table.take("otlp").and_then(|item| {
                 item.mask_user();
-                item.parsed("bad-url", upstreams::server_address)
+                item.parsed("bad-url", collector)
             }),
+            ca: table.take("ca").and_then(|item| certificates(&item)),
             sample: table.take("sample").and_then(|item| share(&item)),
             service: table.take("service").and_then(|item| item.text()),
         };
@@ -29,13 +36,35 @@ impl Raw {
         raw
     }
 
-    pub(super) fn resolve(self) -> Option<Trace> {
+    pub(super) fn resolve(self, cx: &Context<'_>) -> Option<Trace> {
+        let (collector, https) = self.otlp?.into_inner();
+        if let Some(ca) = self.ca.as_ref().filter(|_| !https) {
+            let finding = Diagnostic::error("bad-url", "`ca` is for a collector over https, and `otlp` is http");
+            cx.report(finding.at(ca.span()).help("write https:// in `otlp`, or leave `ca` out"));
+        }
         Some(Trace {
-            collector: self.otlp?.into_inner(),
+            collector,
+            https,
+            ca: self.ca.map(Spanned::into_inner),
             sample: self.sample.map_or(DEFAULT_SAMPLE, Spanned::into_inner),
             service: self.service.map_or_else(|| "portcullis".to_owned(), Spanned::into_inner),
         })
     }
+}
+
+/// `http://host:port` or `https://host:port`.
+fn collector(text: &str) -> Result<(ServerAddr, bool), Fault> {
+    let origin = url::origin(text)?;
+    let (https, usual) = match origin.scheme.as_str() {
+        "http" => (false, 80),
+        "https" => (true, 443),
+        other => {
+            let message = format!("{} is not a scheme that spans are sent by", quoted(other));
+            return Err(Fault::new(message, "neither http nor https", format!("write \"https://{}\"", origin.host)));
+        }
+    };
+    let host = origin.host.trim_matches(['[', ']']).to_owned();
+    Ok((ServerAddr { host, port: origin.port.unwrap_or(usual) }, https))
 }
 
 /// A number from 0 to 1.

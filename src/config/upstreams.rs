@@ -190,7 +190,8 @@ impl RawTimeouts {
     }
 }
 
-const DEFAULTS: Timeouts = Timeouts {
+/// What holds where nothing is written.
+pub(super) const DEFAULTS: Timeouts = Timeouts {
     connect: Duration::from_secs(5),
     response: Duration::from_secs(60),
     between: None,
@@ -228,4 +229,10 @@ pub(super) fn server_address(text: &str) -> Result<ServerAddr, Fault> {
     }
     let host = origin.host.trim_matches(['[', ']']).to_owned();
     Ok(ServerAddr { host, port: origin.port.unwrap_or(80) })
+}
+
+/// What a request to `server` has for a `Host`: without the port where it is the scheme's own.
+pub(super) fn host_of(server: &ServerAddr) -> String {
+    let host = if server.host.contains(':') { format!("[{}]", server.host) } else { server.host.clone() };
+    if server.port == 80 { host } else { format!("{host}:{}", server.port) }
 }

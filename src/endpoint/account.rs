@@ -14,7 +14,8 @@ use super::answer::{REALM, token_challenge};
 use super::form::{self, Kind, Malformed};
 use super::login::RETRY_SECONDS;
 use super::page::account::{
-    self as page, AccountPage, Done, End, EndPage, Frame, Kept, Keys, Lasts, NewKeyPage, NotDone, OTHERS, Session,
+    self as page, AccountPage, Done, End, EndPage, Frame, Kept, Keys, Lasts, NewKeyPage, NotDone, OTHERS, Password,
+    Session,
 };
 use super::{Answered, Call, Problem};
 use crate::access::{Bad, Standing};
@@ -257,9 +258,12 @@ impl Call<'_> {
         let (others, count) = store.other_sessions(&me.name, &me.session, idle, MOST_SHOWN).await?;
         let others: Vec<_> = others.into_iter().map(|session| self.in_words(session)).collect();
         let list = self.keys_of(me).await?;
+        let account = store.user(&me.name).await?;
+        let is_in_file = account.is_some_and(|account| account.origin == Origin::File);
+        let password = if is_in_file { Password::Elsewhere } else { Password::Here };
         let (frame, keys) = (self.frame(me), Keys { list: &list, may_add: self.may_add_keys() });
         let this = this.as_ref();
-        Ok(page::account(&AccountPage { frame, this, others: &others, count, keys, notice, error }))
+        Ok(page::account(&AccountPage { frame, this, others: &others, count, keys, password, notice, error }))
     }
 
     async fn page_of(&self, me: &Me, form: Form<'_>, error: Option<NotDone>) -> Result<String, StoreError> {

@@ -1,7 +1,9 @@
 //! The gateway's own answers: a problem (RFC 9457) for programs, a page for people.
 
+use bytes::Bytes;
 use http::header::{
-    ACCEPT, ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE,
+    ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, SET_COOKIE,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde_json::{Map, Value, json};
@@ -134,6 +136,26 @@ impl Asker<'_> {
         let mut answer = Response::new(Body::empty());
         *answer.status_mut() = status;
         secure(answer.headers_mut());
+        self.name(answer)
+    }
+
+    /// What the operator wrote, which is not to be kept, and is what it says it is.
+    pub fn given(
+        &self,
+        status: StatusCode,
+        kind: HeaderValue,
+        bytes: Bytes,
+        retry_after: Option<u64>,
+    ) -> Response<Body> {
+        let mut answer = Response::new(Body::full(bytes));
+        *answer.status_mut() = status;
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, kind);
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if let Some(seconds) = retry_after {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
         self.name(answer)
     }
 

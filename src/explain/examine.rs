@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderValue, Method};
 
 use super::document::{Alternative, Condition, Explanation, Header, ReadingTried, Recorded, RouteTried, Sent, Who};
 use super::question::{Judgement, Question, judge, words};
 use crate::access::{Asker, Asking, Look, Reason, Rules, Shown, Source, rule};
-use crate::config::{Config, Readings, Route, Unauthenticated};
+use crate::config::{Config, Destination, HIDDEN, PathChange, RateLimit, Readings, Redirect, Route, Unauthenticated};
 use crate::message::head::Head;
 use crate::message::headers::ALWAYS_REMOVED;
 use crate::message::line::{LineError, Target};
@@ -42,7 +42,13 @@ pub fn examine(config: &Config, rules: &Rules, question: &Question, asker: impl 
     }
     if let (Outcome::Allow, Some(route)) = (judgement.outcome, judgement.route) {
         let named = judgement.reason == Reason::SignedIn;
-        explanation.sent = Some(sent(config, route, &head, &asker, named));
+        explanation.sent = route.to.upstream().map(|_| sent(config, route, &head, &asker, named));
+        if let Some(limit) = &route.rate_limit {
+            let RateLimit { per, burst, .. } = limit;
+            let note =
+                format!("at most {} per {}, {burst} at once; one more is answered 429", limit.rate(), per.word());
+            explanation.notes.push(note);
+        }
         let is_safe = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
         if asker.shown == Shown::Cookie && named && !is_safe {
             let note = "on a cookie this method must also come from this site: Sec-Fetch-Site or Origin say so";
@@ -68,18 +74,27 @@ pub fn explain_record(config: &Config, rules: &Rules, record: &Record) -> Explan
         examine(config, rules, &question, |_| Asker { source, ..record.asker.clone() })
     };
     let then = decided(record);
+    let by_cors = [Reason::Preflight, Reason::ForeignOrigin].iter().any(|reason| reason.code() == record.code);
     let now = Outcome::parse(&explanation.outcome);
     let is_comparable = matches!(then, Outcome::Allow | Outcome::Deny | Outcome::SignIn | Outcome::NotFound);
     let differs = now != Some(then) || explanation.route.as_deref() != record.route.as_deref();
     if record.code == Reason::CrossSite.code() {
         let note = "the rules let it pass; it was refused because another site made the browser send it on a cookie";
         explanation.notes.push(note.to_owned());
+    } else if by_cors {
+        let note =
+            "it was a preflight, which `cors` decides about and no rule; shown is what any other OPTIONS would get";
+        explanation.notes.push(note.to_owned());
     } else if is_comparable && differs {
         let now = words(now.unwrap_or(Outcome::Error), explanation.route.as_deref(), &explanation.reason);
         explanation.notes.push(format!("under the rules in force now, which are shown here, it would be {now}"));
     }
-    if then == Outcome::Allow && ![Reason::Public.code(), Reason::SignedIn.code()].contains(&record.code) {
-        explanation.notes.push(format!("it was allowed, and then there was no answer to pass on: {}", record.reason));
+    if then == Outcome::Allow && !by_cors && ![Reason::Public.code(), Reason::SignedIn.code()].contains(&record.code) {
+        explanation.notes.push(if record.code == Reason::RateLimited.code() {
+            format!("the rules let it pass, and it was refused: {}", record.reason)
+        } else {
+            format!("it was allowed, and then there was no answer to pass on: {}", record.reason)
+        });
         explanation.reason = allowed(record.asker.identity.is_some()).to_string();
     } else {
         explanation.reason.clone_from(&record.reason);
@@ -107,7 +122,8 @@ pub(super) const fn allowed(is_named: bool) -> Reason {
 /// The outcome behind the word of an access line.
 pub(super) fn decided(record: &Record) -> Outcome {
     match record.decision {
-        "permit" => Outcome::Allow,
+        // The rules said yes to what was one too many.
+        "permit" | "rate-limited" => Outcome::Allow,
         "challenge" => Outcome::SignIn,
         word => Outcome::parse(word).unwrap_or(Outcome::Error),
     }
@@ -162,7 +178,7 @@ fn who(asker: &Asker) -> Who {
 fn answer(config: &Config, judgement: &Judgement<'_>) -> String {
     let takes_sign_in = |route: &&Arc<Route>| route.accept.cookie && route.unauthenticated != Unauthenticated::Refuse;
     match judgement.outcome {
-        Outcome::Allow => "it goes on to the application".to_owned(),
+        Outcome::Allow => judgement.route.map_or_else(String::new, |route| allowed_answer(route)),
         Outcome::Deny => "403 Forbidden".to_owned(),
         Outcome::NotFound => "404 Not Found".to_owned(),
         Outcome::BadRequest => "400 Bad Request".to_owned(),
@@ -175,6 +191,17 @@ fn answer(config: &Config, judgement: &Judgement<'_>) -> String {
                 && judgement.route.as_ref().is_some_and(takes_sign_in);
             let page = format!("; a page load is sent to {}", config.login.path);
             format!("401 Unauthorized{}", if by_page { page.as_str() } else { "" })
+        }
+    }
+}
+
+/// What whoever may pass gets.
+fn allowed_answer(route: &Route) -> String {
+    match &route.to {
+        Destination::Upstream(_) => "it goes on to the application".to_owned(),
+        Destination::Respond(respond) => format!("{}, which the route answers itself", respond.status),
+        Destination::Redirect(Redirect { status, origin, path }) => {
+            format!("{status} to {}{}", origin.as_deref().unwrap_or_default(), path.as_str())
         }
     }
 }
@@ -278,14 +305,14 @@ fn alternatives(route: &Route, head: &Head, asking: &Asking<'_>) -> Vec<Alternat
 
 /// What goes on to the application.
 fn sent(config: &Config, route: &Route, head: &Head, asker: &Asker, named: bool) -> Sent {
-    let upstream = config.upstreams.get(route.upstream);
+    let upstream = route.to.upstream().and_then(|upstream| config.upstreams.get(upstream));
     let servers = upstream.iter().flat_map(|upstream| &upstream.servers);
     let server = |server: &crate::config::ServerAddr| match server.host.contains(':') {
         true => format!("http://[{}]:{}", server.host, server.port),
         false => format!("http://{}:{}", server.host, server.port),
     };
-    let prefix = route.strip_prefix.as_deref();
-    let target = proxy::target(head, prefix).map_or_else(|_| head.target(), |target| target.to_string());
+    let change = route.path_change();
+    let target = proxy::target(head, change).map_or_else(|_| head.target(), |target| target.to_string());
     let mut added: Vec<Header> = Vec::new();
     let mut add = |name: &str, value: String| added.push(Header { name: title(name), value });
     let identity = asker.identity.as_ref().filter(|_| named);
@@ -298,8 +325,18 @@ fn sent(config: &Config, route: &Route, head: &Head, asker: &Asker, named: bool)
     add("x-forwarded-for", head.client.to_string());
     add("x-forwarded-proto", if head.https { "https" } else { "http" }.to_owned());
     add("x-forwarded-host", head.host.to_string());
-    if let Some(prefix) = prefix {
+    if let PathChange::Cut(prefix) = change {
         add("x-forwarded-prefix", prefix.to_owned());
+    }
+    let said = |value: &HeaderValue| match value.is_sensitive() {
+        true => HIDDEN.to_owned(),
+        false => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+    };
+    if let Some(host) = &route.set_host {
+        add("host", said(host));
+    }
+    for (name, value) in route.request_headers.set.iter().chain(&route.request_headers.add) {
+        add(name.as_str(), said(value));
     }
     Sent {
         upstream: upstream.map(|upstream| upstream.name.clone()).unwrap_or_default(),
@@ -333,6 +370,7 @@ fn removed(config: &Config, route: &Route, asker: &Asker, named: bool) -> Vec<St
         Shown::Nothing | Shown::Cookie => {}
     }
     names.push(format!("cookie {}", config.sessions.cookie));
+    names.extend(route.request_headers.remove.iter().map(|name| title(name.as_str())));
     names
 }
 

@@ -11,11 +11,12 @@ use super::examine::{allowed, decided};
 use super::question::{Question, judge, words};
 use crate::access::{Asker, Reason, Rules, Shown, Source};
 use crate::clock::Timestamp;
-use crate::config::Config;
+use crate::config::{Accounts, Config};
 use crate::identity::{Identity, Profile};
 use crate::message::line::Target;
 use crate::observe::Record;
 use crate::policy::Outcome;
+use crate::token::foreign;
 
 /// A request that was judged: what is needed to judge it again. No secret, no query.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,6 +64,10 @@ pub struct Differences {
     pub judged: usize,
     /// How many were not, as no rule decided about them.
     pub skipped: usize,
+    /// How many were not, as this file names whoever asked otherwise, and only a gateway knows what account that is.
+    pub unsure: usize,
+    /// How many of those judged showed something that was refused then, and is taken to be refused again.
+    pub still_refused: usize,
     /// How many would come out differently.
     pub differ: usize,
     /// Some of them, the latest first.
@@ -136,7 +141,7 @@ impl Past {
     fn before(&self) -> Option<Outcome> {
         let outcome = Outcome::parse(&self.outcome)?;
         let by_rules = matches!(outcome, Outcome::Allow | Outcome::Deny | Outcome::SignIn | Outcome::NotFound)
-            && self.code != Reason::CrossSite.code()
+            && ![Reason::CrossSite, Reason::Preflight, Reason::ForeignOrigin].iter().any(|by| self.code == by.code())
             && self.unproven.as_deref() != Some(Reason::StoreDown.code());
         by_rules.then_some(outcome)
     }
@@ -147,28 +152,60 @@ impl Past {
         Some(Question { method, target, client: self.client, now: Timestamp::from_millis(self.time) })
     }
 
-    /// Who asked, as `config` knows the issuer; `None`: no such person can be.
-    fn asker(&self, config: &Config) -> Option<Asker> {
+    /// Who asked, as `config` knows them.
+    fn asker(&self, config: &Config) -> Result<Asker, NotJudged> {
+        let mut unproven = match self.unproven.as_deref() {
+            None => None,
+            Some(code) => Some(*UNPROVEN.iter().find(|reason| reason.code() == code).ok_or(NotJudged::Skipped)?),
+        };
+        let source = Source::named(self.issuer.as_deref(), config);
         let identity = match &self.person {
             None => None,
-            Some(person) => Some(Arc::new(Identity {
-                profile: Arc::new(Profile::new(&person.user, &person.groups, None, None)?),
-                scopes: person.scopes.clone(),
-                claims: Arc::new(person.claims.clone()),
-                methods: person.methods.clone(),
-                signed_in_at: person.signed_in_at.map(Timestamp::from_millis),
-                session: None,
-            })),
-        };
-        let unproven = match self.unproven.as_deref() {
-            None => None,
-            Some(code) => Some(*UNPROVEN.iter().find(|reason| reason.code() == code)?),
+            Some(person) => match self.profile(person, source, config)? {
+                // A token that does not hold on the new terms.
+                None => {
+                    unproven = unproven.or(Some(Reason::BadCredential));
+                    None
+                }
+                Some(profile) => Some(Arc::new(Identity {
+                    profile: Arc::new(profile),
+                    scopes: person.scopes.clone(),
+                    claims: Arc::new(person.claims.clone()),
+                    methods: person.methods.clone(),
+                    signed_in_at: person.signed_in_at.map(Timestamp::from_millis),
+                    session: None,
+                })),
+            },
         };
         let key_routes = self.key_routes.as_deref().map(Into::into);
-        let source = Source::named(self.issuer.as_deref(), config);
         let issuer = self.issuer.as_deref().map(Into::into);
-        Some(Asker { identity, shown: Shown::parse(&self.shown)?, source, issuer, key_routes, unproven })
+        let shown = Shown::parse(&self.shown).ok_or(NotJudged::Skipped)?;
+        Ok(Asker { identity, shown, source, issuer, key_routes, unproven })
     }
+
+    /// Who `person` is by `config`: of another issuer's people its terms say so, from the token's claims. `Ok(None)`: nobody.
+    fn profile(&self, person: &PastPerson, source: Source, config: &Config) -> Result<Option<Profile>, NotJudged> {
+        let as_then = || Profile::new(&person.user, &person.groups, None, None).ok_or(NotJudged::Skipped);
+        let Source::Issuer(place) = source else { return as_then().map(Some) };
+        let Some(issuer) = config.issuers.get(place) else { return as_then().map(Some) };
+        let named = foreign::person_of(issuer, &person.claims);
+        match (issuer.accounts, named) {
+            (_, None) => Ok(None),
+            (Accounts::Separate, named) => Ok(named),
+            // Their groups may be those of a local account.
+            (Accounts::Shared, Some(named)) if named.user == person.user => as_then().map(Some),
+            (Accounts::Shared, Some(_)) => Err(NotJudged::Unsure),
+        }
+    }
+}
+
+/// Why a request can't be judged again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NotJudged {
+    /// No rule decided about it, or it is not understood.
+    Skipped,
+    /// Whoever asked is named otherwise, and may have an account.
+    Unsure,
 }
 
 /// How many of `pasts` would come out differently under `config`: with groups and everything else as they were then.
@@ -177,9 +214,11 @@ pub fn differing(pasts: impl DoubleEndedIterator<Item = Past>, config: &Config, 
     let mut all = Differences::default();
     for past in pasts.rev() {
         match difference(&past, config, rules) {
-            None => all.skipped += 1,
-            Some(difference) => {
+            Err(NotJudged::Skipped) => all.skipped += 1,
+            Err(NotJudged::Unsure) => all.unsure += 1,
+            Ok(difference) => {
                 all.judged += 1;
+                all.still_refused += usize::from(past.person.is_none() && past.unproven.is_some());
                 if let Some(difference) = difference {
                     all.differ += 1;
                     if all.examples.len() < MOST_EXAMPLES {
@@ -192,17 +231,18 @@ pub fn differing(pasts: impl DoubleEndedIterator<Item = Past>, config: &Config, 
     all
 }
 
-/// `None`: it can't be judged again; `Some(None)`: it would come out the same.
-fn difference(past: &Past, config: &Config, rules: &Rules) -> Option<Option<Difference>> {
-    let before = past.before()?;
-    let head = past.question()?.head(config).ok()?;
+/// `Ok(None)`: it would come out the same.
+fn difference(past: &Past, config: &Config, rules: &Rules) -> Result<Option<Difference>, NotJudged> {
+    let before = past.before().ok_or(NotJudged::Skipped)?;
+    let head = past.question().and_then(|question| question.head(config).ok()).ok_or(NotJudged::Skipped)?;
     let asker = past.asker(config)?;
     let after = judge(config, rules, &head, &asker.asking());
     let upstream = |index: usize| config.upstreams.get(index).map(|upstream| upstream.name.as_str());
-    let goes_to = after.route.filter(|_| after.outcome == Outcome::Allow).and_then(|route| upstream(route.upstream));
+    let goes_on = after.route.filter(|_| after.outcome == Outcome::Allow).and_then(|route| route.to.upstream());
+    let goes_to = goes_on.and_then(upstream);
     let moves = before == Outcome::Allow && after.outcome == before && past.upstream.as_deref() != goes_to;
     if after.outcome == before && !moves {
-        return Some(None);
+        return Ok(None);
     }
     let to = |upstream: Option<&str>| upstream.map(|name| format!(", to upstream `{name}`")).unwrap_or_default();
     let moved = |upstream| if moves { to(upstream) } else { String::new() };
@@ -211,7 +251,7 @@ fn difference(past: &Past, config: &Config, rules: &Rules) -> Option<Option<Diff
         Outcome::Allow => allowed(past.person.is_some()).to_string(),
         _ => past.reason.clone(),
     };
-    Some(Some(Difference {
+    Ok(Some(Difference {
         request_id: past.request_id.clone(),
         time: Timestamp::from_millis(past.time).rfc3339(),
         who: match &past.person {
@@ -332,5 +372,60 @@ mod tests {
         ];
         let found = differing(strange.into_iter(), &config, &Rules::new(&config.routes));
         assert_eq!((found.judged, found.skipped), (0, 4));
+    }
+
+    const OF_CORP: &str = "[[issuers]]\nname = \"corp\"\nissuer = \"https://corp.example\"\naudience = [\"apps\"]\n\
+                           secret = \"a secret of at least thirty-two bytes\"\nalgorithms = [\"HS256\"]\nuser_prefix = \"corp:\"\n";
+
+    fn with_issuer(more: &str) -> Config {
+        let text = format!(
+            "[upstreams]\napp = \"http://a\"\n[[routes]]\nname = \"rest\"\npath = \"/**\"\nupstream = \"app\"\n\
+             allow = {{ groups = [\"staff\"] }}\n{OF_CORP}{more}"
+        );
+        let loaded = load_text(Path::new("gateway.toml"), text, &|_| None);
+        loaded.config.unwrap_or_else(|| panic!("{}", loaded.diagnostics.render(false)))
+    }
+
+    fn of_corp() -> Past {
+        let mut past = past("/x", "allow", "signed-in", Some(&["staff"]));
+        let claims = json!({
+            "iss": "https://corp.example", "aud": "apps", "sub": "bob", "exp": 2_000, "iat": 1_000,
+            "groups": ["staff"], "roles": ["guest"],
+        });
+        let person = past.person.as_mut().unwrap();
+        person.user = "corp:bob".to_owned();
+        person.claims = serde_json::from_value(claims).unwrap();
+        past.shown = "bearer".to_owned();
+        past.issuer = Some("corp".to_owned());
+        past
+    }
+
+    #[test]
+    fn other_terms_of_an_issuer_name_its_people_anew() {
+        let judged = |more: &str| {
+            let config = with_issuer(more);
+            differing([of_corp()].into_iter(), &config, &Rules::new(&config.routes))
+        };
+        assert_eq!((judged("").judged, judged("").differ), (1, 0), "on the same terms");
+        let prefixed = judged("group_prefix = \"corp:\"\n");
+        assert_eq!(
+            (prefixed.differ, prefixed.examples[0].after.as_str()),
+            (1, "denied by route `rest`: the user is in none of `groups`")
+        );
+        assert_eq!(judged("groups = \"roles\"\n").differ, 1, "another claim");
+        let elsewhere = judged("max_lifetime = \"1s\"\n");
+        assert_eq!((elsewhere.judged, elsewhere.differ), (1, 1), "{elsewhere:#?}");
+    }
+
+    #[test]
+    fn whom_only_an_account_can_tell_is_not_judged_and_what_was_refused_is_counted() {
+        let config = with_issuer("accounts = \"shared\"\n");
+        let rules = Rules::new(&config.routes);
+        let mut renamed = of_corp();
+        renamed.person.as_mut().unwrap().user = "bob".to_owned();
+        let mut refused = past("/x", "sign-in", "bad-credential", None);
+        refused.shown = "bearer".to_owned();
+        let found = differing([renamed, of_corp(), refused].into_iter(), &config, &rules);
+        assert_eq!((found.judged, found.unsure, found.still_refused, found.differ), (2, 1, 1, 0), "{found:#?}");
     }
 }

@@ -82,7 +82,7 @@ fn missed(test: &Test, config: &Config, judgement: &Judgement<'_>) -> Option<Str
         return Some(format!("was expected to be decided by {} and is decided {by}", quoted(name(index))));
     }
     let upstream = |index: usize| config.upstreams.get(index).map_or("", |upstream| &upstream.name);
-    let goes_to = judgement.route.filter(|_| is == Outcome::Allow).map(|route| route.upstream);
+    let goes_to = judgement.route.filter(|_| is == Outcome::Allow).and_then(|route| route.to.upstream());
     match expect.upstream {
         Some(expected) if goes_to != Some(expected) => {
             let to = goes_to.map_or_else(|| "nowhere".to_owned(), |index| format!("to {}", quoted(upstream(index))));

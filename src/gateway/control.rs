@@ -4,7 +4,7 @@
 //! only `recent` is answered by as many lines as its first one says.
 
 use std::io::{self, BufRead as _, BufReader as StdReader, Write as _};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
@@ -19,9 +19,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::readiness::{self, Finding};
 use super::reload::{self, Request};
 use crate::clock::Timestamp;
-use crate::config::Show;
+use crate::config::{Facts, Show};
 use crate::explain::{self, Explanation, Past};
 use crate::message::forwarded::Trust;
 use crate::observe::{Reach, log};
@@ -115,6 +116,7 @@ async fn answer(stream: UnixStream, clerk: &Clerk) -> io::Result<()> {
         ("recent", "") => return timeout(PATIENCE, clerk.recent(reader.into_inner())).await?,
         ("log-level", filter) => log_level(filter),
         ("proxies", "") => clerk.proxies(),
+        ("facts", "") => clerk.facts(),
         ("config", form @ ("" | "json")) => clerk.config(!form.is_empty()),
         ("reload", color @ ("" | "color")) => {
             let reloaded = timeout(RELOAD_PATIENCE, reload::ask(&clerk.reloads, "command")).await?;
@@ -184,6 +186,17 @@ impl Clerk {
         serde_json::to_string(&seen).map_or_else(|error| format!("error {error}\n"), |seen| format!("ok {seen}\n"))
     }
 
+    /// What is in force, where it is listened, and how other issuers' keys are.
+    fn facts(&self) -> String {
+        let listeners = self.shared.metrics.listeners.all();
+        let running = Running {
+            facts: Facts::of(self.shared.current.load_full().config()),
+            listeners: listeners.iter().filter_map(|(address, _)| address.parse().ok()).collect(),
+            issuers: readiness::issuers(&self.shared.current).into_iter().map(IssuerState::from).collect(),
+        };
+        serde_json::to_string(&running).map_or_else(|error| format!("error {error}\n"), |text| format!("ok {text}\n"))
+    }
+
     /// Every request that is remembered, one a line, after a line that says how many there are.
     async fn recent(&self, stream: UnixStream) -> io::Result<()> {
         let all = self.shared.recent.all();
@@ -195,6 +208,35 @@ impl Clerk {
             out.write_all(&line).await?;
         }
         out.flush().await
+    }
+}
+
+/// What a running gateway says of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Running {
+    /// The configuration in force.
+    pub facts: Facts,
+    /// Where clients connect; ports that the system chose included.
+    pub listeners: Vec<SocketAddr>,
+    /// Other issuers.
+    pub issuers: Vec<IssuerState>,
+}
+
+/// How an issuer's keys are.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct IssuerState {
+    /// Its name.
+    pub name: String,
+    /// Whether its tokens can be judged.
+    pub is_good: bool,
+    /// In words.
+    pub text: String,
+}
+
+impl From<Finding> for IssuerState {
+    fn from(Finding { subject, verdict }: Finding) -> Self {
+        let is_good = verdict.is_ok();
+        Self { name: subject.unwrap_or_default(), is_good, text: verdict.unwrap_or_else(|why| why) }
     }
 }
 
@@ -264,6 +306,18 @@ pub fn reload(path: &Path, color: bool) -> io::Result<Option<Value>> {
 /// When there is one and it does not answer, or can't say.
 pub fn config(path: &Path, as_json: bool) -> io::Result<Option<Value>> {
     match ask_for(path, if as_json { "config json" } else { "config" }, PATIENCE, LONGEST_REPLY) {
+        Ok(reply) => serde_json::from_str(&reply).map(Some).map_err(io::Error::other),
+        Err(error) if is_nobody(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What the gateway that runs with this control socket says of itself. `Ok(None)`: none runs.
+///
+/// # Errors
+/// When there is one and it does not answer, or can't say.
+pub fn facts(path: &Path) -> io::Result<Option<Running>> {
+    match ask_for(path, "facts", PATIENCE, LONGEST_REPLY) {
         Ok(reply) => serde_json::from_str(&reply).map(Some).map_err(io::Error::other),
         Err(error) if is_nobody(&error) => Ok(None),
         Err(error) => Err(error),

@@ -28,7 +28,7 @@ use crate::session::refresh::RefreshKey;
 use crate::session::{Accounts, ApiKeys, Basic, Followed, Follower, OwnKeys, Returning, Sessions, SignIn};
 use crate::state::{Parts, Shared, State};
 use crate::store::{Store, StoreError};
-use crate::throttle::Throttle;
+use crate::throttle::{Rates, Throttle};
 use crate::token::foreign::Issuers;
 use crate::token::{self, KeyError, Revocations};
 use crate::upstream::Backend;
@@ -161,6 +161,7 @@ pub(super) async fn prepare(config: Config, clock: Clock, random: Random) -> Res
         people,
         sign_in,
         throttle,
+        rates: Rates::default(),
         returning,
         current,
         access_log: Arc::new(ArcSwap::from_pointee(access_log.clone())),

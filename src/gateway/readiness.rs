@@ -123,7 +123,7 @@ fn signs(keys: &Keyring, clock: &crate::clock::Clock) -> Result<String, String> 
 
 /// An issuer without keys is one whose people get 503. Once they have come they stay good for a day, so that one that is
 /// down makes nobody go.
-fn issuers(current: &Current) -> Vec<Finding> {
+pub(super) fn issuers(current: &Current) -> Vec<Finding> {
     let access = current.load();
     let stands = |issuer: &Arc<Issuer>| {
         let status = issuer.status();

@@ -235,11 +235,14 @@ impl Reloader {
             warn!(%error, "the log goes on as it was");
         }
         people.follower.raise();
-        (self.state, self.backends) = (Arc::clone(&state), backends);
+        let former = std::mem::replace(&mut self.state, Arc::clone(&state));
+        self.backends = backends;
         // A worker takes it in between two events, so that only one that hangs is late.
         if tokio::time::timeout(PATIENCE, taken_in.recv()).await.is_err() {
             warn!("a worker is late to take in the configuration");
         }
+        // A large one takes milliseconds to take apart.
+        drop(spawn_blocking(move || drop(former)));
         if keys_are_due && let Err(error) = self.shared.own_keys.reload().await {
             warn!(%error, "keys that came to the store during the reload are not known yet");
         }

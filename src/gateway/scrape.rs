@@ -101,5 +101,9 @@ impl Scrape {
         all.iter().for_each(|(address, counts)| samples.value(&[address], counts.open.value()));
         let mut samples = page.family(&family::CONNECTIONS_ACCEPTED);
         all.iter().for_each(|(address, counts)| samples.value(&[address], counts.accepted.value()));
+        let metrics = &self.shared.metrics;
+        page.family(&family::CONNECTIONS_REFUSED).value(&[], metrics.connections_refused.value());
+        page.family(&family::TUNNELS).value(&[], metrics.tunnels.open.value());
+        page.family(&family::TUNNELS_OPENED).value(&[], metrics.tunnels.opened.value());
     }
 }

@@ -74,7 +74,9 @@ impl Crew {
         stop: &watch::Receiver<Stop>,
     ) -> Result<Self, StartError> {
         let workers = entrances.len();
-        let census = Census::new(state.config.server.limits.connections, workers);
+        let metrics = &state.shared.metrics;
+        let limit = state.config.server.limits.connections;
+        let census = Census::counting(limit, workers, Arc::clone(&metrics.connections_refused));
         let (working, alive) = mpsc::channel(1);
         let mut changes = Vec::new();
         for (number, entrances) in entrances.into_iter().enumerate() {
@@ -85,7 +87,7 @@ impl Crew {
                 workers,
                 census: Arc::clone(&census),
                 stop: stop.clone(),
-                tunnels: Tunnels::new(),
+                tunnels: Tunnels::counting(Arc::clone(&metrics.tunnels)),
                 open,
             };
             let (state, backends) = (Arc::clone(state), Arc::clone(backends));

@@ -1,93 +1,8 @@
-//! Which paths and hosts two patterns share, and which one takes all of the other.
-
-use std::collections::BTreeMap;
+//! Which of two patterns of paths or hosts takes all of the other, and whether two lists of hosts have nothing in common.
 
 use http::Method;
 
 use crate::pattern::{End, HostPattern, PathPattern, Segment};
-
-/// Finds the patterns that share a path with a given one, without looking at all of them.
-#[derive(Debug, Default)]
-pub struct Overlaps<'a> {
-    root: Node<'a>,
-}
-
-#[derive(Debug, Default)]
-struct Node<'a> {
-    literal: BTreeMap<&'a str, Self>,
-    any: Option<Box<Self>>,
-    exact: Vec<usize>,
-    below: Vec<usize>,
-}
-
-impl<'a> Overlaps<'a> {
-    /// An index of `patterns`, which are known by their place.
-    pub fn new(patterns: impl IntoIterator<Item = &'a PathPattern>) -> Self {
-        let mut overlaps = Self::default();
-        patterns.into_iter().enumerate().for_each(|(index, pattern)| overlaps.insert(index, pattern));
-        overlaps
-    }
-
-    /// Adds `pattern`, to be known as `index`.
-    pub(super) fn insert(&mut self, index: usize, pattern: &'a PathPattern) {
-        let mut node = &mut self.root;
-        for segment in pattern.segments() {
-            node = match segment {
-                Segment::Literal(text) => node.literal.entry(text).or_default(),
-                Segment::Any => node.any.get_or_insert_default(),
-            };
-        }
-        match pattern.end() {
-            End::Exact => node.exact.push(index),
-            End::Below => node.below.push(index),
-        }
-    }
-
-    /// The places of all patterns that share a path with `pattern`, in no order.
-    pub fn of(&self, pattern: &PathPattern) -> Vec<usize> {
-        let mut found = Vec::new();
-        self.root.collect(pattern.segments(), pattern.end(), &mut found);
-        found
-    }
-}
-
-impl Node<'_> {
-    fn collect(&self, segments: &[Segment], end: End, found: &mut Vec<usize>) {
-        let Some((first, rest)) = segments.split_first() else {
-            match end {
-                End::Below => self.collect_all(found),
-                End::Exact => {
-                    found.extend(self.exact.iter().chain(&self.below));
-                    // `/a` is also `/a/`.
-                    if let Some(slash) = self.literal.get("") {
-                        found.extend(slash.exact.iter().chain(&slash.below));
-                    }
-                }
-            }
-            return;
-        };
-        found.extend(&self.below);
-        match first {
-            Segment::Literal(text) => {
-                let literal = self.literal.get(text.as_ref());
-                let any = self.any.as_deref().filter(|_| !text.is_empty());
-                literal.into_iter().chain(any).for_each(|node| node.collect(rest, end, found));
-                if text.is_empty() && rest.is_empty() {
-                    found.extend(&self.exact);
-                }
-            }
-            Segment::Any => {
-                let literal = self.literal.iter().filter(|(text, _)| !text.is_empty()).map(|(_, node)| node);
-                literal.chain(self.any.as_deref()).for_each(|node| node.collect(rest, end, found));
-            }
-        }
-    }
-
-    fn collect_all(&self, found: &mut Vec<usize>) {
-        found.extend(self.exact.iter().chain(&self.below));
-        self.literal.values().chain(self.any.as_deref()).for_each(|node| node.collect_all(found));
-    }
-}
 
 /// Whether `wide` takes every path of `narrow`.
 pub(super) fn path_covers(wide: &PathPattern, narrow: &PathPattern) -> bool {
@@ -186,24 +101,6 @@ mod tests {
         ] {
             assert!(!path_covers(&path(wide), &path(narrow)), "{wide} {narrow}");
         }
-    }
-
-    #[test]
-    fn finds_the_patterns_that_share_a_path() {
-        let patterns = ["/**", "/a", "/a/", "/a/**", "/a/*", "/*/b", "/c/**", "/a/b/c", "/"].map(path);
-        let overlaps = Overlaps::new(&patterns);
-        let of = |text: &str| {
-            let mut found: Vec<&str> = overlaps.of(&path(text)).into_iter().map(|at| patterns[at].as_str()).collect();
-            found.sort_unstable();
-            found
-        };
-        assert_eq!(of("/a"), ["/**", "/a", "/a/", "/a/**"]);
-        assert_eq!(of("/a/"), ["/**", "/a", "/a/", "/a/**"]);
-        assert_eq!(of("/a/b"), ["/**", "/*/b", "/a/*", "/a/**"]);
-        assert_eq!(of("/a/b/**"), ["/**", "/*/b", "/a/*", "/a/**", "/a/b/c"]);
-        assert_eq!(of("/*"), ["/**", "/a", "/a/", "/a/**", "/c/**"]);
-        assert_eq!(of("/"), ["/", "/**"]);
-        assert_eq!(of("/**").len(), patterns.len());
     }
 
     #[test]

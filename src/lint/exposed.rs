@@ -5,24 +5,25 @@ use super::meets::Meets;
 use super::{Entry, Finding};
 use crate::pattern::{End, PathPattern, Segment};
 
-/// The later routes that protect what the public route at `index` takes. `meets` share a host and a path with it, in order.
+/// The later routes that protect what the public route at `index` takes.
 ///
 /// A public route that names something of its own (a path further down, hosts, methods) is a hole that someone meant.
-pub(super) fn public_over(routes: &[Entry<'_>], index: usize, meets: &[usize]) -> Option<Finding> {
+pub(super) fn public_over(routes: &[Entry<'_>], index: usize, all: &Meets<'_>) -> Option<Finding> {
     let public = &routes[index];
     if !public.allow.is_public() || !has_wildcard(public.path) {
         return None;
     }
-    let later = meets.iter().copied().filter(|other| *other > index);
-    let is_taken = |other: &usize| {
-        let protected = &routes[*other];
-        !protected.allow.may_be_anonymous()
-            && takes_path(public.path, protected.path)
-            && takes_hosts(public, protected)
-            && takes_methods(public, protected)
-    };
-    let protected: Vec<usize> = later.filter(is_taken).collect();
+    let later = all.naming(public, index + 1);
+    let protected: Vec<usize> = later.filter(|other| is_opened(public, &routes[*other])).collect();
     (!protected.is_empty()).then_some(Finding::PublicOverProtected { route: index, protected })
+}
+
+/// Whether `public`, before `protected`, lets everyone in there.
+pub(super) fn is_opened(public: &Entry<'_>, protected: &Entry<'_>) -> bool {
+    !protected.allow.may_be_anonymous()
+        && takes_path(public.path, protected.path)
+        && takes_hosts(public, protected)
+        && takes_methods(public, protected)
 }
 
 /// The public route that takes what lies below the one page that the route at `index` protects.
@@ -41,13 +42,13 @@ pub(super) fn open_below(routes: &[Entry<'_>], index: usize, all: &Meets<'_>) ->
         path_covers(other.path, &below) && other.methods.is_none() && !hosts_are_disjoint(other.hosts, route.hosts)
     };
     // Where an earlier one takes it, it takes the page too, and that is another finding.
-    let decides = all.of(&asked).into_iter().find(takes).filter(|decides| *decides > index)?;
+    let decides = all.with_wider_path(&asked).find(takes).filter(|decides| *decides > index)?;
     let public = &routes[decides];
     let names_it = public.path.segments().len() >= route.path.segments().len();
     (public.allow.is_public() && !names_it).then_some(Finding::OpenBelow { route: index, public: decides })
 }
 
-fn has_wildcard(path: &PathPattern) -> bool {
+pub(super) fn has_wildcard(path: &PathPattern) -> bool {
     path.end() == End::Below || path.segments().contains(&Segment::Any)
 }
 

@@ -3,58 +3,100 @@
 //! Found where a later route then decides and lets in someone whom the first excludes. Hosts that a later route
 //! names and that have nothing to do with the first one's are another site, not what the first left.
 
-use std::collections::BTreeSet;
-
 use http::Method;
 use ipnet::IpNet;
 
-use super::cover::{hosts_are_disjoint, path_covers, sample_host, takes_host};
+use super::cover::{path_covers, sample_host, takes_host};
 use super::meets::Meets;
 use super::{Entry, Finding};
+use crate::pattern::HostPattern;
 use crate::policy::{Policy, Rule};
 
 /// The first later route that decides what the route at `index` leaves, and lets in someone whom that excludes.
-/// `meets` are the routes that share a host and a path with it, in order; `all` knows those of other hosts too.
-pub(super) fn judge(routes: &[Entry<'_>], index: usize, meets: &[usize], all: &Meets<'_>) -> Option<Finding> {
+pub(super) fn judge(routes: &[Entry<'_>], index: usize, all: &Meets<'_>, wide: &Wide<'_>) -> Option<Finding> {
     let route = &routes[index];
-    if route.fall_through || (route.hosts.is_empty() && route.methods.is_none()) {
+    if !is_limited(route) || wide.lets_in_all_of_later(index) {
         return None;
     }
-    let later = meets.iter().copied().filter(|other| *other > index).find(|other| {
+    let later = all.sharing(route, index + 1).find(|other| {
         let later = &routes[*other];
-        !policy_covers(route.allow, later.allow) && decides(routes, index, *other, &all.on_every_host(route))
+        !policy_covers(route.allow, later.allow) && decides(routes, index, *other, all)
     })?;
     Some(Finding::FallsThrough { route: index, later })
 }
 
+/// Whether it leaves something by its hosts or methods, and it was not said that this is meant.
+const fn is_limited(route: &Entry<'_>) -> bool {
+    !route.fall_through && (!route.hosts.is_empty() || route.methods.is_some())
+}
+
+/// Up to where a policy lets in all whom later routes let in, for the policies that several routes share: there is nothing
+/// to look for behind that.
+pub(super) struct Wide<'a> {
+    /// Each with the last route that lets in someone whom it excludes.
+    policies: Vec<(&'a Policy, Option<usize>)>,
+    /// Which of them a route has, if any.
+    of: Vec<Option<usize>>,
+}
+
+impl<'a> Wide<'a> {
+    pub(super) fn new(routes: &[Entry<'a>]) -> Self {
+        let (mut policies, mut of): (Vec<(&Policy, _)>, _) = (Vec::new(), Vec::with_capacity(routes.len()));
+        for route in routes {
+            let known = policies.iter().position(|(policy, _)| *policy == route.allow);
+            let place = known.or_else(|| {
+                (is_limited(route) && policies.len() < MOST_SHARED).then(|| {
+                    let excludes = |other: &Entry<'_>| !policy_covers(route.allow, other.allow);
+                    policies.push((route.allow, routes.iter().rposition(excludes)));
+                    policies.len() - 1
+                })
+            });
+            of.push(place);
+        }
+        Self { policies, of }
+    }
+
+    fn lets_in_all_of_later(&self, index: usize) -> bool {
+        let last = self.of[index].map(|policy| self.policies[policy].1);
+        last.is_some_and(|last| last.is_none_or(|last| last <= index))
+    }
+}
+
 /// Whether `later` decides a request that the route at `index` leaves by host or method and nothing between takes.
-fn decides(routes: &[Entry<'_>], index: usize, later: usize, meets: &[usize]) -> bool {
+///
+/// For each of its hosts one sample is enough: whoever takes that takes all the hosts of its pattern.
+fn decides(routes: &[Entry<'_>], index: usize, later: usize, all: &Meets<'_>) -> bool {
+    let into = &routes[later];
+    if into.hosts.is_empty() {
+        return decides_on(None, routes, index, later, all);
+    }
+    into.hosts.iter().any(|host| decides_on(Some(host), routes, index, later, all))
+}
+
+/// The same for the hosts of `host`; `None`: for one that no pattern names.
+fn decides_on(host: Option<&HostPattern>, routes: &[Entry<'_>], index: usize, later: usize, all: &Meets<'_>) -> bool {
     let (route, into) = (&routes[index], &routes[later]);
+    let sample = sample_host(host.map_or("*", HostPattern::as_str));
     let covers = |other: &Entry<'_>| path_covers(other.path, route.path) || path_covers(other.path, into.path);
-    let before: Vec<&Entry<'_>> = meets
-        .iter()
-        .filter(|other| **other < later && **other != index)
-        .map(|other| &routes[*other])
-        .filter(|other| covers(other) && !hosts_are_disjoint(other.hosts, into.hosts))
+    let before: Vec<&Entry<'_>> = all
+        .covering_host(host, &[route.path, into.path])
+        .take_while(|other| *other < later)
+        .filter(|other| *other != index)
+        .map(|other| &routes[other])
+        .filter(|other| covers(other) && takes_host(other.hosts, &sample))
         .collect();
-    let all = || before.iter().copied().chain([route, into]);
-    let hosts: BTreeSet<String> =
-        all().flat_map(|entry| entry.hosts).map(|host| sample_host(host.as_str())).chain([sample_host("*")]).collect();
     let other = Method::from_bytes(b"ANOTHER").unwrap_or_default();
-    let named = all().flat_map(|entry| entry.methods.unwrap_or_default());
-    let methods: Vec<&Method> = named.chain([&other]).collect();
-    hosts.iter().any(|host| {
-        methods.iter().any(|method| {
-            let takes = |entry: &Entry<'_>| {
-                takes_host(entry.hosts, host) && entry.methods.is_none_or(|methods| methods.contains(method))
-            };
-            takes(into) && !takes(route) && !before.iter().any(|entry| takes(entry))
-        })
+    let entries = || before.iter().copied().chain([route, into]);
+    let mut methods = entries().flat_map(|entry| entry.methods.unwrap_or_default()).chain([&other]);
+    methods.any(|method| {
+        let takes = |entry: &Entry<'_>| entry.methods.is_none_or(|methods| methods.contains(method));
+        let is_left = !(takes(route) && takes_host(route.hosts, &sample));
+        is_left && takes(into) && !before.iter().any(|entry| takes(entry))
     })
 }
 
 /// Whether `wide` lets in everyone whom `narrow` lets in. In doubt it does not.
-fn policy_covers(wide: &Policy, narrow: &Policy) -> bool {
+pub(super) fn policy_covers(wide: &Policy, narrow: &Policy) -> bool {
     match (wide, narrow) {
         (Policy::Anyone, _) | (_, Policy::Nobody) => true,
         (Policy::Nobody, _) => false,
@@ -103,6 +145,9 @@ fn list_covers(wide: Option<&[String]>, narrow: Option<&[String]>) -> bool {
         (Some(wide), Some(narrow)) => narrow.iter().all(|entry| wide.contains(entry)),
     }
 }
+
+/// Of more policies each is that of a few routes, and looking for the one that a route has takes time.
+const MOST_SHARED: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -5,14 +5,16 @@ use std::collections::BTreeSet;
 use http::Method;
 
 use super::cover::{hosts_cover, methods_cover, path_covers, sample_host, takes_host};
+use super::meets::Meets;
 use super::{Entry, Finding};
 
-/// What is wrong with the route at `index`; `meets` are the routes that share a path with it.
-pub(super) fn judge(routes: &[Entry<'_>], index: usize, meets: &[usize]) -> Option<Finding> {
+/// What is wrong with the route at `index`.
+pub(super) fn judge(routes: &[Entry<'_>], index: usize, all: &Meets<'_>) -> Option<Finding> {
     let route = &routes[index];
-    let before = || meets.iter().copied().filter(|other| *other < index);
-    let Some(earlier) = before().find(|other| covers(&routes[*other], route)) else {
-        let wider = before().filter(|other| path_covers(routes[*other].path, route.path));
+    let is_before = |other: &usize| *other < index;
+    let Some(earlier) = all.covering(route).take_while(is_before).find(|other| covers(&routes[*other], route)) else {
+        let before = all.with_wider_path(route).take_while(is_before);
+        let wider = before.filter(|other| path_covers(routes[*other].path, route.path));
         let wider: Vec<usize> = wider.take(MOST_TOGETHER + 1).collect();
         return together(routes, index, &wider);
     };

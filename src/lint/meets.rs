@@ -3,50 +3,109 @@
 use std::collections::HashMap;
 
 use super::Entry;
-use super::cover::Overlaps;
-use crate::pattern::HostPattern;
+use super::overlaps::{Lists, Overlaps, Want, in_order};
+use crate::pattern::{HostPattern, PathPattern};
 
-/// An index of routes by host and path.
+/// An index of routes by host and path. What it finds are places of the table, in order.
 pub(super) struct Meets<'a> {
     all: Overlaps<'a>,
-    /// By `""` for every host, by a pattern as written, and by `.domain` for all patterns below it.
-    by_host: HashMap<String, Overlaps<'a>>,
+    /// Those without hosts; `None`: all of them.
+    every_host: Option<Overlaps<'a>>,
+    named: HashMap<&'a str, Overlaps<'a>>,
+    /// By `.domain`: the patterns `*.domain`.
+    wildcard: HashMap<&'a str, Overlaps<'a>>,
+    /// By `.domain`: all names and patterns below it.
+    below: HashMap<&'a str, Overlaps<'a>>,
 }
 
 impl<'a> Meets<'a> {
     pub(super) fn new(routes: &[Entry<'a>]) -> Self {
-        let mut by_host: HashMap<String, Overlaps<'a>> = HashMap::new();
+        let mut meets = Self {
+            all: Overlaps::new(routes.iter().map(|route| route.path)),
+            every_host: routes.iter().any(|route| !route.hosts.is_empty()).then(Overlaps::default),
+            named: HashMap::new(),
+            wildcard: HashMap::new(),
+            below: HashMap::new(),
+        };
         for (index, route) in routes.iter().enumerate() {
-            let mut insert = |key: &str| by_host.entry(key.to_owned()).or_default().insert(index, route.path);
-            if route.hosts.is_empty() {
-                insert("");
+            if let Some(every_host) = meets.every_host.as_mut().filter(|_| route.hosts.is_empty()) {
+                every_host.insert(index, route.path);
             }
             for host in route.hosts.iter().map(HostPattern::as_str) {
-                insert(host);
-                domains(host).for_each(&mut insert);
+                match host.strip_prefix('*') {
+                    Some(domain) => meets.wildcard.entry(domain).or_default().insert(index, route.path),
+                    None => meets.named.entry(host).or_default().insert(index, route.path),
+                }
+                domains(host).for_each(|domain| meets.below.entry(domain).or_default().insert(index, route.path));
             }
         }
-        Self { all: Overlaps::new(routes.iter().map(|route| route.path)), by_host }
+        meets
     }
 
-    /// The routes that share a host and a path with `route`, in order.
-    pub(super) fn of(&self, route: &Entry<'_>) -> Vec<usize> {
+    /// The routes from `from` on that share a host and a path with `route`.
+    pub(super) fn sharing(&self, route: &Entry<'_>, from: usize) -> impl Iterator<Item = usize> {
+        in_order(self.on_its_hosts(route, Want::Sharing, true), from)
+    }
+
+    /// Among them all whose paths take all of its own.
+    pub(super) fn with_wider_path(&self, route: &Entry<'_>) -> impl Iterator<Item = usize> {
+        in_order(self.on_its_hosts(route, Want::Covering, true), 0)
+    }
+
+    /// The routes from `from` on that share a host that both name, if `route` names any, and a path of which they name all
+    /// that `route` does.
+    pub(super) fn naming(&self, route: &Entry<'_>, from: usize) -> impl Iterator<Item = usize> {
+        in_order(self.on_its_hosts(route, Want::Naming, route.hosts.is_empty()), from)
+    }
+
+    /// The routes whose hosts and paths could take all of those of `route`.
+    pub(super) fn covering(&self, route: &Entry<'_>) -> impl Iterator<Item = usize> {
+        in_order(self.on_all_of(route.hosts.first(), &[route.path]), 0)
+    }
+
+    /// The routes that take all hosts of `host` (`None`: every one) and could take all paths of one of `paths`.
+    pub(super) fn covering_host(
+        &self,
+        host: Option<&HostPattern>,
+        paths: &[&PathPattern],
+    ) -> impl Iterator<Item = usize> {
+        in_order(self.on_all_of(host, paths), 0)
+    }
+
+    fn on_every_host(&self) -> &Overlaps<'a> {
+        self.every_host.as_ref().unwrap_or(&self.all)
+    }
+
+    fn on_its_hosts(&self, route: &Entry<'_>, want: Want, with_every_host: bool) -> Lists<'_> {
+        let mut lists = Vec::new();
         if route.hosts.is_empty() {
-            return self.on_every_host(route);
+            self.all.find(route.path, want, &mut lists);
+            return lists;
         }
-        let mut keys = vec![String::new()];
+        if with_every_host {
+            self.on_every_host().find(route.path, want, &mut lists);
+        }
         for host in route.hosts.iter().map(HostPattern::as_str) {
-            keys.push(host.to_owned());
-            keys.extend(domains(host).map(|domain| format!("*{domain}")));
-            keys.extend(host.strip_prefix('*').map(str::to_owned));
+            let domain = host.strip_prefix('*');
+            let named = self.named.get(host).filter(|_| domain.is_none());
+            let wider = domains(host).filter_map(|domain| self.wildcard.get(domain));
+            let below = domain.and_then(|domain| self.below.get(domain));
+            let found = named.into_iter().chain(wider).chain(below);
+            found.for_each(|overlaps| overlaps.find(route.path, want, &mut lists));
         }
-        let found = keys.iter().filter_map(|key| self.by_host.get(key));
-        ordered(found.flat_map(|overlaps| overlaps.of(route.path)).collect())
+        lists
     }
 
-    /// The routes that share a path with `route`, whatever their hosts, in order.
-    pub(super) fn on_every_host(&self, route: &Entry<'_>) -> Vec<usize> {
-        ordered(self.all.of(route.path))
+    fn on_all_of(&self, host: Option<&HostPattern>, paths: &[&PathPattern]) -> Lists<'_> {
+        let mut lists = Vec::new();
+        for path in paths {
+            self.on_every_host().find(path, Want::Covering, &mut lists);
+            let Some(host) = host.map(HostPattern::as_str) else { continue };
+            let wider = domains(host).filter_map(|domain| self.wildcard.get(domain));
+            let found = self.named.get(host).into_iter().chain(wider);
+            found.for_each(|overlaps| overlaps.find(path, Want::Covering, &mut lists));
+        }
+        lists
     }
 }
 
@@ -55,16 +114,10 @@ fn domains(host: &str) -> impl Iterator<Item = &str> {
     host.match_indices('.').map(|(dot, _)| &host[dot..])
 }
 
-fn ordered(mut routes: Vec<usize>) -> Vec<usize> {
-    routes.sort_unstable();
-    routes.dedup();
-    routes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lint::cover::hosts_are_disjoint;
+    use crate::lint::cover::{hosts_are_disjoint, hosts_cover};
     use crate::pattern::PathPattern;
     use crate::policy::Policy;
 
@@ -90,7 +143,11 @@ mod tests {
             let all = 0..routes.len();
             let expected: Vec<usize> =
                 all.filter(|other| !hosts_are_disjoint(route.hosts, routes[*other].hosts)).collect();
-            assert_eq!(meets.of(route), expected, "{:?}", lists[at]);
+            assert_eq!(meets.sharing(route, 0).collect::<Vec<_>>(), expected, "{:?}", lists[at]);
+            let covering: Vec<usize> = meets.covering(route).collect();
+            for (other, wide) in routes.iter().enumerate().filter(|(_, wide)| hosts_cover(wide.hosts, route.hosts)) {
+                assert!(covering.contains(&other), "{:?} {:?}", wide.hosts, route.hosts);
+            }
         }
     }
 }

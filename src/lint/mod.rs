@@ -7,12 +7,14 @@ mod exposed;
 mod falls_through;
 mod hidden;
 mod meets;
+mod overlaps;
 mod readings;
 
 use http::Method;
 
-pub use cover::Overlaps;
+use falls_through::Wide;
 use meets::Meets;
+pub use overlaps::Overlaps;
 
 use crate::message::path::Reading;
 use crate::pattern::{HostPattern, PathPattern};
@@ -85,15 +87,18 @@ pub enum Finding {
 /// All that is wrong with `routes`, in their order.
 pub fn findings(routes: &[Entry<'_>]) -> Vec<Finding> {
     let index = Meets::new(routes);
+    let wide = Wide::new(routes);
     let has_public = routes.iter().any(|route| route.allow.is_public());
     let mut findings = Vec::new();
-    for (at, route) in routes.iter().enumerate() {
-        let meets = index.of(route);
-        findings.extend(hidden::judge(routes, at, &meets));
-        findings.extend(exposed::public_over(routes, at, &meets));
+    for at in 0..routes.len() {
+        findings.extend(hidden::judge(routes, at, &index));
+        findings.extend(exposed::public_over(routes, at, &index));
         findings.extend(if has_public { exposed::open_below(routes, at, &index) } else { None });
-        findings.extend(falls_through::judge(routes, at, &meets, &index));
+        findings.extend(falls_through::judge(routes, at, &index, &wide));
     }
     findings.extend(readings::judge(routes));
     findings
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Patterns that are two to the gateway and one to an application that merges slashes, decodes twice, folds case, …
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::cover::hosts_are_disjoint;
 use super::{Entry, Finding};
@@ -11,10 +11,17 @@ use crate::pattern::PathPattern;
 pub(super) fn judge(routes: &[Entry<'_>]) -> Vec<Finding> {
     let mut findings: Vec<Option<Finding>> = vec![None; routes.len()];
     for reading in Reading::ALL {
+        let read: Vec<Option<PathPattern>> = routes.iter().map(|entry| entry.path.read_otherwise(reading)).collect();
+        // Patterns that are the same as read and as written differ by nothing: only what a changed one comes to can.
+        let changed: HashSet<&PathPattern> = read.iter().flatten().collect();
+        if changed.is_empty() {
+            continue;
+        }
         // For each pattern as read, the first route of each pattern as written.
-        let mut seen: HashMap<PathPattern, Vec<usize>> = HashMap::new();
-        for (route, entry) in routes.iter().enumerate() {
-            let alike = seen.entry(entry.path.read_as(reading)).or_default();
+        let mut seen: HashMap<&PathPattern, Vec<usize>> = HashMap::new();
+        for (route, (entry, read)) in routes.iter().zip(&read).enumerate() {
+            let Some(read) = changed.get(read.as_ref().unwrap_or(entry.path)) else { continue };
+            let alike = seen.entry(read).or_default();
             let differs = |earlier: &&usize| {
                 let earlier = &routes[**earlier];
                 earlier.path != entry.path && !hosts_are_disjoint(earlier.hosts, entry.hosts)

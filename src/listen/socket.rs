@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::message::connection::{ConnInfo, Stop};
+use crate::metrics::Counter;
 
 /// Binds `address`, ready to be cloned into each worker.
 ///
@@ -40,14 +41,20 @@ pub struct Census {
     limit: AtomicUsize,
     total: AtomicUsize,
     workers: Vec<AtomicUsize>,
+    refused: Arc<Counter>,
 }
 
 impl Census {
     /// Counts for `workers` workers, which may have `limit` connections together.
     pub fn new(limit: usize, workers: usize) -> Arc<Self> {
+        Self::counting(limit, workers, Arc::default())
+    }
+
+    /// The same; those that are refused are counted in `refused`.
+    pub fn counting(limit: usize, workers: usize, refused: Arc<Counter>) -> Arc<Self> {
         let workers = (0..workers.max(1)).map(|_| AtomicUsize::new(0)).collect();
         let limit = AtomicUsize::new(limit);
-        Arc::new(Self { limit, total: AtomicUsize::new(0), workers })
+        Arc::new(Self { limit, total: AtomicUsize::new(0), workers, refused })
     }
 
     /// From now on there may be `limit` connections; more that are open stay so.
@@ -64,6 +71,7 @@ impl Census {
     pub fn admit(self: &Arc<Self>, worker: usize) -> Option<Admitted> {
         if self.total.fetch_add(1, Relaxed) >= self.limit.load(Relaxed) {
             self.total.fetch_sub(1, Relaxed);
+            self.refused.count();
             return None;
         }
         let worker = worker % self.workers.len();
@@ -257,12 +265,13 @@ mod tests {
 
     #[test]
     fn counts_what_is_open_and_refuses_one_too_many() {
-        let census = Census::new(2, 2);
+        let refused = Arc::<Counter>::default();
+        let census = Census::counting(2, 2, refused.clone());
         let first = census.admit(0).unwrap();
         let _second = census.admit(1).unwrap();
         assert!(census.admit(0).is_none());
         drop(first);
-        assert_eq!(census.open(), 1);
+        assert_eq!((census.open(), refused.value()), (1, 1));
         assert!(census.admit(0).is_some());
     }
 

@@ -10,7 +10,7 @@ use super::path::RequestPath;
 use crate::clock::Timestamp;
 
 /// A request as it is judged. Made once per request, shared with the lease of what it opened.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Head {
     /// The method, compared as it is written.
     pub method: Method,

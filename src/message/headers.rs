@@ -145,6 +145,11 @@ pub fn strip_values(headers: &mut HeaderMap, name: &str, gone: impl Fn(&HeaderVa
     }
 }
 
+/// Removes every field that an application may read as `name`, case and punctuation aside.
+pub fn strip_spellings(headers: &mut HeaderMap, name: &HeaderName) {
+    remove_where(headers, |other| other == name || folded(other.as_str()).eq(folded(name.as_str())));
+}
+
 pub(super) fn remove_where(headers: &mut HeaderMap, gone: impl Fn(&HeaderName) -> bool) -> bool {
     let names: Vec<HeaderName> = headers.keys().filter(|name| gone(name)).cloned().collect();
     for name in &names {

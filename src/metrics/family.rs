@@ -101,6 +101,12 @@ families! {
         "Open client connections.";
     CONNECTIONS_ACCEPTED = Counter "portcullis_connections_accepted_total" ["listener"]
         "Client connections that were accepted.";
+    CONNECTIONS_REFUSED = Counter "portcullis_connections_refused_total" []
+        "Client connections that were one too many for server.limits.connections.";
+    TUNNELS = Gauge "portcullis_tunnels_open" []
+        "Open WebSockets.";
+    TUNNELS_OPENED = Counter "portcullis_tunnels_opened_total" []
+        "WebSockets that were opened.";
     LINES_DROPPED = Counter "portcullis_access_log_lines_dropped_total" []
         "Access lines that were dropped because the log is slower than the traffic.";
     SPANS_EXPORTED = Counter "portcullis_trace_spans_exported_total" []

@@ -3,7 +3,7 @@
 //! Handles are found by name when a configuration is loaded. One that several generations of the configuration name is the
 //! same one, so that a reload loses no count; one that none names any longer goes, and its series with it.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -19,6 +19,10 @@ pub struct Metrics {
     pub upstreams: Named<Upstream>,
     /// By address.
     pub listeners: Named<Listener>,
+    /// WebSockets.
+    pub tunnels: Arc<Tunnels>,
+    /// Client connections that were one too many.
+    pub connections_refused: Arc<Counter>,
     /// Requests that no route decided: the gateway's own paths, what is malformed, what finds no route.
     pub no_route: Arc<Route>,
     /// Access tokens looked for in memory.
@@ -46,6 +50,8 @@ impl Metrics {
             routes,
             upstreams: Named::default(),
             listeners: Named::default(),
+            tunnels: Arc::default(),
+            connections_refused: Arc::default(),
             no_route,
             tokens: Arc::default(),
             store_up,
@@ -68,7 +74,7 @@ pub struct Lookups {
 
 /// Handles by name, for as long as anyone holds them.
 #[derive(Debug)]
-pub struct Named<T>(Mutex<BTreeMap<Arc<str>, Weak<T>>>);
+pub struct Named<T>(Mutex<HashMap<Arc<str>, Weak<T>>>);
 
 impl<T> Default for Named<T> {
     fn default() -> Self {
@@ -93,10 +99,14 @@ impl<T: Default> Named<T> {
         handle
     }
 
-    /// All that someone holds, by name.
+    /// All that someone holds, in the order of their names.
     pub fn all(&self) -> Vec<(Arc<str>, Arc<T>)> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.iter().filter_map(|(name, handle)| Some((Arc::clone(name), handle.upgrade()?))).collect()
+        let held = known.iter().filter_map(|(name, handle)| Some((Arc::clone(name), handle.upgrade()?)));
+        let mut all: Vec<_> = held.collect();
+        drop(known);
+        all.sort_by(|(one, _), (other, _)| one.cmp(other));
+        all
     }
 }
 
@@ -109,6 +119,8 @@ pub enum Outcome {
     Challenge,
     /// The rules said no.
     Deny,
+    /// The rules said yes, and it was one too many.
+    RateLimited,
     /// No route.
     NotFound,
     /// It could not be judged, or the client broke it off.
@@ -123,10 +135,11 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Permit,
         Self::Challenge,
         Self::Deny,
+        Self::RateLimited,
         Self::NotFound,
         Self::BadRequest,
         Self::Own,
@@ -140,6 +153,7 @@ impl Outcome {
             Self::Permit => "permit",
             Self::Challenge => "challenge",
             Self::Deny => "deny",
+            Self::RateLimited => "rate-limited",
             Self::NotFound => "not-found",
             Self::BadRequest => "bad-request",
             Self::Own => "own",
@@ -255,6 +269,21 @@ pub struct Listener {
 }
 
 impl AsRef<Gauge> for Listener {
+    fn as_ref(&self) -> &Gauge {
+        &self.open
+    }
+}
+
+/// WebSockets, over all workers.
+#[derive(Debug, Default)]
+pub struct Tunnels {
+    /// Those that are open.
+    pub open: Gauge,
+    /// All so far.
+    pub opened: Counter,
+}
+
+impl AsRef<Gauge> for Tunnels {
     fn as_ref(&self) -> &Gauge {
         &self.open
     }

@@ -1,4 +1,4 @@
-//! The exporter of spans: OTLP 1.x as JSON over HTTP, in batches, on the control thread.
+//! The exporter of spans: OTLP 1.x as JSON over HTTP or HTTPS, in batches, on the control thread.
 //!
 //! Written by hand: the opentelemetry crates bring fifty others, and their spans allocate on the way of every request. A
 //! collector that is down or slow costs spans, which are counted, and nothing else.
@@ -14,6 +14,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -22,23 +23,18 @@ use super::Record;
 use super::trace::{Finished, Job, SpanId, Tracer};
 use crate::config::{self, ServerAddr};
 use crate::metrics::Metrics;
+use crate::upstream::fetch::{self, FetchError};
 
 /// Starts an exporter to the collector of `[trace]` in this runtime.
 pub fn start(config: &config::Trace, metrics: &Arc<Metrics>) -> Tracer {
     let (tracer, queue) = Tracer::new(config, metrics);
-    let exporter = Exporter {
-        collector: config.collector.clone(),
-        service: config.service.clone(),
-        metrics: Arc::clone(metrics),
-        is_failing: false,
-    };
+    let exporter = Exporter { config: config.clone(), metrics: Arc::clone(metrics), is_failing: false };
     tokio::spawn(exporter.run(queue));
     tracer
 }
 
 struct Exporter {
-    collector: ServerAddr,
-    service: String,
+    config: config::Trace,
     metrics: Arc<Metrics>,
     is_failing: bool,
 }
@@ -47,6 +43,7 @@ struct Exporter {
 #[derive(Debug)]
 enum ExportError {
     Io(io::Error),
+    Tls(FetchError),
     Http(hyper::Error),
     Refused(http::StatusCode),
     TooSlow,
@@ -78,7 +75,7 @@ impl Exporter {
         if count == 0 {
             return;
         }
-        let sent = match timeout(PATIENCE, self.post(document(&self.service, spans))).await {
+        let sent = match timeout(PATIENCE, self.post(document(&self.config.service, spans))).await {
             Ok(sent) => sent,
             Err(_) => Err(ExportError::TooSlow),
         };
@@ -105,8 +102,19 @@ impl Exporter {
 
     /// How many of the spans the collector did not take, which it says in its answer.
     async fn post(&self, document: Value) -> Result<u64, ExportError> {
-        let ServerAddr { host, port } = &self.collector;
+        let ServerAddr { host, port } = &self.config.collector;
         let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(ExportError::Io)?;
+        if !self.config.https {
+            return self.post_on(stream, document).await;
+        }
+        let stream = fetch::over_tls(stream, host, self.config.ca.as_deref()).await.map_err(ExportError::Tls)?;
+        self.post_on(stream, document).await
+    }
+
+    async fn post_on<S>(&self, stream: S, document: Value) -> Result<u64, ExportError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ExportError::Http)?;
         let connection = tokio::spawn(connection);
         let answer = sender.send_request(self.request(&document)).await.map_err(ExportError::Http)?;
@@ -130,7 +138,7 @@ impl Exporter {
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("portcullis/", env!("CARGO_PKG_VERSION"))));
-        let ServerAddr { host, port } = &self.collector;
+        let ServerAddr { host, port } = &self.config.collector;
         let host = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         if let Ok(host) = HeaderValue::try_from(host) {
             headers.insert(HOST, host);
@@ -224,6 +232,7 @@ impl std::fmt::Display for ExportError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Io(error) => write!(f, "{error}"),
+            Self::Tls(error) => write!(f, "{error}"),
             Self::Http(error) => write!(f, "{error}"),
             Self::Refused(status) => write!(f, "it answers {status}"),
             Self::TooSlow => f.write_str("it does not answer in time"),
@@ -245,3 +254,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Bytes of a collector's answer.
 const LONGEST_ANSWER: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests;

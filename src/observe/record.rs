@@ -42,7 +42,7 @@ pub struct Record {
     pub route: Option<Arc<str>>,
     /// Its place in the configuration.
     pub route_index: Option<usize>,
-    /// `permit`, `challenge`, `deny`, `not-found`, `bad-request`, `own`, `error`.
+    /// `permit`, `challenge`, `deny`, `rate-limited`, `not-found`, `bad-request`, `own`, `error`.
     pub decision: &'static str,
     /// Whose fault it is that a request that was let through got no answer.
     pub fault: Option<Blame>,
@@ -98,6 +98,7 @@ impl Record {
             (Some(Blame::Gateway), _) => Outcome::Error,
             (None, "challenge") => Outcome::Challenge,
             (None, "deny") => Outcome::Deny,
+            (None, "rate-limited") => Outcome::RateLimited,
             (None, "not-found") => Outcome::NotFound,
             (None, "own") => Outcome::Own,
             (None, _) => Outcome::Error,

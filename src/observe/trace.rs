@@ -213,7 +213,7 @@ mod tests {
 
     fn tracer(sample: f64) -> (Tracer, mpsc::Receiver<Job>) {
         let collector = ServerAddr { host: "127.0.0.1".to_owned(), port: 4318 };
-        let config = config::Trace { collector, sample, service: "s".to_owned() };
+        let config = config::Trace { collector, https: false, ca: None, sample, service: "s".to_owned() };
         Tracer::new(&config, &Arc::new(Metrics::new(0)))
     }
 

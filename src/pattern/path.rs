@@ -91,6 +91,14 @@ impl PathPattern {
 
     /// The pattern as `reading` reads it: its literal segments as a path's would be read, wildcards as they are.
     pub fn read_as(&self, reading: Reading) -> Self {
+        self.read_otherwise(reading).unwrap_or_else(|| self.clone())
+    }
+
+    /// The same; `None` where `reading` changes nothing, as with nearly all patterns.
+    pub fn read_otherwise(&self, reading: Reading) -> Option<Self> {
+        if self.segments.iter().all(Segment::is_plain) {
+            return None;
+        }
         let changed = match reading {
             Reading::MergedSlashes => self.merged(),
             Reading::DecodedSlash | Reading::CutParameters | Reading::DecodedTwice | Reading::FoldedCase => {
@@ -100,7 +108,7 @@ impl PathPattern {
             Reading::Together => self.each_literal(Reading::DecodedTwice).together(),
             Reading::TogetherReparsed => self.reparsed().together(),
         };
-        if changed == *self { self.clone() } else { changed }
+        (changed != *self).then_some(changed)
     }
 
     /// Whether it covers `canonical`, a path that begins with `/`.
@@ -204,6 +212,15 @@ impl Segment {
 
     fn is_empty(&self) -> bool {
         matches!(self, Self::Literal(text) if text.is_empty())
+    }
+
+    /// Whether every reading leaves it as it is, as is told at a glance.
+    fn is_plain(&self) -> bool {
+        let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~');
+        match self {
+            Self::Any => true,
+            Self::Literal(text) => !text.is_empty() && text.bytes().all(is_plain),
+        }
     }
 }
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use super::{finish, refuse};
-use crate::access::{Decision, Judged, Reason};
+use crate::access::{Decision, Judged, Permit, Reason};
 use crate::message::head::Head;
 use crate::observe::Record;
 use crate::state::State;
 
-/// Decides about a request with this head and these headers, and notes in `record` who asked, and why it may go on.
-pub(super) async fn decide(state: &State, head: &Arc<Head>, headers: &HeaderMap, record: &mut Record) -> Decision {
+/// Decides about a request with this head and these headers, and notes in `record` who asked.
+pub(super) async fn ask(state: &State, head: &Arc<Head>, headers: &HeaderMap, record: &mut Record) -> Decision {
     let Judged { decision, asker } = state.access.check(head, headers, &state.shared.current).await;
     record.asker = asker;
     let identity = match &decision {
@@ -24,15 +24,23 @@ pub(super) async fn decide(state: &State, head: &Arc<Head>, headers: &HeaderMap,
         record.user = Some(identity.profile.user.clone());
         state.note_return(identity, head, headers);
     }
-    if let Decision::Permit(permit) = &decision {
-        record.decision = "permit";
-        record.decided_by(permit.route());
-        record.because(if permit.identity().is_some() { Reason::SignedIn } else { Reason::Public }, None);
-        record.upstream = state.upstream_names.get(permit.route().upstream).cloned();
-        if let Some(instead) = permit.instead() {
-            refuse::observed(record, instead);
-        }
-        finish::note_sign_in(permit, &record.request_id);
-    }
     decision
+}
+
+/// Notes that a request may go on, and why.
+pub(super) fn note_permit(state: &State, permit: &Permit, record: &mut Record) {
+    let route = permit.route();
+    record.decision = "permit";
+    record.decided_by(route);
+    let reason = match permit.identity() {
+        _ if permit.is_preflight() => Reason::Preflight,
+        Some(_) => Reason::SignedIn,
+        None => Reason::Public,
+    };
+    record.because(reason, None);
+    record.upstream = route.to.upstream().and_then(|upstream| state.upstream_names.get(upstream)).cloned();
+    if let Some(instead) = permit.instead() {
+        refuse::observed(record, instead);
+    }
+    finish::note_sign_in(permit, &record.request_id);
 }

@@ -7,13 +7,13 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, COOKIE, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_KEY, UPGRADE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::decide::decide;
 use super::normalize::{Malformed, Normal};
 use super::refuse;
+use super::{answer as own_answer, decide, limit};
 use crate::access::{Permit, Reason};
 use crate::config::{ForwardAuth, Route};
 use crate::endpoint::answer::{Asker, Manner, Problem, REALM};
@@ -187,11 +187,27 @@ async fn judge(state: &State, head: &Arc<Head>, headers: &HeaderMap, record: &mu
         let problem = Problem { detail: "Not found", ..Problem::default() };
         return for_family(state, asker.problem(StatusCode::NOT_FOUND, &problem));
     }
-    let decision = decide(state, head, headers, record).await;
+    let decision = decide::ask(state, head, headers, record).await;
     let permit = match refuse::unless_permitted(&asker, record, decision) {
         ControlFlow::Continue(permit) => permit,
         ControlFlow::Break(response) => return for_family(state, response),
     };
+    decide::note_permit(state, &permit, record);
+    let counted = limit::count(state, &permit);
+    if let Some(counted) = counted.as_ref().filter(|counted| !counted.may_come()) {
+        if !permit.route().observe {
+            return for_family(state, counted.refuse(&asker, record));
+        }
+        counted.note(record);
+    }
+    // What a route answers itself goes to the client in place of the application's answer; a 200 here would let it pass.
+    if let Some(own) = own_answer::own(&asker, permit.route(), head) {
+        if !own.status().is_success() {
+            return for_family(state, own);
+        }
+        let problem = Problem { detail: "Not allowed", ..Problem::default() };
+        return for_family(state, asker.problem(StatusCode::FORBIDDEN, &problem));
+    }
     if let Some(name) = smuggled(state, permit.route(), headers) {
         record.code = CODE;
         record.decision = "bad-request";
@@ -204,12 +220,13 @@ async fn judge(state: &State, head: &Arc<Head>, headers: &HeaderMap, record: &mu
 }
 
 /// A name that the gateway would have removed, and that the other proxy, which knows the plain ones only, does not: another
-/// spelling of an identity header, or a method in place of the one that was judged.
+/// spelling of an identity header, a method in place of the one that was judged, a WebSocket where the route has none.
 fn smuggled<'a>(state: &State, route: &Route, headers: &'a HeaderMap) -> Option<&'a HeaderName> {
     let told = &state.config.told;
     let is_disguised = |name: &HeaderName| !told.contains(name) && told.iter().any(|known| reads_as(name, known));
     let overrides = |name: &HeaderName| route.strips_method_overrides && is_method_override(name.as_str());
-    headers.keys().find(|name| is_disguised(name) || overrides(name))
+    let opens = |name: &HeaderName| !route.websockets && [UPGRADE, SEC_WEBSOCKET_KEY].contains(name);
+    headers.keys().find(|name| is_disguised(name) || overrides(name) || opens(name))
 }
 
 /// 200 with everything that the application is to be told. A header that has no value is there too, and empty, so that it
@@ -266,7 +283,7 @@ fn for_family(state: &State, mut answer: Response<Body>) -> Response<Body> {
     }
     *answer.status_mut() = match answer.status() {
         StatusCode::UNAUTHORIZED => StatusCode::UNAUTHORIZED,
-        StatusCode::SEE_OTHER => {
+        status if status.is_redirection() => {
             if let Ok(challenge) = HeaderValue::try_from(format!("Bearer realm=\"{REALM}\"")) {
                 answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
             }

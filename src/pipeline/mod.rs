@@ -1,8 +1,11 @@
 //! The whole path of a request, on one screen.
 
+mod answer;
+mod cors;
 mod decide;
 mod finish;
 mod forward_auth;
+mod limit;
 mod normalize;
 mod refuse;
 
@@ -15,6 +18,7 @@ use std::time::Instant;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
+use crate::access::{Permit, Preflight};
 use crate::endpoint::answer::{Asker, Manner};
 use crate::endpoint::{self, Answered, Call, Endpoint};
 use crate::message::body::Body;
@@ -22,7 +26,6 @@ use crate::message::connection::{ConnInfo, Link};
 use crate::observe::Record;
 use crate::proxy::{Forwarder, Observed, Surroundings};
 use crate::state::State;
-use decide::decide;
 use normalize::Normal;
 
 /// What one worker thread has: the state in force and its own connections to upstreams.
@@ -64,7 +67,7 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Request<Incoming>
     finish::finish(state, answered, record, observed)
 }
 
-/// What is not the gateway's own is decided about, and goes on with a permit only.
+/// What is not the gateway's own: a preflight, or a request that is decided about. Either answer says who may read it.
 async fn judge(
     worker: &Worker,
     request: Request<Incoming>,
@@ -73,30 +76,92 @@ async fn judge(
     observed: &Arc<Observed>,
 ) -> Answered {
     let state = &*worker.state;
-    let decision = decide(state, &normal.head, request.headers(), record).await;
+    let origin = cors::origin(request.headers());
+    let mut answered = match state.access.preflight(&normal.head, request.headers(), &state.shared.current) {
+        None => decide(worker, request, normal, record, observed).await,
+        Some(preflight) => {
+            let request_id = Arc::clone(&record.request_id);
+            let manner = Manner::of(request.headers());
+            let asker = Asker { state, head: Some(&normal.head), manner, request_id: &request_id };
+            match preflight {
+                Preflight::Onward(permit) => {
+                    permitted(worker, permit, (request, normal), &asker, record, observed).await
+                }
+                Preflight::Answer(route) => {
+                    Answered { response: cors::answer(&asker, record, &route), unread: Some(request) }
+                }
+                Preflight::Refuse(route) => {
+                    Answered { response: cors::refuse(&asker, record, &route), unread: Some(request) }
+                }
+            }
+        }
+    };
+    cors::announce(state, &normal.head, record, origin.as_ref(), answered.response.headers_mut());
+    answered
+}
+
+/// A request is decided about, and goes on with a permit only.
+async fn decide(
+    worker: &Worker,
+    request: Request<Incoming>,
+    normal: &Normal,
+    record: &mut Record,
+    observed: &Arc<Observed>,
+) -> Answered {
+    let state = &*worker.state;
+    let decision = decide::ask(state, &normal.head, request.headers(), record).await;
     let request_id = Arc::clone(&record.request_id);
     let asker =
         Asker { state, head: Some(&normal.head), manner: Manner::of(request.headers()), request_id: &request_id };
-    let permit = match refuse::unless_permitted(&asker, record, decision) {
-        ControlFlow::Continue(permit) => permit,
-        ControlFlow::Break(response) => return Answered { response, unread: Some(request) },
-    };
-    let recording = record.recording.clone();
-    let surroundings = Surroundings {
-        guarded: &state.config.guarded,
-        our_cookies: &[state.cookie.name()],
-        trust: &state.trust,
-        origin: &normal.origin,
-        body_bytes: state.config.server.limits.body_bytes,
-        assertions: state.keys.assertions(),
-        upstream_names: &state.upstream_names,
-        recording: recording.as_deref(),
-    };
+    match refuse::unless_permitted(&asker, record, decision) {
+        ControlFlow::Continue(permit) => permitted(worker, permit, (request, normal), &asker, record, observed).await,
+        ControlFlow::Break(response) => Answered { response, unread: Some(request) },
+    }
+}
+
+/// What may pass goes on, or is answered by its route.
+async fn permitted(
+    worker: &Worker,
+    permit: Permit,
+    (request, normal): (Request<Incoming>, &Normal),
+    asker: &Asker<'_>,
+    record: &mut Record,
+    observed: &Arc<Observed>,
+) -> Answered {
+    let state = &*worker.state;
+    let route = Arc::clone(permit.route());
+    decide::note_permit(state, &permit, record);
+    let counted = limit::count(state, &permit);
+    if let Some(counted) = counted.as_ref().filter(|counted| !counted.may_come()) {
+        if !route.observe {
+            return Answered { response: counted.refuse(asker, record), unread: Some(request) };
+        }
+        counted.note(record);
+    }
     let clears_cookie = permit.clears_cookie();
-    let forwarded = worker.forwarder.forward(permit, &surroundings, request, observed).await;
-    let mut response = forwarded.unwrap_or_else(|rejection| refuse::rejection(&asker, record, &rejection));
+    let (mut response, unread) = match answer::own(asker, &route, &normal.head) {
+        Some(own) => (own, Some(request)),
+        None => {
+            let recording = record.recording.clone();
+            let surroundings = Surroundings {
+                guarded: &state.config.guarded,
+                our_cookies: &[state.cookie.name()],
+                trust: &state.trust,
+                origin: &normal.origin,
+                body_bytes: state.config.server.limits.body_bytes,
+                assertions: state.keys.assertions(),
+                upstream_names: &state.upstream_names,
+                recording: recording.as_deref(),
+            };
+            let forwarded = worker.forwarder.forward(permit, &surroundings, request, observed).await;
+            (forwarded.unwrap_or_else(|rejection| refuse::rejection(asker, record, &rejection)), None)
+        }
+    };
     if clears_cookie {
         asker.clear_cookie(response.headers_mut());
     }
-    Answered { response, unread: None }
+    if let Some(counted) = counted {
+        counted.announce(response.headers_mut());
+    }
+    Answered { response, unread }
 }

@@ -1,15 +1,17 @@
 //! From a permit to what goes on: the only way from a decision to an upstream.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use http::header::UPGRADE;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 
 use super::forward::{Forwarder, Observed, Onward};
-use super::rewrite::{RewriteFacts, Way};
+use super::rewrite::{Edits, RewriteFacts, Way};
 use crate::access::Permit;
-use crate::config::Route;
+use crate::config::{PathChange, Route};
 use crate::identity::Identity;
 use crate::message::body::Body;
 use crate::message::forwarded::{Origin, Scheme, Trust};
@@ -17,6 +19,7 @@ use crate::message::head::Head;
 use crate::message::headers::IdentityNames;
 use crate::message::rejection::{Reason, Rejection};
 use crate::observe::trace::Recording;
+use crate::pattern::carry;
 use crate::token::Assertions;
 
 /// What is the same for every request of a connection's configuration, and how this one came.
@@ -49,15 +52,19 @@ impl Forwarder {
         &self,
         permit: Permit,
         surroundings: &Surroundings<'_>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         observed: &Observed,
     ) -> Result<Response<Body>, Rejection> {
         let (route, head) = (Arc::clone(permit.route()), Arc::clone(permit.head()));
         let Surroundings { assertions, upstream_names, .. } = *surroundings;
         let told = |identity| told(identity, &head, &route, assertions, upstream_names);
         let set = permit.identity().map(|identity| told(identity)).unwrap_or_default();
-        let prefix = route.strip_prefix.as_deref();
-        let target = target(&head, prefix).map_err(|error| Rejection::new(Reason::Internal).because(error))?;
+        let change = route.path_change();
+        let target = target(&head, change).map_err(|error| Rejection::new(Reason::Internal).because(error))?;
+        if !route.websockets {
+            // Without the field it is an ordinary request, which the application may still answer.
+            request.headers_mut().remove(UPGRADE);
+        }
         let host = head.host.to_string();
         let facts = RewriteFacts {
             guarded: surroundings.guarded,
@@ -71,14 +78,16 @@ impl Forwarder {
                 scheme: if head.https { Scheme::Https } else { Scheme::Http },
                 host: &host,
             }),
-            host: None,
+            host: route.set_host.as_ref(),
             recording: surroundings.recording,
-            prefix,
+            path: change,
+            edits: Edits { request: &route.request_headers, answer: &route.response_headers },
             private: !permit.is_public(),
         };
         let body_bytes = route.body_bytes.or(surroundings.body_bytes);
         let lease = permit.lease().clone();
-        let onward = Onward { upstream: route.upstream, target, facts, body_bytes, timeouts: &route.timeouts, lease };
+        let upstream = route.to.upstream().ok_or_else(|| Rejection::new(Reason::Internal))?;
+        let onward = Onward { upstream, target, facts, body_bytes, timeouts: &route.timeouts, lease };
         self.send_on(onward, request, observed).await
     }
 }
@@ -92,7 +101,8 @@ pub fn told(
     upstream_names: &[Arc<str>],
 ) -> Vec<(HeaderName, HeaderValue)> {
     let mut told = identity.headers(&route.identity);
-    let asked = route.identity.assertion.as_ref().zip(assertions).zip(upstream_names.get(route.upstream));
+    let upstream = route.to.upstream().and_then(|upstream| upstream_names.get(upstream));
+    let asked = route.identity.assertion.as_ref().zip(assertions).zip(upstream);
     if let Some(((name, assertions), upstream)) = asked {
         match assertions.header(identity, upstream, head.now) {
             Ok(assertion) => told.push((name.clone(), assertion)),
@@ -103,27 +113,32 @@ pub fn told(
     told
 }
 
-/// The path as it goes on, without `prefix`, and the query byte for byte.
+/// The path as it goes on, changed as the route says, and the query byte for byte.
 ///
 /// # Errors
 /// Never for a path that was judged.
-pub fn target(head: &Head, prefix: Option<&str>) -> Result<PathAndQuery, http::uri::InvalidUri> {
+pub fn target(head: &Head, change: PathChange<'_>) -> Result<PathAndQuery, http::uri::InvalidUri> {
     let path = head.path.forwarded();
-    let path = match prefix.and_then(|prefix| path.strip_prefix(prefix)) {
-        Some("") => "/",
-        // Cut at the end of a whole segment only.
-        Some(rest) if rest.starts_with('/') => rest,
-        _ => path,
+    let path: Cow<'_, str> = match change {
+        PathChange::None => path.into(),
+        PathChange::Cut(prefix) => match path.strip_prefix(prefix) {
+            Some("") => "/".into(),
+            // Cut at the end of a whole segment only.
+            Some(rest) if rest.starts_with('/') => rest.into(),
+            _ => path.into(),
+        },
+        PathChange::Rewritten { from, to } => carry(from, to, path).map_or(path.into(), Cow::Owned),
     };
     match &head.query {
         Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
-        None => PathAndQuery::try_from(path),
+        None => PathAndQuery::try_from(&*path),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pattern::PathPattern;
 
     fn head(path: &str, query: Option<&str>) -> Head {
         Head {
@@ -140,12 +155,22 @@ mod tests {
 
     #[test]
     fn a_prefix_is_cut_by_whole_segments_and_the_query_stays() {
-        let cut = |path, query| target(&head(path, query), Some("/api")).unwrap().to_string();
+        let cut = |path, query| target(&head(path, query), PathChange::Cut("/api")).unwrap().to_string();
         assert_eq!(cut("/api/users", Some("a=%2F&b=//")), "/users?a=%2F&b=//");
         assert_eq!(cut("/api", None), "/");
         assert_eq!(cut("/api", Some("x")), "/?x");
         assert_eq!(cut("/api/", None), "/");
         assert_eq!(cut("/apix/y", None), "/apix/y");
         assert_eq!(cut("/%61pi/y", None), "/y");
+    }
+
+    #[test]
+    fn a_path_is_rewritten_as_it_goes_on_and_the_query_stays() {
+        let (from, to) = (PathPattern::parse("/old/*/**").unwrap(), PathPattern::parse("/new/*/**").unwrap());
+        let change = PathChange::Rewritten { from: &from, to: &to };
+        let rewritten = |path, query| target(&head(path, query), change).unwrap().to_string();
+        assert_eq!(rewritten("/old/a%20b//c;d%2Fe", Some("x=/old/%2e%2e")), "/new/a%20b//c;d%2Fe?x=/old/%2e%2e");
+        assert_eq!(rewritten("/%6fld/x", None), "/new/x");
+        assert_eq!(rewritten("/old/%C3%A4X:y/z", None), "/new/%C3%A4X:y/z");
     }
 }

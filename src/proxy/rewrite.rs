@@ -8,11 +8,15 @@ use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, EXPECT, HOST, L
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 
+use crate::config::{HeaderEdits, PathChange};
 use crate::identity::api_key;
 use crate::message::cookie;
 use crate::message::forwarded::{Origin, Scheme, Trust};
-use crate::message::headers::{IdentityNames, remove_hop_by_hop, strip_guarded, strip_method_overrides, strip_values};
+use crate::message::headers::{
+    IdentityNames, remove_hop_by_hop, strip_guarded, strip_method_overrides, strip_spellings, strip_values,
+};
 use crate::observe::trace::Recording;
+use crate::pattern::carry_back;
 
 /// What decides how a request's head is rewritten.
 #[derive(Clone, Copy, Debug)]
@@ -33,10 +37,21 @@ pub struct RewriteFacts<'a> {
     pub host: Option<&'a HeaderValue>,
     /// The spans that the upstream is told of; `None`: what the client says of a trace goes on as it came.
     pub recording: Option<&'a Recording>,
-    /// What was cut from the path.
-    pub prefix: Option<&'a str>,
+    /// What became of the path.
+    pub path: PathChange<'a>,
+    /// What the route changes in the fields of the request and of the answer.
+    pub edits: Edits<'a>,
     /// Whether the answer was given to a name, or on a protected route.
     pub private: bool,
+}
+
+/// What a route changes in the fields of the request and of the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Edits<'a> {
+    /// Of the request.
+    pub request: &'a HeaderEdits,
+    /// Of the answer.
+    pub answer: &'a HeaderEdits,
 }
 
 /// The way that a request came.
@@ -67,13 +82,16 @@ pub fn request(headers: &mut HeaderMap, facts: &RewriteFacts<'_>, length: Option
         strip_method_overrides(headers);
     }
     remove_credentials(headers, facts.our_cookies, facts.remove_authorization);
+    edit_request(headers, facts.edits.request);
     if let Some(way) = facts.way {
         way.trust.apply(headers, way.origin, way.scheme, way.host);
     }
     if let Some(host) = facts.host {
         headers.insert(HOST, host.clone());
     }
-    if let Some(prefix) = facts.prefix.and_then(|prefix| HeaderValue::from_str(prefix).ok()) {
+    if let PathChange::Cut(prefix) = facts.path
+        && let Ok(prefix) = HeaderValue::from_str(prefix)
+    {
         headers.insert(FORWARDED_PREFIX, prefix);
     }
     if let Some(recording) = facts.recording {
@@ -81,6 +99,31 @@ pub fn request(headers: &mut HeaderMap, facts: &RewriteFacts<'_>, length: Option
     }
     for (name, value) in facts.set {
         headers.insert(name, value.clone());
+    }
+}
+
+/// Changes what the route says. What it sets or removes is gone in every spelling that an application may read as it.
+fn edit_request(headers: &mut HeaderMap, edits: &HeaderEdits) {
+    let HeaderEdits { set, add, remove } = edits;
+    for name in remove.iter().chain(set.iter().map(|(name, _)| name)) {
+        strip_spellings(headers, name);
+    }
+    for (name, value) in set.iter().chain(add) {
+        headers.append(name, value.clone());
+    }
+}
+
+/// Changes in an answer what the route says.
+pub fn edit_answer(headers: &mut HeaderMap, edits: &HeaderEdits) {
+    let HeaderEdits { set, add, remove } = edits;
+    for name in remove {
+        headers.remove(name);
+    }
+    for (name, value) in set {
+        headers.insert(name, value.clone());
+    }
+    for (name, value) in add {
+        headers.append(name, value.clone());
     }
 }
 
@@ -107,11 +150,10 @@ pub fn answer(status: StatusCode, headers: &mut HeaderMap, facts: &RewriteFacts<
         headers.remove(CONTENT_LENGTH);
     }
     cookie::remove_set_cookie(headers, facts.our_cookies);
+    put_path_back(headers, facts.path, upstream);
+    edit_answer(headers, facts.edits.answer);
     if facts.private {
         keep_private(headers);
-    }
-    if let Some(prefix) = facts.prefix {
-        put_prefix_back(headers, prefix, upstream);
     }
 }
 
@@ -160,9 +202,12 @@ fn directives(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|directive| !directive.is_empty())
 }
 
-/// Puts the prefix that was cut from the request's path back into a `Location` that is a path, or that names
-/// the upstream, which a client could not reach.
-fn put_prefix_back(headers: &mut HeaderMap, prefix: &str, upstream: &Authority) {
+/// Puts back what was changed in the request's path into a `Location` that is a path, or that names the upstream, which a
+/// client could not reach. What no path of the route became stays as it is.
+fn put_path_back(headers: &mut HeaderMap, change: PathChange<'_>, upstream: &Authority) {
+    if matches!(change, PathChange::None) {
+        return;
+    }
     let Some(location) = headers.get(LOCATION).and_then(|value| value.to_str().ok()) else {
         return;
     };
@@ -172,8 +217,19 @@ fn put_prefix_back(headers: &mut HeaderMap, prefix: &str, upstream: &Authority) 
         below(location, upstream)
     };
     let Some(path) = path else { return };
-    let slash = if path.starts_with('/') { "" } else { "/" };
-    if let Ok(location) = HeaderValue::try_from(format!("{prefix}{slash}{path}")) {
+    let there = match change {
+        PathChange::None => None,
+        PathChange::Cut(prefix) => {
+            let slash = if path.starts_with('/') { "" } else { "/" };
+            Some(format!("{prefix}{slash}{path}"))
+        }
+        PathChange::Rewritten { from, to } => {
+            let (path, rest) = path.split_at(path.find(['?', '#']).unwrap_or(path.len()));
+            let path = if path.is_empty() { "/" } else { path };
+            carry_back(from, to, path).map(|path| format!("{path}{rest}"))
+        }
+    };
+    if let Some(location) = there.and_then(|there| HeaderValue::try_from(there).ok()) {
         headers.insert(LOCATION, location);
     }
 }
@@ -215,7 +271,8 @@ mod tests {
             way: None,
             host: None,
             recording: None,
-            prefix: Some("/app"),
+            path: PathChange::Cut("/app"),
+            edits: Edits { request: &HeaderEdits::default(), answer: &HeaderEdits::default() },
             private: true,
         })
     }

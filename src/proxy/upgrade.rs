@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::{Notify, watch};
 
 use crate::message::connection::Stop;
+use crate::metrics::{self, Held};
 
 /// Open tunnels, which outlive their connections' tasks and are waited for when the gateway drains.
 #[derive(Debug, Default)]
@@ -19,12 +20,18 @@ pub struct Tunnels {
     open: AtomicUsize,
     opened: AtomicU64,
     closed: Notify,
+    counts: Arc<metrics::Tunnels>,
 }
 
 impl Tunnels {
     /// None yet.
     pub fn new() -> Arc<Self> {
         Arc::default()
+    }
+
+    /// None yet; those to come are counted in `counts` too, which has those of all workers.
+    pub fn counting(counts: Arc<metrics::Tunnels>) -> Arc<Self> {
+        Arc::new(Self { counts, ..Self::default() })
     }
 
     /// How many are open.
@@ -52,16 +59,20 @@ impl Tunnels {
     fn enter(self: &Arc<Self>) -> Inside {
         self.open.fetch_add(1, Relaxed);
         self.opened.fetch_add(1, Relaxed);
-        Inside(self.clone())
+        self.counts.opened.count();
+        Inside { tunnels: self.clone(), _counted: Held::new(&self.counts) }
     }
 }
 
-struct Inside(Arc<Tunnels>);
+struct Inside {
+    tunnels: Arc<Tunnels>,
+    _counted: Held<metrics::Tunnels>,
+}
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        if self.0.open.fetch_sub(1, Relaxed) == 1 {
-            self.0.closed.notify_waiters();
+        if self.tunnels.open.fetch_sub(1, Relaxed) == 1 {
+            self.tunnels.closed.notify_waiters();
         }
     }
 }
@@ -151,18 +162,21 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_tunnel_wakes_the_drain() {
-        let tunnels = Tunnels::new();
+        let counts = Arc::<metrics::Tunnels>::default();
+        let tunnels = Tunnels::counting(counts.clone());
         tunnels.all_closed().await;
         let (first, second) = (tunnels.enter(), tunnels.enter());
         let waiting = tokio::spawn({
             let tunnels = tunnels.clone();
             async move { tunnels.all_closed().await }
         });
+        assert_eq!(counts.open.value(), 2);
         drop(first);
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         drop(second);
         waiting.await.unwrap();
         assert_eq!((tunnels.open(), tunnels.opened()), (0, 2));
+        assert_eq!((counts.open.value(), counts.opened.value()), (0, 2));
     }
 }

@@ -46,18 +46,18 @@ struct Candidate {
 
 impl Index {
     /// An index over `routes`, each with its pattern as it is to be read.
-    pub(super) fn new<'a>(routes: impl IntoIterator<Item = (&'a Route, PathPattern)>) -> Self {
+    pub(super) fn new<'a>(routes: impl IntoIterator<Item = (&'a Route, &'a PathPattern)>) -> Self {
         let mut index = Self::default();
         for (number, (route, pattern)) in routes.into_iter().enumerate() {
             if route.hosts.is_empty() {
-                index.every_host.insert(number, &pattern, route.methods.as_deref());
+                index.every_host.insert(number, pattern, route.methods.as_deref());
             }
             for host in &route.hosts {
                 let tree = match host.suffix() {
                     Some(suffix) => index.below.entry(suffix.into()).or_default(),
                     None => index.named.entry(host.as_str().into()).or_default(),
                 };
-                tree.insert(number, &pattern, route.methods.as_deref());
+                tree.insert(number, pattern, route.methods.as_deref());
             }
         }
         index

@@ -10,7 +10,6 @@ use http::Method;
 
 pub use crate::config::Route;
 use crate::message::path::{Reading, RequestPath};
-use crate::pattern::PathPattern;
 
 use index::Index;
 
@@ -26,11 +25,12 @@ pub struct Router {
 impl Router {
     /// A router over `routes`, which are tried in this order.
     pub fn new(routes: &[Arc<Route>]) -> Self {
-        let as_written = Index::new(routes.iter().map(|route| (&**route, route.path.clone())));
+        let as_written = Index::new(routes.iter().map(|route| (&**route, &route.path)));
         let read = Reading::ALL.map(|reading| {
-            let patterns: Vec<PathPattern> = routes.iter().map(|route| route.path.read_as(reading)).collect();
-            let changes = routes.iter().zip(&patterns).any(|(route, pattern)| route.path != *pattern);
-            changes.then(|| Index::new(routes.iter().map(|route| &**route).zip(patterns)))
+            let changed: Vec<_> = routes.iter().map(|route| route.path.read_otherwise(reading)).collect();
+            let read =
+                || changed.iter().zip(routes).map(|(read, route)| (&**route, read.as_ref().unwrap_or(&route.path)));
+            changed.iter().any(Option::is_some).then(|| Index::new(read()))
         });
         Self { routes: routes.to_vec(), as_written, read }
     }
@@ -66,8 +66,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{Accept, Identity, Issuers, Readings, Timeouts, Unauthenticated};
-    use crate::pattern::HostPattern;
+    use crate::config::{
+        Accept, Cors, Destination, HeaderEdits, Identity, Issuers, Readings, Timeouts, Unauthenticated,
+    };
+    use crate::pattern::{HostPattern, PathPattern};
     use crate::policy::Policy;
 
     fn route(index: usize, hosts: &[&str], path: &str, methods: &[Method]) -> Arc<Route> {
@@ -78,8 +80,14 @@ mod tests {
             path: PathPattern::parse(path).unwrap(),
             methods: (!methods.is_empty()).then(|| methods.to_vec()),
             allow: Policy::SignedIn,
-            upstream: 0,
+            to: Destination::Upstream(0),
             strip_prefix: None,
+            rewrite: None,
+            set_host: None,
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+            rate_limit: None,
+            websockets: true,
             accept: Accept::DEFAULT,
             issuers: Issuers::All,
             unauthenticated: Unauthenticated::Auto,
@@ -95,6 +103,7 @@ mod tests {
             }),
             readings: Readings::All,
             origins: Vec::new(),
+            cors: Cors::None,
             body_bytes: None,
             observe: false,
             fall_through: false,
@@ -252,9 +261,8 @@ mod tests {
 
     #[test]
     fn ten_thousand_routes_cost_a_few_steps() {
-        let all = |rows: Vec<Arc<Route>>| {
-            Index::new(rows.iter().map(|route| (&**route, route.path.clone())).collect::<Vec<_>>())
-        };
+        let all =
+            |rows: Vec<Arc<Route>>| Index::new(rows.iter().map(|route| (&**route, &route.path)).collect::<Vec<_>>());
         let paths = all((0..10_000).map(|n| route(n, &[], &format!("/app/{n}/**"), &[])).collect());
         assert_eq!(paths.search("h", &Method::GET, "/app/9999/x/y"), (Some(9999), 3));
         let hosts = all((0..10_000).map(|n| route(n, &[&format!("h{n}.example")], "/x/**", &[])).collect());

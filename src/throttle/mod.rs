@@ -1,10 +1,11 @@
-//! Failed sign-ins, counted by account and by network, and when the next attempt may be made.
+//! Failed sign-ins, counted by account and by network, and when the next attempt may be made. Requests are counted in `rate`.
 //!
 //! An attempt is let in before any hashing and counts from then on, so that parallel guesses are counted as those one
 //! after the other are. The counters live in memory, are saved to the store now and then and read from it at start.
 //! Everything is keyed by digests under a key of the store: what was typed as a name may be a password.
 
 mod counter;
+mod rate;
 mod table;
 
 use std::net::IpAddr;
@@ -20,6 +21,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::identity::UserName;
 use crate::store::{Digest, Store, StoreError, ThrottleRecord, ThrottleScope};
 use counter::{ACCOUNT, NETWORK, Turn};
+pub use rate::{Quota, Rates, Taken};
 use table::{Key, Table};
 
 /// The counters. Cheap to clone; one for all workers.

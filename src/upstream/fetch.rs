@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// What was asked for.
 #[derive(Debug)]
@@ -65,13 +66,21 @@ async fn fetch(url: &str, ca: Option<&Path>, Limits { bytes: most, time }: Limit
     if !is_https {
         return ask(stream, &uri, most).await;
     }
+    let stream = over_tls(stream, host.trim_matches(['[', ']']), ca).await?;
+    ask(stream, &uri, most).await
+}
+
+/// Begins TLS on `stream` with the server `host`, which is believed by the certificates in `ca`, else by the system's.
+///
+/// # Errors
+/// When its certificate is not believed, or those of authorities can't be read.
+pub async fn over_tls(stream: TcpStream, host: &str, ca: Option<&Path>) -> Result<TlsStream<TcpStream>, FetchError> {
     let roots = trusted(ca.map(Path::to_path_buf)).await?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let config = config.map_err(FetchError::Tls)?.with_root_certificates(roots).with_no_client_auth();
-    let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(FetchError::Name)?;
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(FetchError::Connect)?;
-    ask(stream, &uri, most).await
+    let name = ServerName::try_from(host.to_owned()).map_err(FetchError::Name)?;
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(FetchError::Connect)
 }
 
 /// Tries one address after the other, each with its share of `time`, so that one that says nothing hides no other.

@@ -134,6 +134,9 @@ fn only_the_file_changes_the_accounts_of_the_file() {
     let answer = gateway.send(&post("/login").form(&[("username", "ada"), ("password", old)]));
     let cookie = answer.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
     let fields = [("username", "ada"), ("password", old), ("new_password", new), ("new_password_again", new)];
+    let page = gateway.send(&get("/.gateway/account").page_load().cookie(&cookie));
+    page.assert_status(200, "their own page");
+    assert!(page.text().contains("It is kept elsewhere") && !page.text().contains("new_password"), "{}", page.text());
     let change = post("/.gateway/account/password").page_load().form(&fields).cookie(&cookie);
     let answer = gateway.send(&change);
     answer.assert_status(409, "a change of the password");

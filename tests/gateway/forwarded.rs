@@ -103,3 +103,17 @@ fn ordinary_fields_go_on_as_they_came() {
     }
     assert_eq!(seen.all("x-two"), ["a", "b"]);
 }
+
+#[test]
+fn a_peer_that_is_not_trusted_is_told_of_once_with_the_key_to_set() {
+    let (app, gateway) = gateway();
+    for number in 0..5 {
+        let forwarded = get("/public/x").header("X-Forwarded-For", &format!("192.0.2.{number}"));
+        gateway.send(&forwarded).assert_status(200, "a stranger");
+    }
+    drop(app);
+    let log = gateway.stop().stderr;
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("forwarded headers of a peer")).collect();
+    assert_eq!(told.len(), 1, "{log}");
+    assert!(told[0].contains("127.0.0.1") && told[0].contains("server.trusted_proxies"), "{}", told[0]);
+}

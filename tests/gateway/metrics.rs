@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use crate::common::recorder::reply;
-use crate::common::{Answer, Client, Gateway, Recorder, Response, Setup, get, post, until};
+use crate::common::{Answer, Client, Gateway, Recorder, Response, Setup, Wire, get, post, until};
 
 /// Some named routes, one without a name, and nothing for other paths.
 const ROUTES: &str = r#"
@@ -235,6 +235,40 @@ fn open_connections_are_counted_by_listener() {
     until("the connection to be over", || (Page::of(&gateway).value(&open) == 0.0).then_some(()));
     let accepted = format!("portcullis_connections_accepted_total{{listener=\"{}\"}}", gateway.address);
     assert_eq!(Page::of(&gateway).value(&accepted), 1.0);
+}
+
+#[test]
+fn connections_that_are_one_too_many_are_counted() {
+    let app = Recorder::start();
+    let gateway = setup(&app).key("server.limits.connections", "1").start();
+    let mut client = gateway.client();
+    client.send(&get("/public/x")).assert_status(200, "the one that there may be");
+    gateway.send(&get("/public/x")).assert_status(503, "one too many");
+    assert_eq!(Page::of(&gateway).value("portcullis_connections_refused_total"), 1.0);
+    client.send(&get("/public/x")).assert_status(200, "still served");
+}
+
+#[test]
+fn open_websockets_are_counted() {
+    let app = Recorder::answering(|_| {
+        Answer::Keep(b"HTTP/1.1 101 x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n".to_vec())
+    });
+    let gateway = setup(&app).start();
+    let head = format!(
+        "GET /public/socket HTTP/1.1\r\nhost: {}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+        gateway.address
+    );
+    assert_eq!(Page::of(&gateway).value("portcullis_tunnels_open"), 0.0);
+    let mut wire = Wire::connect(gateway.address);
+    wire.write(head);
+    wire.read_head().expect("the head of a 101");
+    let page =
+        until("an open socket", || Some(Page::of(&gateway)).filter(|page| page.value("portcullis_tunnels_open") > 0.0));
+    assert_eq!((page.value("portcullis_tunnels_open"), page.value("portcullis_tunnels_opened_total")), (1.0, 1.0));
+    drop(wire);
+    let page =
+        until("its end", || Some(Page::of(&gateway)).filter(|page| page.value("portcullis_tunnels_open") == 0.0));
+    assert_eq!(page.value("portcullis_tunnels_opened_total"), 1.0);
 }
 
 #[test]

@@ -7,14 +7,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Check;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, KeySource};
+use crate::config::{self, Facts, StoreKind};
+use crate::gateway::control::IssuerState;
 use crate::secret::Random;
 use crate::store::{KeyRecord, KeyUse, Store};
 
 /// Files that were written lately, with when.
-pub(super) fn touched(config: &Config) -> Vec<(String, SystemTime)> {
+pub(super) fn touched(facts: &Facts) -> Vec<(String, SystemTime)> {
     let written = |path: &Path| Some((path.display().to_string(), std::fs::metadata(path).ok()?.modified().ok()?));
-    config.files.iter().map(|file| file.as_path()).chain(config.store.file()).filter_map(written).collect()
+    facts.files.iter().chain(&facts.secret_files).chain(&facts.store).filter_map(|path| written(path)).collect()
 }
 
 /// Whether the clock can be right: tokens, sessions and delays go by it.
@@ -37,22 +38,21 @@ pub(super) fn clock(now: Timestamp, files: &[(String, SystemTime)]) -> Check {
 }
 
 /// The key that signs tokens, and those that wait.
-pub(super) fn keys(config: &Config, clock: &Clock) -> Vec<Check> {
-    let Some(path) = config.store.file() else {
+pub(super) fn keys(facts: &Facts, clock: &Clock) -> Vec<Check> {
+    let Some(path) = &facts.store else {
         return vec![Check::ok("keys", "none: there is no store, and only tokens of other issuers count".to_owned())];
     };
-    let algorithm = config.tokens.algorithm;
-    match &config.tokens.keys {
-        KeySource::Shared(keys) => return vec![configured(&format!("{algorithm:?}"), keys.len())],
-        KeySource::Pem(keys) => return vec![configured(&format!("{algorithm:?}"), keys.len())],
-        KeySource::Store => {}
+    if let Some((algorithm, count)) = &facts.keys {
+        return vec![configured(algorithm, *count)];
     }
     if !path.exists() {
         let found = format!("there is no store {} yet", path.display());
         return vec![Check::warn("keys", found, "start the gateway once: it makes the store and the first key")];
     }
     let read = || -> Result<Vec<KeyRecord>, String> {
-        let store = Store::open(&config.store, clock.clone(), Random::system()).map_err(|error| error.to_string())?;
+        let kind = StoreKind::Sqlite(path.clone());
+        let store = config::Store { kind, users: None, max_staleness: Duration::from_secs(60) };
+        let store = Store::open(&store, clock.clone(), Random::system()).map_err(|error| error.to_string())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
         runtime.block_on(store.signing_keys()).map_err(|error| error.to_string())
@@ -90,11 +90,29 @@ fn stored(keys: &[KeyRecord], now: Timestamp) -> Vec<Check> {
 }
 
 /// Who can read or change what the gateway lives on.
-pub(super) fn modes(config: &Config) -> Vec<Check> {
-    let mut found: Vec<Check> = config.files.iter().filter_map(|file| mode("configuration", file, 0o022)).collect();
-    found.extend(config.store.file().and_then(|store| mode("store", store, 0o077)));
-    found.extend(config.admin.control.as_deref().and_then(|socket| mode("control socket", socket, 0o077)));
+pub(super) fn modes(facts: &Facts) -> Vec<Check> {
+    let mut found: Vec<Check> = facts.files.iter().filter_map(|file| mode("configuration", file, 0o022)).collect();
+    // Its group may read a secret: that is how one is handed to a service.
+    found.extend(facts.secret_files.iter().filter_map(|file| mode("secret file", file, 0o027)));
+    found.extend(facts.store.as_deref().and_then(|store| mode("store", store, 0o077)));
+    found.extend(facts.control.as_deref().and_then(|socket| mode("control socket", socket, 0o077)));
     found
+}
+
+/// How the keys of other issuers are, which only a running gateway has asked for.
+pub(super) fn issuers(facts: &Facts, states: Option<&[IssuerState]>) -> Vec<Check> {
+    let Some(states) = states else {
+        let unknown = |name: &String| {
+            let help = "start the gateway, and run this again: it gets them";
+            Check::warn(format!("issuer {name}"), "no gateway runs that has asked for its keys", help)
+        };
+        return facts.issuers.iter().map(unknown).collect();
+    };
+    let judge = |IssuerState { name, is_good, text }: &IssuerState| {
+        let (name, help) = (format!("issuer {name}"), "its people get 503 until its keys come; the log says more");
+        if *is_good { Check::ok(name, text) } else { Check::fail(name, text, help) }
+    };
+    states.iter().map(judge).collect()
 }
 
 /// What is wrong with the mode of `path`, if it is there: none of `forbidden` may be set.
@@ -110,24 +128,23 @@ fn mode(what: &str, path: &Path, forbidden: u32) -> Option<Check> {
 }
 
 /// Whether the cookie's flags suit the way that browsers come.
-pub(super) fn cookies(config: &Config) -> Check {
-    let (url, name) = (&config.server.public_url, &config.sessions.cookie);
-    let is_here = url.host == "localhost"
-        || url.host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    match (url.https, is_here) {
-        (true, _) => Check::ok("cookie", format!("{name} is `Secure`, for {}", url.origin())),
-        (false, true) => Check::ok("cookie", format!("{name} is for this machine only, at {}", url.origin())),
+pub(super) fn cookies(facts: &Facts) -> Check {
+    let (host, name, origin) = (&facts.host, &facts.cookie, &facts.origin);
+    let is_here = host == "localhost"
+        || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    match (facts.is_https, is_here) {
+        (true, _) => Check::ok("cookie", format!("{name} is `Secure`, for {}", origin)),
+        (false, true) => Check::ok("cookie", format!("{name} is for this machine only, at {}", origin)),
         (false, false) => Check::warn(
             "cookie",
-            format!("{name} and passwords go in the clear to {}", url.origin()),
+            format!("{name} and passwords go in the clear to {}", origin),
             "put a server with TLS before the gateway, and write https:// in server.public_url",
         ),
     }
 }
 
 /// Whether the proxies before the gateway are named: it ends no TLS itself, and `seen` say that they forward for others.
-pub(super) fn proxies(config: &Config, seen: &[(IpAddr, u64)]) -> Check {
-    let server = &config.server;
+pub(super) fn proxies(facts: &Facts, seen: &[(IpAddr, u64)]) -> Check {
     if !seen.is_empty() {
         let who: Vec<String> = seen.iter().map(|(peer, count)| format!("{peer} ({count} times)")).collect();
         return Check::warn(
@@ -136,7 +153,7 @@ pub(super) fn proxies(config: &Config, seen: &[(IpAddr, u64)]) -> Check {
             "name those that are your proxies in server.trusted_proxies, and no others: what they say is ignored until then",
         );
     }
-    match (server.public_url.https, server.trusted_proxies.len()) {
+    match (facts.is_https, facts.trusted_proxies.len()) {
         (true, 0) => Check::warn(
             "proxies",
             "public_url is https, so a proxy stands before the gateway, and none is trusted",
@@ -148,7 +165,7 @@ pub(super) fn proxies(config: &Config, seen: &[(IpAddr, u64)]) -> Check {
 }
 
 /// Whether clients can be told apart.
-pub(super) fn clients(config: &Config, clients: &[IpAddr]) -> Check {
+pub(super) fn clients(facts: &Facts, clients: &[IpAddr]) -> Check {
     let Some(first) = clients.first().filter(|_| clients.len() > ENOUGH) else {
         return Check::ok("clients", format!("{} requests are remembered: too few to say", clients.len()));
     };
@@ -156,7 +173,7 @@ pub(super) fn clients(config: &Config, clients: &[IpAddr]) -> Check {
         return Check::ok("clients", format!("{} requests of late came from several addresses", clients.len()));
     }
     let found = format!("all {} requests of late came from {first}", clients.len());
-    let is_trusted = config.server.trusted_proxies.iter().any(|network| network.contains(first));
+    let is_trusted = facts.trusts(*first);
     let help = if is_trusted {
         "it is a trusted proxy: have it send one of server.trusted_headers with the client's address"
     } else {
@@ -186,10 +203,10 @@ mod tests {
     use crate::config::{Algorithm, load_text};
     use crate::secret::Secret;
 
-    fn config(section: &str) -> Config {
+    fn facts(section: &str) -> Facts {
         let rest = "[upstreams]\na = \"http://b\"\n[[routes]]\npath = \"/**\"\nallow = \"anyone\"\nupstream = \"a\"\n";
         let loaded = load_text(Path::new("/etc/gate/gateway.toml"), format!("{section}\n{rest}"), &|_| None);
-        loaded.config.unwrap_or_else(|| panic!("{}", loaded.diagnostics.render(false)))
+        Facts::of(&loaded.config.unwrap_or_else(|| panic!("{}", loaded.diagnostics.render(false))))
     }
 
     #[test]
@@ -223,7 +240,7 @@ mod tests {
 
     #[test]
     fn one_client_is_doubtful_only_once_there_are_many_requests() {
-        let (plain, trusting) = (config(""), config("[server]\ntrusted_proxies = [\"192.0.2.1\"]"));
+        let (plain, trusting) = (facts(""), facts("[server]\ntrusted_proxies = [\"192.0.2.1\"]"));
         let one: IpAddr = [192, 0, 2, 1].into();
         let mut all = vec![one; 50];
         assert_eq!(clients(&plain, &all).result, Verdict::Ok);
@@ -246,8 +263,21 @@ mod tests {
                 Verdict::Ok,
             ),
         ] {
-            let config = config(section);
-            assert_eq!((cookies(&config).result, proxies(&config, &[]).result), (cookie, proxy), "{section}");
+            let facts = facts(section);
+            assert_eq!((cookies(&facts).result, proxies(&facts, &[]).result), (cookie, proxy), "{section}");
         }
+    }
+
+    #[test]
+    fn issuers_are_as_the_running_gateway_says() {
+        let state =
+            |name: &str, is_good, text: &str| IssuerState { name: name.to_owned(), is_good, text: text.to_owned() };
+        let states = [state("a", true, "2 keys"), state("b", false, "has no keys: no connection")];
+        let found: Vec<_> =
+            issuers(&facts(""), Some(&states)).into_iter().map(|check| (check.check, check.result)).collect();
+        assert_eq!(found, [("issuer a".to_owned(), Verdict::Ok), ("issuer b".to_owned(), Verdict::Fail)]);
+        let mut alone = facts("");
+        alone.issuers.push("a".to_owned());
+        assert_eq!(issuers(&alone, None)[0].result, Verdict::Warn);
     }
 }

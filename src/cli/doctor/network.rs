@@ -3,18 +3,20 @@
 use std::io::{self, Read as _, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use super::Check;
-use crate::config::{AdminListen, Config, ServerAddr};
+use crate::config::{Facts, ServerAddr};
 
 /// Whether each server of each upstream takes connections; all are tried at once.
-pub(super) fn upstreams(config: &Config) -> Vec<Check> {
-    let servers = config.upstreams.iter().flat_map(|upstream| {
-        upstream.servers.iter().map(|server| (format!("upstream {}", upstream.name), server.clone()))
-    });
+pub(super) fn upstreams(facts: &Facts) -> Vec<Check> {
+    let server = |(name, host, port): &(String, String, u16)| {
+        (format!("upstream {name}"), ServerAddr { host: host.clone(), port: *port })
+    };
+    let servers = facts.servers.iter().map(server);
     let tried: Vec<_> = servers
         .map(|(name, server)| {
             let (sender, receiver) = mpsc::sync_channel(1);
@@ -49,18 +51,19 @@ fn connect(server: &ServerAddr) -> io::Result<()> {
     Err(last)
 }
 
-/// Whether the running gateway answers where it should. One that took a free port is not looked for.
-pub(super) fn listeners(config: &Config) -> Vec<Check> {
-    let is_fixed = |address: &&SocketAddr| address.port() != 0;
-    let clients = config.server.listen.iter().filter(is_fixed);
-    let clients = clients.map(|address| {
-        let (host, path) = (&config.server.public_url.host, &config.login.path);
-        judged(format!("listener {address}"), tcp(*address).and_then(|stream| status(stream, host, path)))
+/// Whether the running gateway answers to clients on `addresses`, and on its admin listener. An admin listener that took a
+/// free port is not looked for.
+pub(super) fn listeners(facts: &Facts, addresses: &[SocketAddr]) -> Vec<Check> {
+    let clients = addresses.iter().map(|address| {
+        let came = tcp(*address).and_then(|stream| status(stream, &facts.host, &facts.login_path));
+        judged(format!("listener {address}"), came)
     });
-    let admin = config.admin.listen.as_ref().and_then(|listen| match listen {
-        AdminListen::Tcp(address) if address.port() == 0 => None,
-        AdminListen::Tcp(address) => Some(tcp(*address).and_then(|stream| status(stream, "localhost", "/livez"))),
-        AdminListen::Unix(path) => Some(unix(path).and_then(|stream| status(stream, "localhost", "/livez"))),
+    let admin = facts.admin.as_deref().and_then(|listen| match (listen.strip_prefix("unix:"), listen.parse()) {
+        (Some(path), _) => Some(unix(Path::new(path)).and_then(|stream| status(stream, "localhost", "/livez"))),
+        (None, Ok(address)) if SocketAddr::port(&address) != 0 => {
+            Some(tcp(address).and_then(|stream| status(stream, "localhost", "/livez")))
+        }
+        (None, _) => None,
     });
     clients.chain(admin.map(|came| judged("admin listener".to_owned(), came))).collect()
 }
@@ -85,7 +88,7 @@ fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn unix(path: &std::path::Path) -> io::Result<UnixStream> {
+fn unix(path: &Path) -> io::Result<UnixStream> {
     let stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     Ok(stream)

@@ -32,6 +32,7 @@ impl Show {
         let Config {
             file: _,
             files: _,
+            secret_files: _,
             server: of_server,
             admin: of_admin,
             log: of_log,
@@ -163,8 +164,14 @@ fn log(log: &Log) -> Entries {
 }
 
 fn spans(trace: &Trace) -> Entries {
-    let Trace { collector, sample, service } = trace;
-    entries([("otlp", text(url(collector))), ("sample", Shown::Plain((*sample).into())), ("service", text(service))])
+    let Trace { collector, https, ca, sample, service } = trace;
+    let otlp = if *https { url(collector).replacen("http", "https", 1) } else { url(collector) };
+    entries([
+        ("otlp", text(otlp)),
+        ("ca", ca.as_deref().map_or_else(|| nothing("the system's"), |ca| text(absolute(ca)))),
+        ("sample", Shown::Plain((*sample).into())),
+        ("service", text(service)),
+    ])
 }
 
 fn store(store: &Store) -> Entries {

@@ -3,11 +3,17 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 
 use super::written::{Entries, Shown};
-use super::{duration, entries, identity, named, nothing, optional, size, text, texts, timeouts};
-use crate::config::{Accept, Config, Expected, Invented, Issuers, Readings, Route, Test, Unauthenticated};
+use super::{
+    HIDDEN, absolute, duration, entries, identity, named, nothing, number, optional, size, text, texts, timeouts,
+};
+use crate::config::{
+    Accept, AllowedOrigins, Config, Cors, CorsRules, Destination, Expected, HeaderEdits, Invented, Issuers, RateLimit,
+    Readings, Redirect, Respond, RespondBody, Route, Test, Unauthenticated,
+};
 use crate::policy::{Outcome, Policy, Rule};
 
 /// One route, with what it takes over from the sections above.
@@ -19,8 +25,14 @@ pub(super) fn route(config: &Config, route: &Route) -> Entries {
         path,
         methods,
         allow: who,
-        upstream,
+        to,
         strip_prefix,
+        rewrite,
+        set_host,
+        request_headers,
+        response_headers,
+        rate_limit,
+        websockets,
         accept,
         issuers,
         unauthenticated,
@@ -28,6 +40,7 @@ pub(super) fn route(config: &Config, route: &Route) -> Entries {
         identity,
         readings,
         origins,
+        cors: of_cors,
         body_bytes,
         timeouts: of_route,
         observe,
@@ -43,6 +56,8 @@ pub(super) fn route(config: &Config, route: &Route) -> Entries {
         Readings::All => "all",
         Readings::AsWritten => "as-written",
     };
+    // What is on the way to an upstream says nothing where there is none.
+    let on_the_way = |shown: Shown| if to.upstream().is_some() { shown } else { nothing("no upstream") };
     let every = |list: Option<Shown>, otherwise: &str| list.unwrap_or_else(|| nothing(otherwise));
     let hosts = hosts.iter().map(|host| host.as_str());
     entries([
@@ -51,20 +66,54 @@ pub(super) fn route(config: &Config, route: &Route) -> Entries {
         ("path", text(path.as_str())),
         ("methods", every(methods.as_ref().map(texts), "every method")),
         ("allow", allow(who)),
-        ("upstream", optional(config.upstreams.get(*upstream).map(|upstream| &upstream.name), "none")),
-        ("strip_prefix", optional(strip_prefix.as_ref(), "none")),
+        leads(config, to),
+        ("strip_prefix", on_the_way(optional(strip_prefix.as_ref(), "none"))),
+        ("rewrite", on_the_way(optional(rewrite.as_ref().map(|path| path.as_str()), "none"))),
+        ("set_host", on_the_way(optional(set_host.as_ref().map(said), "the client's"))),
+        ("request_headers", on_the_way(edits(request_headers))),
+        ("response_headers", edits(response_headers)),
+        ("rate_limit", rate_limit.as_ref().map_or_else(|| nothing("none"), limit)),
+        ("upgrade", on_the_way(texts(websockets.then_some("websocket")))),
         ("accept", accepted(*accept)),
         ("issuers", every(taken(config, issuers), "all")),
         ("unauthenticated", text(unauthenticated)),
-        ("forward_token", truth(*forward_token)),
-        ("identity", told(config, identity)),
+        ("forward_token", on_the_way(truth(*forward_token))),
+        ("identity", on_the_way(told(config, identity))),
         ("readings", text(readings)),
         ("origins", texts(origins)),
-        ("body_bytes", body(*body_bytes)),
-        ("timeouts", timeouts(of_route)),
+        ("cors", cors(of_cors)),
+        ("body_bytes", on_the_way(body(*body_bytes))),
+        ("timeouts", on_the_way(timeouts(of_route))),
         ("observe", truth(*observe)),
         ("fall_through", truth(*fall_through)),
     ])
+}
+
+/// Where it leads.
+fn leads(config: &Config, to: &Destination) -> (&'static str, Shown) {
+    match to {
+        Destination::Upstream(at) => {
+            ("upstream", optional(config.upstreams.get(*at).map(|upstream| &upstream.name), "none"))
+        }
+        Destination::Respond(Respond { status, body, retry_after }) => {
+            let content_type = body.as_ref().map(|body| text(said(&body.content_type)));
+            let body = body.as_ref().map(|RespondBody { bytes, content_type: _, file }| match file {
+                Some(file) => Shown::Inline(entries([("file", text(absolute(file)))])),
+                None => text(String::from_utf8_lossy(bytes)),
+            });
+            let respond = there([
+                ("status", Some(number(status.as_u16()))),
+                ("body", body),
+                ("content_type", content_type),
+                ("retry_after", retry_after.map(duration)),
+            ]);
+            ("respond", Shown::Inline(respond))
+        }
+        Destination::Redirect(Redirect { status, origin, path }) => {
+            let to = format!("{}{}", origin.as_deref().unwrap_or_default(), path.as_str());
+            ("redirect", Shown::Inline(entries([("to", text(to)), ("status", number(status.as_u16()))])))
+        }
+    }
 }
 
 /// What it overrides.
@@ -73,6 +122,48 @@ fn told(config: &Config, own: &super::Identity) -> Shown {
     let differs = |entry: &(String, Shown)| !base.contains(entry);
     let own: Entries = identity(own).into_iter().filter(differs).collect();
     if own.is_empty() { nothing("as in [identity]") } else { Shown::Inline(own) }
+}
+
+fn limit(limit: &RateLimit) -> Shown {
+    let RateLimit { per, count: _, window: _, burst } = limit;
+    Shown::Inline(entries([("per", text(per.word())), ("rate", text(limit.rate())), ("burst", number(*burst))]))
+}
+
+fn cors(cors: &Cors) -> Shown {
+    let CorsRules { origins, methods, headers, expose, credentials, max_age } = match cors {
+        Cors::None => return nothing("none"),
+        Cors::Upstream => return text("upstream"),
+        Cors::Listed(rules) => &**rules,
+    };
+    let origins = match origins {
+        AllowedOrigins::All => texts(["*"]),
+        AllowedOrigins::These(origins) => texts(origins),
+    };
+    Shown::Inline(there([
+        ("origins", Some(origins)),
+        ("methods", Some(texts(methods))),
+        ("headers", Some(texts(headers))),
+        ("expose", Some(texts(expose))),
+        ("credentials", Some(truth(*credentials))),
+        ("max_age", max_age.map(duration)),
+    ]))
+}
+
+/// What is changed; a value that nobody is to see is left out.
+fn edits(edits: &HeaderEdits) -> Shown {
+    let HeaderEdits { set, add, remove } = edits;
+    let value = |value: &HeaderValue| if value.is_sensitive() { text(HIDDEN) } else { text(said(value)) };
+    let fields = |fields: &[(HeaderName, HeaderValue)]| {
+        let field = |(name, given): &(HeaderName, HeaderValue)| (name.to_string(), value(given));
+        (!fields.is_empty()).then(|| Shown::Inline(fields.iter().map(field).collect()))
+    };
+    let remove = (!remove.is_empty()).then(|| texts(remove));
+    let shown = there([("set", fields(set)), ("add", fields(add)), ("remove", remove)]);
+    if shown.is_empty() { nothing("none") } else { Shown::Inline(shown) }
+}
+
+fn said(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
 fn body(bytes: Option<u64>) -> Shown {

@@ -47,10 +47,21 @@ pub struct AccountPage<'a> {
     pub count: u64,
     /// The API keys.
     pub keys: Keys<'a>,
+    /// Where the password is changed.
+    pub password: Password,
     /// What was just done.
     pub notice: Option<Done>,
     /// Why something was not done.
     pub error: Option<NotDone>,
+}
+
+/// Where the password of an account is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Password {
+    /// On the page.
+    Here,
+    /// In the file that the account stands in.
+    Elsewhere,
 }
 
 /// What stands on the page that asks for the password before something is ended.
@@ -159,9 +170,10 @@ pub fn account(page: &AccountPage<'_>) -> String {
         Some((_, alert)) => (Html::default(), alert),
         None => (page.notice.map(notice).unwrap_or_default(), Html::default()),
     };
-    let password_path = format!("{path}/password");
-    let least = MIN_NEW_CHARS.to_string();
-    let [about_password, about_new, about_again] = attention(page.error);
+    let then = match page.password {
+        Password::Here => "End it, then change your password.",
+        Password::Elsewhere => "End it, then ask for another password.",
+    };
     let content = Html::fill(
         include_str!("account.html"),
         &[
@@ -170,17 +182,35 @@ pub fn account(page: &AccountPage<'_>) -> String {
             ("notice", Markup(&above)),
             ("sessions", Markup(&sessions(page))),
             ("others", Markup(&end_others(path, page.count))),
-            ("alert", Markup(&beside)),
-            ("password_path", Text(&password_path)),
-            ("least", Text(&least)),
-            ("about_password", Markup(&about_password)),
-            ("about_new", Markup(&about_new)),
-            ("about_again", Markup(&about_again)),
+            ("then", Text(then)),
+            ("password", Markup(&password(page, &beside))),
             ("keys", Markup(&keys::section(page))),
         ],
     );
     let tab = if page.error.is_some() { "Nothing changed" } else { "Your account" };
     document(tab, title, Width::Wide, STYLE, &content)
+}
+
+/// The form for a new password, or where it is changed instead; `alert` says what was wrong with the last one.
+fn password(page: &AccountPage<'_>, alert: &Html) -> Html {
+    if page.password == Password::Elsewhere {
+        return Html::fill(include_str!("account_password_elsewhere.html"), &[("alert", Markup(alert))]);
+    }
+    let password_path = format!("{}/password", page.frame.path);
+    let least = MIN_NEW_CHARS.to_string();
+    let [about_password, about_new, about_again] = attention(page.error);
+    Html::fill(
+        include_str!("account_password.html"),
+        &[
+            ("user", Text(page.frame.user)),
+            ("alert", Markup(alert)),
+            ("password_path", Text(&password_path)),
+            ("least", Text(&least)),
+            ("about_password", Markup(&about_password)),
+            ("about_new", Markup(&about_new)),
+            ("about_again", Markup(&about_again)),
+        ],
+    )
 }
 
 /// The page that asks for the password before something is ended.

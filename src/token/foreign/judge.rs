@@ -1,12 +1,14 @@
 //! Judging a token of another issuer: the same order and the same strictness as for own ones, and whom it comes to.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use super::jwks::PublicKey;
 use super::{ForeignRefusal, Issuer};
 use crate::clock::Timestamp;
+use crate::config;
 use crate::identity::{Profile, is_group_name};
 use crate::policy;
 use crate::token::claims::{self, Claims};
@@ -96,7 +98,7 @@ fn try_judge(issuer: &Arc<Issuer>, token: &str, now: Timestamp) -> Result<Judged
         Err(reason) => return Err(reason.into()),
     };
     let mut claims = judge_claims(issuer, &payload, &header, now)?;
-    let profile = profile(issuer, &claims.sub, &payload).ok_or(Reason::Person)?;
+    let profile = profile(&issuer.config, &claims.sub, &payload).ok_or(Reason::Person)?;
     claims.all = Arc::new(payload);
     let (claims, profile) = (Arc::new(claims), Arc::new(profile));
     Ok(Judged::Holds(Box::new(Verified { claims, profile, issuer: Arc::clone(issuer), key })))
@@ -151,7 +153,7 @@ fn judge_claims(
         claims::text(payload, "jti")?.filter(|jti| !jti.is_empty()).map(|jti| format!("{}\n{jti}", config.issuer));
     Ok(Claims {
         iss: config.issuer.clone(),
-        sub: name(issuer, payload)?,
+        sub: name(config, payload)?,
         aud,
         // A token that does not say when it was issued counts as older than any event.
         iat: iat.unwrap_or(0),
@@ -167,13 +169,23 @@ fn judge_claims(
     })
 }
 
+/// Whom a token comes to on the terms of `config` that said `payload` and held when it was shown; `None`: it would not hold,
+/// or names nobody. Pure: keys and clocks are not asked.
+pub fn person_of(config: &config::Issuer, payload: &Map<String, Value>) -> Option<Profile> {
+    let is_its = payload.get("iss").and_then(Value::as_str) == Some(config.issuer.as_str());
+    let audience = claims::audience(payload, &config.audience).ok().filter(|_| is_its);
+    let (exp, iat) = (claims::required_date(payload, "exp").ok()?, claims::date(payload, "iat").ok()?);
+    let lives = iat.map_or(Duration::ZERO, |iat| Timestamp::from_secs(exp).since(Timestamp::from_secs(iat)));
+    audience.filter(|_| lives <= config.max_lifetime)?;
+    profile(config, &name(config, payload).ok()?, payload)
+}
+
 fn is_expired(issuer: &Issuer, exp: u64, now: Timestamp) -> bool {
     now >= Timestamp::from_secs(exp) + issuer.config.leeway
 }
 
 /// Who it is: text in the claim that the configuration names. An e-mail address only where the issuer says that it is verified.
-fn name(issuer: &Issuer, payload: &Map<String, Value>) -> Result<String, Reason> {
-    let config = &issuer.config;
+fn name(config: &config::Issuer, payload: &Map<String, Value>) -> Result<String, Reason> {
     if config.user == EMAIL && !is_email_verified(payload) {
         return Err(Reason::EmailNotVerified);
     }
@@ -188,8 +200,7 @@ fn name(issuer: &Issuer, payload: &Map<String, Value>) -> Result<String, Reason>
 }
 
 /// What is not text is no group, nor is what no group can be called, or what only another issuer's can be.
-fn groups(issuer: &Issuer, payload: &Map<String, Value>) -> Vec<String> {
-    let config = &issuer.config;
+fn groups(config: &config::Issuer, payload: &Map<String, Value>) -> Vec<String> {
     let named = match policy::claim(payload, &config.groups) {
         Some(Value::String(one)) => vec![one.as_str()],
         Some(Value::Array(many)) => many.iter().filter_map(Value::as_str).collect(),
@@ -217,10 +228,10 @@ fn scope(payload: &Map<String, Value>) -> String {
     words("scope").or_else(|| words("scp")).unwrap_or_default()
 }
 
-fn profile(issuer: &Issuer, name: &str, payload: &Map<String, Value>) -> Option<Profile> {
+fn profile(config: &config::Issuer, name: &str, payload: &Map<String, Value>) -> Option<Profile> {
     let email = payload.get(EMAIL).and_then(Value::as_str).filter(|_| is_email_verified(payload));
     let full_name = payload.get("name").and_then(Value::as_str);
-    Profile::new(name, &groups(issuer, payload), email, full_name)
+    Profile::new(name, &groups(config, payload), email, full_name)
 }
 
 /// OpenID Connect Core section 5.1: a boolean, so that no text is taken for one.

@@ -19,7 +19,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-pub use judge::Verified;
+pub use judge::{Verified, person_of};
 pub use jwks::{JwksError, Unusable};
 pub use refresh::Status;
 pub use source::SourceError;

@@ -34,7 +34,21 @@ fn page(others: &[Session], count: u64, notice: Option<Done>, error: Option<NotD
     let this = this();
     let keys = api_keys();
     let keys = Keys { list: &keys, may_add: true };
-    account(&AccountPage { frame: frame(), this: Some(&this), others, count, keys, notice, error })
+    account(&AccountPage {
+        frame: frame(),
+        this: Some(&this),
+        others,
+        count,
+        keys,
+        password: Password::Here,
+        notice,
+        error,
+    })
+}
+
+fn in_file(error: Option<NotDone>) -> String {
+    let (keys, password) = (Keys { list: &[], may_add: false }, Password::Elsewhere);
+    account(&AccountPage { frame: frame(), this: None, others: &[], count: 0, keys, password, notice: None, error })
 }
 
 fn key(id: &str, name: &str) -> Key {
@@ -66,7 +80,16 @@ fn api_keys() -> [Key; 3] {
 
 fn without_keys(may_add: bool) -> String {
     let keys = Keys { list: &[], may_add };
-    account(&AccountPage { frame: frame(), this: None, others: &[], count: 0, keys, notice: None, error: None })
+    account(&AccountPage {
+        frame: frame(),
+        this: None,
+        others: &[],
+        count: 0,
+        keys,
+        password: Password::Here,
+        notice: None,
+        error: None,
+    })
 }
 
 fn naming(name: &str, lasts: Lasts, error: Option<NotDone>) -> String {
@@ -161,7 +184,16 @@ fn nothing_inserted_becomes_markup() {
     let nasty_key = Key { groups: many.clone(), scopes: vec![NASTY.to_owned()], routes: many, ..key(NASTY, NASTY) };
     let keys = Keys { list: std::slice::from_ref(&nasty_key), may_add: true };
     let pages = [
-        account(&AccountPage { frame, this: Some(&nasty), others: &list, count: 1, keys, notice: None, error: None }),
+        account(&AccountPage {
+            frame,
+            this: Some(&nasty),
+            others: &list,
+            count: 1,
+            keys,
+            password: Password::Here,
+            notice: None,
+            error: None,
+        }),
         end(&EndPage { frame, end: End::Key(&nasty_key), error: None }),
         new_key(&NewKeyPage { frame, name: NASTY, lasts: Lasts::Month, error: None }),
         made(frame, NASTY, NASTY, None),
@@ -304,4 +336,12 @@ fn write_every_page() {
     for (name, page) in pages() {
         std::fs::write(Path::new(&folder).join(name).with_extension("html"), page).unwrap();
     }
+}
+
+#[test]
+fn where_the_password_is_kept_elsewhere_there_is_no_form_for_it() {
+    let page = in_file(None);
+    assert!(page.contains("It is kept elsewhere") && !page.contains("type=\"password\""), "{page}");
+    assert!(!page.contains("/password\"") && !page.contains("change your password"), "{page}");
+    assert!(in_file(Some(NotDone::InFile)).contains("Your password can’t be changed here"));
 }
