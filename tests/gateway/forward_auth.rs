@@ -369,3 +369,19 @@ fn a_request_that_no_route_takes_is_refused() {
         gateway.send(&request).assert_status(status, &format!("{name}: {value}"));
     }
 }
+
+#[test]
+fn limits_of_a_route_hold_for_questions_too() {
+    for family in FAMILIES {
+        let app = Recorder::start();
+        let routes = "[[routes]]\nname = \"few\"\npath = \"/few/**\"\nallow = \"anyone\"\nupstream = \"app\"\n\
+                      upgrade = []\nrate_limit = { per = \"network\", rate = \"2/h\" }\n";
+        let gateway = setup(&app, family).routes(routes).start();
+        let (late, refused) = if family == "nginx" { (403, 403) } else { (429, 400) };
+        let socket = asked(family, "GET", "/few/x").header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+        gateway.send(&socket).assert_status(refused, "a WebSocket where there are none");
+        gateway.send(&asked(family, "GET", "/few/x")).assert_status(200, "the second");
+        gateway.send(&asked(family, "GET", "/few/x")).assert_status(late, "one too many");
+        app.assert_untouched(family);
+    }
+}
