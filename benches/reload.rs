@@ -117,8 +117,8 @@ fn g_check_with_tests(bencher: Bencher<'_, '_>, table: Table) {
     let test = |at: usize| {
         let at = at * (ROUTES / 1_000);
         format!(
-            "[[tests]]\nrequest = \"GET http://app-{at}.example.com/app-{at}/x\"\nas = \"bob\"\n\
-             groups = [\"group-{at}\"]\nexpect = \"allow\"\n"
+            "[[tests]]\nrequest = \"GET http://app-{at}.example.com/app-{at}/x\"\n\
+             as = {{ user = \"bob\", groups = [\"group-{at}\"] }}\nexpect = \"allow\"\n"
         )
     };
     let text = table.text() + &(0..1_000).map(test).collect::<String>();
