@@ -16,9 +16,10 @@ use tokio::net::TcpStream;
 
 #[test]
 fn every_configuration_has_no_findings() {
-    let directories = fs::read_dir("examples").unwrap().map(|entry| entry.unwrap().path());
+    let entries = |place| fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path());
+    let directories = entries("examples").chain(entries("examples/forward-auth"));
     let files: Vec<PathBuf> = directories.map(|path| path.join("gateway.toml")).filter(|file| file.exists()).collect();
-    assert!(files.len() >= 4, "only {} configurations", files.len());
+    assert!(files.len() >= 9, "only {} configurations", files.len());
     for file in files {
         let loaded = load(&file, &|_| None);
         assert!(loaded.diagnostics.is_empty(), "{}", loaded.diagnostics.render(false));

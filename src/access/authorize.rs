@@ -402,8 +402,14 @@ impl Told<'_> {
     }
 }
 
-/// Whether the request opens a WebSocket (RFC 6455 section 4.1), or could be taken for one that does.
+/// Whether the request opens a WebSocket (RFC 6455 section 4.1), or could be taken for one that does. Proxies that ask about
+/// a request leave `Upgrade` out of the question, but no other field of it.
 fn is_websocket(headers: &HeaderMap) -> bool {
+    let has_key = headers.contains_key(http::header::SEC_WEBSOCKET_KEY);
+    has_key || names_websocket(headers)
+}
+
+fn names_websocket(headers: &HeaderMap) -> bool {
     headers.get_all(http::header::UPGRADE).iter().any(|value| {
         value
             .as_bytes()

@@ -3,10 +3,11 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::needed::store_file;
 use super::prompt::{Console, Failure};
 use super::{table, user};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, StoreKind, parse_duration};
+use crate::config::{Config, parse_duration};
 use crate::diag::nearest;
 use crate::identity::UserName;
 use crate::identity::api_key::{ApiKeyText, generate, is_name};
@@ -81,7 +82,7 @@ pub fn run(
     console: &mut Console<'_>,
     after_change: &mut dyn FnMut(&Config),
 ) -> Result<(), Failure> {
-    let StoreKind::Sqlite(path) = &config.store.kind;
+    let path = store_file(config)?;
     if !path.exists() {
         let message = format!("the store {} is not there, so there are no users", path.display());
         return Err(Failure::new(message, "make the first one with `portcullis user add NAME`"));

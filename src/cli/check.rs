@@ -6,6 +6,7 @@ mod people;
 
 use std::path::Path;
 
+use super::needed::control_socket;
 use crate::access::Rules;
 use crate::config::{self, Config, KeySource};
 use crate::diag::{Diagnostic, Diagnostics, plain};
@@ -116,7 +117,14 @@ fn said(path: &Path, found: &Diagnostics, options: Options) -> Outcome {
 
 /// Adds what `config` would make of what the running gateway has judged lately.
 fn compare(config: &Config, found: &Diagnostics, options: Options, outcome: &mut Outcome) {
-    let socket = &config.admin.control;
+    let socket = match control_socket(config.admin.control.as_deref()) {
+        Ok(socket) => socket,
+        Err(failure) => {
+            outcome.stderr += &format!("error: {failure}\n");
+            outcome.exit = 1;
+            return;
+        }
+    };
     let pasts = match control::recent(socket) {
         Ok(Some(pasts)) => pasts,
         Ok(None) => {

@@ -1,7 +1,7 @@
 //! `portcullis config show`: what is in force, defaults included, secrets hidden.
 
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -30,15 +30,18 @@ pub(super) fn run(file: Option<&Path>, command: ConfigCommand) -> Result<(), Str
     let ConfigCommand::Show(Args { json }) = command;
     let path = config::find_config_file(file)?;
     let socket = config::control_socket(&path, &|name| std::env::var(name).ok());
-    let running = control::config(&socket, json).map_err(|error| format!("{}: {error}", socket.display()))?;
+    let ask =
+        |socket: &PathBuf| control::config(socket, json).map_err(|error| format!("{}: {error}", socket.display()));
+    let running = socket.as_ref().map_or(Ok(None), ask)?;
+    let socket = socket.map_or_else(|| "none".to_owned(), |socket| socket.display().to_string());
     let shown = match running {
         Some(shown) => {
-            complain(&format!("in force in the running gateway (control socket {})", socket.display()));
+            complain(&format!("in force in the running gateway (control socket {socket})"));
             shown
         }
         None => {
             let config = super::load(Some(&path))?;
-            let (path, socket) = (path.display(), socket.display());
+            let path = path.display();
             complain(&format!("no gateway runs here (control socket {socket}): this is what {path} comes to"));
             let show = Show::of(&config);
             if json { show.json() } else { Value::String(show.toml()) }

@@ -198,7 +198,7 @@ async fn by_token(token: &str, config: &Config, store: Option<&Store>, now: Time
             refused: Some((reason, format!("the token: {why}"))),
         })
     };
-    let keys = token::keys(&config.tokens, store).await?;
+    let keys = token::keys(config, &config.tokens, store).await?;
     let verified = match keys.verify(token, now) {
         Ok(verified) => verified,
         Err(refusal @ Refusal::NotOurs { .. }) => {

@@ -6,10 +6,11 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::needed::store_file;
 use super::prompt::Failure;
 use super::table;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{self, Config, KeySource, StoreKind};
+use crate::config::{self, Config, KeySource};
 use crate::secret::Random;
 use crate::session::keys::{ASSERTIONS_LIVE, fresh, tokens_live};
 use crate::store::{KeyRecord, KeyUse, Lives, Retired, Store};
@@ -67,6 +68,7 @@ pub fn run(
     out: &mut dyn Write,
     after_change: &mut dyn FnMut(&Config),
 ) -> Result<(), Failure> {
+    store_file(config)?;
     if let KeyCommand::Rotate(Rotate { assertion: false, .. }) = command {
         refuse_configured(config)?;
     }
@@ -140,7 +142,7 @@ async fn retire(kid: &str, config: &Config, store: Option<&Store>) -> Result<(),
 
 /// The store, if its file is there: listing makes none.
 fn open(config: &Config, clock: &Clock) -> Result<Option<Store>, Failure> {
-    let StoreKind::Sqlite(path) = &config.store.kind;
+    let path = store_file(config)?;
     if !path.exists() {
         return Ok(None);
     }

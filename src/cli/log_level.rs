@@ -2,6 +2,7 @@
 
 use clap::Args as ClapArgs;
 
+use super::needed::control_socket;
 use super::prompt::{Console, Failure};
 use crate::config::{self, Config};
 use crate::gateway::control;
@@ -26,7 +27,7 @@ pub(super) fn run(args: &Args, config: &Config, console: &mut Console<'_>) -> Re
             None => format!("log-level {filter}"),
         },
     };
-    let socket = &config.admin.control;
+    let socket = control_socket(config.admin.control.as_deref())?;
     let in_force = control::ask(socket, &question).map_err(|error| {
         let help = format!("is the gateway running? It is asked over {}", socket.display());
         Failure::new(format!("the log of the gateway is as it was: {error}"), help)

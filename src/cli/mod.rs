@@ -12,6 +12,7 @@ mod doctor;
 pub mod explain;
 pub mod key;
 mod log_level;
+mod needed;
 pub mod prompt;
 mod reload;
 pub mod schema;
@@ -221,7 +222,8 @@ fn write_out(write: impl FnOnce(&mut dyn Write) -> Result<(), Failure>) -> Resul
 
 /// Has a running gateway take in what has just changed; it would by itself, within a second.
 fn tell_gateway(config: &Config) {
-    if let Err(error) = control::catch_up(&config.admin.control) {
+    let Some(socket) = &config.admin.control else { return };
+    if let Err(error) = control::catch_up(socket) {
         complain(&format!("note: the running gateway will notice within a second (control socket: {error})"));
     }
 }

@@ -22,8 +22,9 @@ pub(super) struct Args {
 pub(super) fn run(file: Option<&Path>, args: Args) -> Result<bool, String> {
     let file = config::find_config_file(file)?;
     let socket = config::control_socket(&file, &|name| std::env::var(name).ok());
+    let socket = super::needed::control_socket(socket.as_deref()).map_err(|failure| failure.to_string())?;
     let color = io::stderr().is_terminal() && !args.json;
-    let reply = control::reload(&socket, color).map_err(|error| format!("{}: {error}", socket.display()))?;
+    let reply = control::reload(socket, color).map_err(|error| format!("{}: {error}", socket.display()))?;
     let Some(mut reply) = reply else {
         return Err(format!(
             "no gateway is running with the control socket {}; if `admin.control` or `store.url` has changed, restart it",

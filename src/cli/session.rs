@@ -5,11 +5,12 @@ use std::io;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::needed::store_file;
 use super::prompt::{Console, Failure};
 use super::table;
 use super::user::{self, Format, minute, print_json};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, StoreKind};
+use crate::config::Config;
 use crate::secret::Random;
 use crate::store::{SessionRecord, Store};
 use crate::token;
@@ -57,6 +58,7 @@ pub fn run(
     console: &mut Console<'_>,
     after_change: &mut dyn FnMut(&Config),
 ) -> Result<(), Failure> {
+    store_file(config)?;
     let clock = Clock::system();
     let store = open(config, &clock)?.ok_or_else(|| {
         Failure::new("the store is not there yet, so there are no sessions", "start the gateway once")
@@ -74,7 +76,7 @@ pub fn run(
 
 /// The store that the configuration names; `None`: there is none yet, and looking makes none.
 pub(super) fn open(config: &Config, clock: &Clock) -> Result<Option<Store>, Failure> {
-    let StoreKind::Sqlite(path) = &config.store.kind;
+    let Some(path) = config.store.file() else { return Ok(None) };
     if !path.exists() {
         return Ok(None);
     }

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
+use super::needed::store_file;
 use super::prompt::{Console, Failure};
 use super::user::{self, Format, print_json};
 use super::{session, table};
@@ -16,7 +17,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Accounts, Config, KeySource, Tokens};
 use crate::identity::UserName;
 use crate::secret::Random;
-use crate::session::keys::token_keys;
+use crate::session::keys::{nobodys, token_keys};
 use crate::store::{EventKind, KeyUse, Store, UserRecord};
 use crate::token::foreign::{ForeignRefusal, Issuer, Issuers, Verified};
 use crate::token::{self, Claims, Event, KeySet, MAX_TOKEN_BYTES, NewClaims, Reason, Refusal, Revocations};
@@ -93,7 +94,7 @@ async fn inspect(
     console: &mut Console<'_>,
 ) -> Result<Answer, Failure> {
     let token = given(args.token.as_deref(), console)?;
-    let keys = keys(&config.tokens, store).await?;
+    let keys = keys(config, &config.tokens, store).await?;
     let refused = judge(&token, &keys, config, store, now).await?;
     let mut parts = token.split('.');
     let [header, claims] = [parts.next(), parts.next()].map(|part| part.and_then(decoded));
@@ -124,6 +125,7 @@ async fn mint(
     now: Timestamp,
     console: &mut Console<'_>,
 ) -> Result<Answer, Failure> {
+    store_file(config)?;
     let longest = config.tokens.max_lifetime;
     if args.lifetime > longest || args.lifetime < Duration::from_secs(1) {
         let message = format!("a token can live from a second to {}", words(longest));
@@ -151,7 +153,7 @@ async fn mint(
         scope: "",
         not_after: None,
     };
-    let token = keys(&tokens, store).await?.sign(&claims);
+    let token = keys(config, &tokens, store).await?.sign(&claims);
     let token = token.map_err(|error| Failure::new(error.to_string(), ""))?;
     writeln!(console.out, "{token}")?;
     Ok(Answer::Yes)
@@ -183,7 +185,11 @@ pub(super) fn given(argument: Option<&str>, console: &mut Console<'_>) -> Result
 }
 
 /// The keys as the gateway has them.
-pub(super) async fn keys(tokens: &Tokens, store: Option<&Store>) -> Result<KeySet, Failure> {
+pub(super) async fn keys(config: &Config, tokens: &Tokens, store: Option<&Store>) -> Result<KeySet, Failure> {
+    if config.store.file().is_none() {
+        let keys = nobodys(tokens, Clock::system().now(), &Random::system());
+        return keys.map_err(|error| Failure::new(error.to_string(), ""));
+    }
     let stored = match (&tokens.keys, store) {
         (KeySource::Store, Some(store)) => token_keys(store.signing_keys().await?, tokens),
         _ => Vec::new(),

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::needed::store_file;
 use super::prompt::{Console, Failure};
 use super::table;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, StoreKind};
+use crate::config::Config;
 use crate::identity::password::{Workspace, htpasswd};
 use crate::identity::{UserName, is_group_name, is_line};
 use crate::secret::Random;
@@ -164,7 +165,7 @@ pub fn run(
     after_change: &mut dyn FnMut(&Config),
 ) -> Result<(), Failure> {
     let makes_accounts = matches!(command, UserCommand::Add(_) | UserCommand::Import(_));
-    let StoreKind::Sqlite(path) = &config.store.kind;
+    let path = store_file(config)?;
     if !makes_accounts && !path.exists() {
         let message = format!("the store {} is not there, so there are no users", path.display());
         return Err(Failure::new(message, "make the first one with `portcullis user add NAME`"));

@@ -1,6 +1,7 @@
 //! `portcullis why`: why a running gateway let a request pass, or did not, as `explain` would say it.
 
 use super::explain;
+use super::needed::control_socket;
 use super::prompt::{Console, Failure};
 use super::user::Format;
 use crate::config::Config;
@@ -23,7 +24,7 @@ pub struct Args {
 /// When none runs, or it does not remember the request.
 pub fn run(args: &Args, config: &Config, console: &mut Console<'_>, color: bool) -> Result<(), Failure> {
     let id = args.id.trim();
-    let socket = &config.admin.control;
+    let socket = control_socket(config.admin.control.as_deref())?;
     let help = "a gateway remembers its requests until it ends; the access log keeps them";
     if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         return Err(Failure::new(

@@ -242,6 +242,7 @@ fn keys(old: &Config, new: &Config) -> Vec<&'static str> {
         login,
         identity,
         guarded: _,
+        told: _,
         issuers: _,
         upstreams: _,
         routes: _,
@@ -275,6 +276,7 @@ fn of_server(old: &Server, new: &Server) -> Compared {
         tls,
         hsts,
         proxy_protocol,
+        forward_auth,
         limits: _,
     } = old;
     vec![
@@ -285,6 +287,7 @@ fn of_server(old: &Server, new: &Server) -> Compared {
         (WORKERS, *workers != new.workers),
         ("server.tls", *tls != new.tls),
         ("server.hsts", *hsts != new.hsts),
+        ("server.forward_auth", *forward_auth != new.forward_auth),
     ]
 }
 

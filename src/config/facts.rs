@@ -8,7 +8,7 @@ use aws_lc_rs::digest;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{AdminListen, Config, IssuerKeys, KeySource, Show, StoreKind};
+use super::{AdminListen, Config, IssuerKeys, KeySource, Show};
 
 /// What is known of a configuration. Paths are whole, whoever asks and from wherever.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,8 +20,10 @@ pub struct Facts {
     pub files: Vec<PathBuf>,
     /// Files with secrets, keys or accounts.
     pub secret_files: Vec<PathBuf>,
-    pub store: PathBuf,
-    pub control: PathBuf,
+    /// `None`: there is no store.
+    pub store: Option<PathBuf>,
+    /// `None`: there is no control socket.
+    pub control: Option<PathBuf>,
     pub listen: Vec<SocketAddr>,
     /// Those of them where a request in the clear, without more before it, is not understood.
     pub not_plain: Vec<SocketAddr>,
@@ -54,7 +56,7 @@ impl Facts {
 
     /// What is known of `config`.
     pub fn of(config: &Config) -> Self {
-        let (server, StoreKind::Sqlite(store)) = (&config.server, &config.store.kind);
+        let server = &config.server;
         let algorithm = format!("{:?}", config.tokens.algorithm);
         let named = config.issuers.iter().filter_map(|issuer| match &issuer.keys {
             IssuerKeys::File(path) => Some(path.as_path()),
@@ -70,8 +72,8 @@ impl Facts {
             file: whole(&config.file),
             files: files.map(|file| file.as_path()).chain(named).map(whole).collect(),
             secret_files: config.secret_files.iter().map(|file| whole(file)).collect(),
-            store: whole(store),
-            control: whole(&config.admin.control),
+            store: config.store.file().map(whole),
+            control: config.admin.control.as_deref().map(whole),
             listen: server.listen.iter().filter_map(|listen| listen.address.tcp()).collect(),
             not_plain: not_plain.filter_map(|listen| listen.address.tcp()).collect(),
             sockets: server.listen.iter().filter_map(|listen| listen.address.path()).map(whole).collect(),
@@ -136,7 +138,7 @@ mod tests {
         assert!(!text.contains(secret) && text.contains("HS256"), "{text}");
         assert_eq!(serde_json::from_str::<Facts>(&text).unwrap(), facts);
         assert_eq!(facts.servers, [("a".to_owned(), "b".to_owned(), 81)]);
-        assert_eq!(facts.store, Path::new("/etc/gate/portcullis.db"));
+        assert_eq!(facts.store.as_deref(), Some(Path::new("/etc/gate/portcullis.db")));
     }
 
     #[test]

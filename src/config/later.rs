@@ -58,7 +58,6 @@ const fn later(place: &'static str, name: &'static str, version: &'static str, h
 }
 
 const KEYS: &[Later] = &[
-    later("server", "forward_auth", "0.4", Word("off")),
     later("upstreams.*", "balance", "0.4", Word("least-requests")),
     later("upstreams.*", "health", "0.4", Nothing),
     later("upstreams.*", "tls", "0.4", Nothing),
@@ -68,7 +67,6 @@ const KEYS: &[Later] = &[
 const WORDS: &[Later] = &[
     later("store.url", "postgres://", "0.6", Nothing),
     later("store.url", "postgresql://", "0.6", Nothing),
-    later("store.url", "none", "0.2", Nothing),
     later("upstreams", "https://", "0.4", Nothing),
     later("upstreams", "h2c://", "0.4", Nothing),
     later("upstreams", "unix:", "0.4", Nothing),
@@ -78,7 +76,17 @@ const WORDS: &[Later] = &[
 const HOMES: &[(&str, &[&str])] = &[
     (
         "server",
-        &["listen", "public_url", "trusted_proxies", "trusted_headers", "workers", "tls", "hsts", "proxy_protocol"],
+        &[
+            "listen",
+            "public_url",
+            "trusted_proxies",
+            "trusted_headers",
+            "workers",
+            "tls",
+            "hsts",
+            "proxy_protocol",
+            "forward_auth",
+        ],
     ),
     (
         "server.limits",

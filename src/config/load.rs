@@ -111,8 +111,8 @@ fn check<'t>(
     Loaded { config: config.filter(|_| !failed), diagnostics: Diagnostics::new(source, findings), files }
 }
 
-/// Where the gateway that runs with the file `path` listens for commands, as far as a file tells that may have errors.
-pub fn control_socket(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+/// Where the gateway that runs with the file `path` listens for commands, as far as a file tells that may have errors; `None`: nowhere.
+pub fn control_socket(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let text = read(path, LARGEST, "the configuration").unwrap_or_default();
     let source = Source::new(path.display().to_string(), text);
     let cx = Context::new(env, path.parent().unwrap_or(Path::new("")));
@@ -257,11 +257,12 @@ mod tests {
             control_socket(&path, &|_| None)
         };
         let beside = |name: &str| directory.path().join(name);
-        assert_eq!(find("[admin]\ncontrol = \"c.sock\"\n[[routes]]\npth = 7\n"), beside("c.sock"));
-        assert_eq!(find("[store]\nurl = \"sqlite:/var/p/x.db\"\n[routes\n"), Path::new("/var/p/portcullis.sock"));
-        assert_eq!(find(""), beside("portcullis.sock"));
+        assert_eq!(find("[admin]\ncontrol = \"c.sock\"\n[[routes]]\npth = 7\n"), Some(beside("c.sock")));
+        assert_eq!(find("[store]\nurl = \"sqlite:/var/p/x.db\"\n[routes\n"), Some("/var/p/portcullis.sock".into()));
+        assert_eq!(find(""), Some(beside("portcullis.sock")));
+        assert_eq!(find("[store]\nurl = \"none\"\n"), None);
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(control_socket(&path, &|_| None), beside("portcullis.sock"));
+        assert_eq!(control_socket(&path, &|_| None), Some(beside("portcullis.sock")));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod allow;
 pub mod changes;
 mod clients;
 mod facts;
+mod forward_auth;
 mod identity;
 mod include;
 mod issuers;
@@ -14,6 +15,7 @@ mod later;
 mod load;
 mod meaning;
 mod modes;
+mod no_store;
 mod order;
 mod parse;
 mod place;
@@ -36,7 +38,7 @@ mod users;
 mod values;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +52,7 @@ pub use allow::{Mention, Mentioned};
 pub use changes::Changes;
 pub use clients::Clients;
 pub use facts::Facts;
+pub use forward_auth::ForwardAuth;
 pub use issuers::is_key_url;
 pub use load::{Loaded, control_socket, find_config_file, load, load_text};
 pub use place::{Address, UnixPlace};
@@ -95,6 +98,8 @@ pub struct Config {
     pub identity: Arc<Identity>,
     /// Every name that only the gateway may send: of `[identity]`, of every route's override, and the fixed list.
     pub guarded: Arc<IdentityNames>,
+    /// Every name by which any route tells who is there, or strips.
+    pub told: Arc<[HeaderName]>,
     /// `[[issuers]]`: whose tokens are accepted beside own ones.
     pub issuers: Vec<Arc<Issuer>>,
     /// `[upstreams]`, in the order written; a route names one by its index.
@@ -114,8 +119,8 @@ pub struct Config {
 pub struct Admin {
     /// Where `/livez`, `/readyz` and `/metrics` are served.
     pub listen: Option<AdminListen>,
-    /// The control socket's path.
-    pub control: PathBuf,
+    /// The control socket's path; `None`: there is none, as there is no store that it could stand beside.
+    pub control: Option<PathBuf>,
 }
 
 /// An address of the admin listener.
@@ -191,6 +196,18 @@ pub struct Store {
 pub enum StoreKind {
     /// An SQLite file.
     Sqlite(PathBuf),
+    /// None: only tokens of other issuers count.
+    None,
+}
+
+impl Store {
+    /// The file of the store; `None`: there is no store.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.kind {
+            StoreKind::Sqlite(path) => Some(path),
+            StoreKind::None => None,
+        }
+    }
 }
 
 /// `[tokens]`
@@ -319,6 +336,14 @@ pub enum Issuers {
 }
 
 impl Issuers {
+    /// The same without this gateway, where `count` others are known.
+    fn without_own(self, count: usize) -> Self {
+        match self {
+            Self::All => Self::These { own: false, others: (0..count).collect() },
+            Self::These { others, .. } => Self::These { own: false, others },
+        }
+    }
+
     /// Whether tokens of `issuer` are taken; `None` is this gateway.
     pub fn take(&self, issuer: Option<usize>) -> bool {
         match (self, issuer) {

@@ -4,10 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use http::HeaderName;
+
 use super::raw::Raw;
 use super::reader::{Context, Written};
 use super::routes::{Known, Places, Upstreams};
-use super::{Config, Mention, Mentioned, Route, Upstream, identity, meaning};
+use super::{Config, Mention, Mentioned, Route, StoreKind, Upstream, identity, meaning, no_store};
 use crate::diag::{Diagnostic, quoted};
 use crate::lint::{self, Entry, Finding, Overlaps};
 use crate::message::headers::IdentityNames;
@@ -30,7 +32,11 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, mut raw: Raw) -> Config {
     let places: Vec<Places> = raw.routes.iter_mut().map(super::routes::Raw::places).collect();
     let tokens = raw.tokens.resolve(cx, &server.public_url);
     let (issuers, issuer_places) = super::issuers::resolve(cx, raw.issuers, &tokens.issuer);
-    let known = Known { upstreams: Upstreams { names: &names, checked: &upstreams }, issuers: &issuers };
+    let known = Known {
+        upstreams: Upstreams { names: &names, checked: &upstreams },
+        issuers: &issuers,
+        has_store: store.kind != StoreKind::None,
+    };
     let routes: Vec<Option<Route>> =
         raw.routes.into_iter().enumerate().map(|(index, route)| route.resolve(cx, index, &known, &base)).collect();
     let is_whole = routes.iter().all(Option::is_some);
@@ -50,6 +56,9 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, mut raw: Raw) -> Config {
             places: &places,
         }
         .judge(cx);
+        if store.kind == StoreKind::None {
+            no_store::judge(cx, &issuers, &routes, &tokens);
+        }
         super::issuers::report_same_names(cx, &issuers, &issuer_places, &routes);
         // With a route left out, the others would be judged as a table that nobody wrote.
         report_lints(cx, &routes, &places);
@@ -60,7 +69,10 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, mut raw: Raw) -> Config {
     let tests = tests.collect();
 
     let overrides = routes.iter().map(|route| route.identity.as_ref()).chain([base.as_ref()]);
-    let guarded = IdentityNames::new(overrides.flat_map(identity::names));
+    let mut told: Vec<HeaderName> = overrides.flat_map(identity::names).cloned().collect();
+    told.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    told.dedup();
+    let guarded = IdentityNames::new(&told);
     for route in &routes {
         let edits = [&route.request_headers, &route.response_headers];
         super::routes::judge_headers(cx, edits, &places[route.index].edits, &guarded, &sessions.cookie);
@@ -80,6 +92,7 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, mut raw: Raw) -> Config {
         login,
         identity: base,
         guarded: Arc::new(guarded),
+        told: told.into(),
         upstreams,
         routes: routes.into_iter().map(Arc::new).collect(),
         mentions: mentions(&places),
@@ -309,13 +322,13 @@ mod tests {
     fn relative_paths_start_at_the_file() {
         let config = with("[store]\nurl = \"sqlite:data/users.db\"\n[log]\naccess = \"./access.log\"");
         assert_eq!(config.store.kind, StoreKind::Sqlite("/etc/gate/data/users.db".into()));
-        assert_eq!(config.admin.control, Path::new("/etc/gate/data/portcullis.sock"));
+        assert_eq!(config.admin.control.as_deref(), Some(Path::new("/etc/gate/data/portcullis.sock")));
         assert_eq!(config.log.access, AccessLog::File("/etc/gate/./access.log".into()));
         let config =
             with("[store]\nurl = \"sqlite:/var/x.db\"\n[admin]\nlisten = \"unix:/run/a.sock\"\ncontrol = \"c.sock\"");
         assert_eq!(config.store.kind, StoreKind::Sqlite("/var/x.db".into()));
         assert_eq!(config.admin.listen, Some(AdminListen::Unix("/run/a.sock".into())));
-        assert_eq!(config.admin.control, Path::new("/etc/gate/c.sock"));
+        assert_eq!(config.admin.control.as_deref(), Some(Path::new("/etc/gate/c.sock")));
     }
 
     #[test]

@@ -283,7 +283,10 @@ impl Raw {
             Key::Unusable => None,
             Key::Given(names) => credentials::whose(cx, names, known.issuers),
         };
-        let accept = credentials::accepted(cx, self.accept.as_ref(), issuers.as_ref().unwrap_or(&Issuers::All));
+        let issuers =
+            if known.has_store { issuers } else { issuers.map(|issuers| issuers.without_own(known.issuers.len())) };
+        let whose = issuers.as_ref().unwrap_or(&Issuers::All);
+        let accept = credentials::accepted(cx, self.accept.as_ref(), whose, known.has_store);
         if let Some(way) =
             self.unauthenticated.as_ref().filter(|way| *way.get_ref() == Unauthenticated::Login && !accept.cookie)
         {
@@ -352,6 +355,8 @@ impl Raw {
 pub(super) struct Known<'a> {
     pub(super) upstreams: Upstreams<'a>,
     pub(super) issuers: &'a [Arc<Issuer>],
+    /// Whether there are people of our own.
+    pub(super) has_store: bool,
 }
 
 /// The upstreams that routes can name.

@@ -12,7 +12,7 @@ use super::place::{self, Address, RawAccess};
 use super::reader::{Context, Item, Table, Written};
 use super::tls::{self, Certificate, Tls};
 use super::values::Fault;
-use super::{url, values};
+use super::{ForwardAuth, forward_auth, url, values};
 use crate::diag::{Diagnostic, Span, quoted};
 
 /// `[server]`
@@ -36,6 +36,8 @@ pub struct Server {
     pub tls: Tls,
     /// For how long browsers are told to come over `https` only (RFC 6797).
     pub hsts: Option<Duration>,
+    /// Who asks about requests on `/.gateway/check`.
+    pub forward_auth: ForwardAuth,
     /// `[server.limits]`
     pub limits: Limits,
 }
@@ -129,6 +131,7 @@ pub(super) struct Raw {
     workers: Option<Written<u64>>,
     tls: Option<Vec<Written<Certificate>>>,
     hsts: Option<Written<Duration>>,
+    forward_auth: Option<Written<ForwardAuth>>,
     limits: RawLimits,
 }
 
@@ -168,6 +171,9 @@ impl Raw {
             workers: table.take("workers").and_then(|item| item.count(0, 1024)),
             tls: table.take("tls").and_then(|item| tls::certificates(&item)),
             hsts: table.duration("hsts"),
+            forward_auth: table
+                .take("forward_auth")
+                .and_then(|item| item.word("server.forward_auth", forward_auth::WORDS)),
             limits: table.table("limits", "server.limits").map(RawLimits::read).unwrap_or_default(),
         };
         table.finish();
@@ -213,6 +219,14 @@ impl Raw {
             let finding = finding.label("anyone can say to be another address");
             cx.report(finding.help("name the addresses of the proxies in front of this gateway"));
         }
+        if let Some(asks) = self.forward_auth.as_ref().filter(|asks| *asks.get_ref() != ForwardAuth::Off)
+            && trusted_proxies.is_empty()
+            && !trusts_unix
+        {
+            let finding = Diagnostic::warning("nobody-may-ask", "no peer may ask on `/.gateway/check`: it answers 403");
+            let finding = finding.at(asks.span()).label("only a trusted proxy may");
+            cx.report(finding.help("name the address of the proxy that asks in `trusted_proxies`"));
+        }
         let workers = self.workers.map_or(0, Spanned::into_inner);
         let proxy_protocol = self.proxy_protocol.as_ref().is_some_and(|written| *written.get_ref());
         if let Some(written) =
@@ -243,6 +257,7 @@ impl Raw {
                 Ok(workers) if workers > 0 => workers,
                 _ => std::thread::available_parallelism().map_or(1, NonZero::get),
             },
+            forward_auth: self.forward_auth.map_or_else(ForwardAuth::default, Spanned::into_inner),
             limits: self.limits.resolve(cx),
         }
     }

@@ -10,8 +10,8 @@ use super::reader::{Context, Item, Table, Written, report_later};
 use super::server::positive;
 use super::users::{UserFile, user_file};
 use super::values::Fault;
-use super::{AccessLog, Admin, AdminListen, Log, LogFormat, Store, StoreKind, later, modes, values};
-use crate::diag::{nearest, quoted};
+use super::{AccessLog, Admin, AdminListen, Log, LogFormat, Store, StoreKind, later, modes, no_store, values};
+use crate::diag::{Diagnostic, nearest, quoted};
 
 /// `[admin]` as written.
 #[derive(Default)]
@@ -32,10 +32,10 @@ impl RawAdmin {
 
     /// `store` is where the control socket stands unless it is named.
     pub(super) fn resolve(self, cx: &Context<'_>, store: &Store) -> Admin {
-        let StoreKind::Sqlite(file) = &store.kind;
-        let control = match &self.control {
-            Some(control) => cx.directory.join(control.get_ref()),
-            None => file.parent().unwrap_or(Path::new("")).join("portcullis.sock"),
+        let control = match (&self.control, &store.kind) {
+            (Some(control), _) => Some(cx.directory.join(control.get_ref())),
+            (None, StoreKind::Sqlite(file)) => Some(file.parent().unwrap_or(Path::new("")).join("portcullis.sock")),
+            (None, StoreKind::None) => None,
         };
         let listen = self.listen.map(|listen| match listen.into_inner() {
             AdminListen::Unix(path) => AdminListen::Unix(cx.directory.join(path)),
@@ -136,7 +136,7 @@ fn access(text: &str) -> Result<AccessLog, Fault> {
 /// `[store]` as written.
 #[derive(Default)]
 pub(super) struct RawStore {
-    url: Option<Written<PathBuf>>,
+    url: Option<Written<Option<PathBuf>>>,
     users: Option<UserFile>,
     max_staleness: Option<Written<Duration>>,
 }
@@ -154,23 +154,32 @@ impl RawStore {
 
     pub(super) fn resolve(self, cx: &Context<'_>) -> Store {
         let place = self.url.as_ref().map(Spanned::span);
-        let file = self.url.map_or_else(|| PathBuf::from("portcullis.db"), Spanned::into_inner);
-        let path = cx.directory.join(file);
-        for finding in modes::of_secret(&path) {
-            cx.report(match &place {
-                Some(place) => finding.at(place.clone()),
-                None => finding,
-            });
+        let kind = match self.url.map_or_else(|| Some(PathBuf::from("portcullis.db")), Spanned::into_inner) {
+            Some(file) => StoreKind::Sqlite(cx.directory.join(file)),
+            None => StoreKind::None,
+        };
+        if let StoreKind::Sqlite(path) = &kind {
+            for finding in modes::of_secret(path) {
+                cx.report(match &place {
+                    Some(place) => finding.at(place.clone()),
+                    None => finding,
+                });
+            }
+        }
+        if let (StoreKind::None, Some(users)) = (&kind, &self.users) {
+            let finding =
+                Diagnostic::error(no_store::CODE, "accounts of a file are kept in the store, and there is none");
+            cx.report(finding.at(users.place.clone()).help("leave `users` out, or name a store in `url`"));
         }
         Store {
-            kind: StoreKind::Sqlite(path),
+            kind,
             users: self.users,
             max_staleness: positive(cx, "max_staleness", self.max_staleness, Duration::from_secs(30)),
         }
     }
 }
 
-fn store_url(item: &Item<'_>) -> Option<Written<PathBuf>> {
+fn store_url(item: &Item<'_>) -> Option<Written<Option<PathBuf>>> {
     let text = item.string()?;
     if let Some(later) = later::word("store.url", text.get_ref()) {
         // Only the scheme is repeated: the rest may hold a password.
@@ -183,8 +192,11 @@ fn store_url(item: &Item<'_>) -> Option<Written<PathBuf>> {
     }
     item.parsed("bad-store", |text| {
         let fault = |message: &str, help: &str| Err(Fault::new(message, "not a store", help));
+        if text == "none" {
+            return Ok(None);
+        }
         let Some(path) = text.strip_prefix("sqlite:") else {
-            return fault("the store has no known scheme", "write \"sqlite:portcullis.db\"");
+            return fault("the store has no known scheme", "write \"sqlite:portcullis.db\", or \"none\"");
         };
         if path.is_empty() {
             return fault("the store has no file", "write \"sqlite:portcullis.db\"");
@@ -196,6 +208,6 @@ fn store_url(item: &Item<'_>) -> Option<Written<PathBuf>> {
             let help = format!("write \"sqlite:{}\"", path.trim_start_matches('/'));
             return fault("what stands behind `sqlite://` is a host", &help);
         }
-        Ok(PathBuf::from(path))
+        Ok(Some(PathBuf::from(path)))
     })
 }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::page::{self, ErrorPage};
 use crate::access::{Bad, shows_api_key};
+use crate::config::StoreKind;
 use crate::message::body::Body;
 use crate::message::head::Head;
 use crate::state::State;
@@ -175,6 +176,11 @@ impl Asker<'_> {
         format!("{login}?{again}next={next}")
     }
 
+    /// Whether there is a sign-in page at all.
+    fn has_sign_in(&self) -> bool {
+        self.state.config.store.kind != StoreKind::None
+    }
+
     /// Where a program finds the sign-in.
     pub fn login_url(&self) -> String {
         format!("{}{}", self.state.config.server.public_url.origin(), self.state.config.login.path)
@@ -195,7 +201,7 @@ impl Asker<'_> {
             request_id: self.request_id,
             signed_in: problem.signed_in,
             retry_after: problem.retry_after,
-            login_path: problem.offers_sign_in.then_some(self.state.config.login.path.as_str()),
+            login_path: (problem.offers_sign_in && self.has_sign_in()).then_some(self.state.config.login.path.as_str()),
             here: here.as_deref(),
         });
         self.page(status, html)
@@ -208,7 +214,7 @@ impl Asker<'_> {
         members.insert("status".to_owned(), json!(status.as_u16()));
         members.insert("detail".to_owned(), json!(problem.detail));
         members.insert("request_id".to_owned(), json!(self.request_id));
-        if problem.offers_sign_in {
+        if problem.offers_sign_in && self.has_sign_in() {
             members.insert("login_url".to_owned(), json!(self.login_url()));
         }
         self.own(status, PROBLEM, Value::Object(members).to_string())

@@ -20,7 +20,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::access::{Known, Reason};
-use crate::config::Config;
+use crate::config::{Config, ForwardAuth, StoreKind};
 use crate::message::body::Body;
 use crate::message::head::Head;
 use crate::observe::Record;
@@ -54,12 +54,21 @@ pub enum Endpoint {
     Jwks,
     /// `/.well-known/oauth-authorization-server`, on `public_url`'s host only.
     ServerMetadata,
+    /// `/.gateway/check`, and all below it where Envoy asks: the pipeline answers it.
+    Check,
     /// A name below `/.gateway` that there is not, or one that comes later.
     Unknown,
 }
 
 /// The endpoint of a canonical path on `host`, if it is one of the gateway's own.
 pub fn find(config: &Config, host: &str, canonical: &str) -> Option<Endpoint> {
+    let found = find_any(config, host, canonical)?;
+    // Without a store nobody signs in, and nothing is signed.
+    let needs_store = !matches!(found, Endpoint::Check | Endpoint::UserInfo | Endpoint::Unknown);
+    Some(if needs_store && config.store.kind == StoreKind::None { Endpoint::Unknown } else { found })
+}
+
+fn find_any(config: &Config, host: &str, canonical: &str) -> Option<Endpoint> {
     let login = &config.login;
     if canonical == login.path {
         return Some(Endpoint::Login);
@@ -72,6 +81,16 @@ pub fn find(config: &Config, host: &str, canonical: &str) -> Option<Endpoint> {
         return (host == config.server.public_url.host).then_some(document);
     }
     let below = canonical.strip_prefix(OWN_PREFIX)?;
+    if let Some(asked) = below.strip_prefix("/check") {
+        let asks = match config.server.forward_auth {
+            ForwardAuth::Off => false,
+            ForwardAuth::Nginx | ForwardAuth::Traefik => asked.is_empty(),
+            ForwardAuth::Envoy => asked.starts_with('/'),
+        };
+        if asks {
+            return Some(Endpoint::Check);
+        }
+    }
     match below {
         "/token" => Some(Endpoint::Token),
         "/revoke" => Some(Endpoint::Revoke),
@@ -129,7 +148,7 @@ pub async fn serve(endpoint: Endpoint, call: Call<'_>) -> Answered {
         (Endpoint::Account, _) => call.wrong_method("GET, HEAD"),
         (Endpoint::AccountPassword | Endpoint::AccountSessions | Endpoint::AccountKeys, _) => call.wrong_method("POST"),
         (Endpoint::UserInfo | Endpoint::Jwks | Endpoint::ServerMetadata, _) => call.wrong_method("GET, HEAD"),
-        (Endpoint::Unknown, _) => {
+        (Endpoint::Check | Endpoint::Unknown, _) => {
             call.refuse(StatusCode::NOT_FOUND, &Problem { detail: "Not found", ..Problem::default() })
         }
     }

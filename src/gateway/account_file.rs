@@ -20,6 +20,9 @@ pub(super) fn accounts(config: &config::Store) -> Result<Vec<FileAccount>, Start
 
 /// Makes the file's accounts in the store those that `accounts` says. Answers with names that the store has of its own.
 pub(super) async fn sync(store: &Store, accounts: Vec<FileAccount>) -> Result<Vec<UserName>, StartError> {
+    if store.is_none() {
+        return Ok(Vec::new());
+    }
     let Synced { added, changed, removed, taken } = store.sync_file(accounts).await.map_err(StartError::Store)?;
     if added + changed + removed > 0 {
         info!(added, changed, removed, "took in the file of accounts");

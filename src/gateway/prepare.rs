@@ -234,14 +234,14 @@ async fn people(
 
 /// Says how to add the first user, and never makes one up.
 async fn advise(store: &Store) -> Result<(), StoreError> {
-    if !store.has_users().await? {
+    if !store.is_none() && !store.has_users().await? {
         tracing::warn!("there are no users yet: add the first one with `portcullis user add NAME`");
     }
     Ok(())
 }
 
 fn bind_control(config: &Config) -> Result<Option<Control>, StartError> {
-    let path = &config.admin.control;
+    let Some(path) = &config.admin.control else { return Ok(None) };
     match Control::bind(path) {
         Ok(control) => Ok(Some(control)),
         // A second gateway on the same store works: it takes in changes by itself within a second.

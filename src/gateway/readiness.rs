@@ -103,6 +103,9 @@ impl fmt::Debug for Readiness {
 }
 
 fn store(shared: &Shared) -> Result<String, String> {
+    if shared.store.is_none() {
+        return Ok("there is none".to_owned());
+    }
     match shared.people.follower.staleness() {
         Some(age) if age <= shared.current.load().max_staleness() => Ok(format!("read {:.1} s ago", age.as_secs_f64())),
         _ => Err("the store does not answer".to_owned()),

@@ -38,6 +38,17 @@ impl Scheme {
             Self::Https => "https",
         }
     }
+
+    /// The scheme that `text` names: a WebSocket's is that of the request that opens it.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        if text.eq_ignore_ascii_case(b"https") || text.eq_ignore_ascii_case(b"wss") {
+            Some(Self::Https)
+        } else if text.eq_ignore_ascii_case(b"http") || text.eq_ignore_ascii_case(b"ws") {
+            Some(Self::Http)
+        } else {
+            None
+        }
+    }
 }
 
 /// Stands for the peer of a connection on a unix socket, which has no address. No peer of the network has this one.
@@ -92,7 +103,7 @@ impl Trust {
             origin.client = self.client(peer, entries);
         }
         if self.x_forwarded_proto {
-            origin.scheme = list(headers, X_FORWARDED_PROTO).last().copied().and_then(parse_scheme);
+            origin.scheme = list(headers, X_FORWARDED_PROTO).last().copied().and_then(Scheme::parse);
         }
         if self.x_forwarded_host
             && let Some(host) = list(headers, X_FORWARDED_HOST).last()
@@ -112,7 +123,7 @@ impl Trust {
         let Some(last) = elements.last() else {
             return Ok(());
         };
-        if let Some(scheme) = last.proto.as_ref().and_then(|proto| parse_scheme(proto.as_bytes())) {
+        if let Some(scheme) = last.proto.as_ref().and_then(|proto| Scheme::parse(proto.as_bytes())) {
             origin.scheme = Some(scheme);
         }
         if let Some(host) = &last.host {
@@ -209,16 +220,6 @@ fn parse_node(text: &[u8]) -> Option<IpAddr> {
     }
     let (address, port) = text.split_once(':')?;
     if is_port(port) { address.parse::<std::net::Ipv4Addr>().ok().map(IpAddr::V4) } else { None }
-}
-
-fn parse_scheme(text: &[u8]) -> Option<Scheme> {
-    if text.eq_ignore_ascii_case(b"https") || text.eq_ignore_ascii_case(b"wss") {
-        Some(Scheme::Https)
-    } else if text.eq_ignore_ascii_case(b"http") || text.eq_ignore_ascii_case(b"ws") {
-        Some(Scheme::Http)
-    } else {
-        None
-    }
 }
 
 /// Whether `name` folds to one by which proxies tell of clients. Identity headers, and those that tell an application

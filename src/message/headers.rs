@@ -74,6 +74,19 @@ impl IdentityNames {
     }
 }
 
+/// Whether an application may read `name` as `other`: case, punctuation and CGI's `HTTP_` aside.
+pub fn reads_as(name: &HeaderName, other: &HeaderName) -> bool {
+    let (name, other): (Vec<u8>, Vec<u8>) = (folded(name.as_str()).collect(), folded(other.as_str()).collect());
+    let mut name = name.as_slice();
+    loop {
+        match name.strip_prefix(CGI.as_bytes()) {
+            _ if name == other => return true,
+            Some(rest) => name = rest,
+            None => return false,
+        }
+    }
+}
+
 /// Whether frameworks take `name` for the request's method: `X-HTTP-Method-Override` and its like.
 pub fn is_method_override(name: &str) -> bool {
     let Some(b'x' | b'h' | b'm') = folded(name).next() else {
@@ -304,6 +317,17 @@ mod tests {
         assert!(strip_guarded(&mut headers, &guarded()));
         assert_eq!(names(&headers), ["accept"]);
         assert!(!strip_guarded(&mut headers, &guarded()));
+    }
+
+    #[test]
+    fn other_spellings_read_as_a_name() {
+        let name = HeaderName::from_static("x-tenant");
+        for other in ["x-tenant", "x_tenant", "x.tenant", "xtenant", "http_x_tenant", "http-http-x-tenant"] {
+            assert!(reads_as(&HeaderName::from_static(other), &name), "{other}");
+        }
+        for other in ["tenant", "x-tenants", "http", "x-http-tenant", "-"] {
+            assert!(!reads_as(&HeaderName::from_static(other), &name), "{other}");
+        }
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 mod answer;
 mod cors;
+mod decide;
 mod finish;
+mod forward_auth;
 mod limit;
 mod normalize;
 mod refuse;
@@ -10,15 +12,16 @@ mod secure;
 
 pub use finish::unreadable;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use crate::access::{Decision, Judged, Permit, Preflight, Reason};
+use crate::access::{Permit, Preflight};
 use crate::endpoint::answer::{Asker, Manner};
-use crate::endpoint::{self, Answered, Call};
+use crate::endpoint::{self, Answered, Call, Endpoint};
 use crate::message::body::Body;
 use crate::message::connection::{ConnInfo, Link};
 use crate::observe::Record;
@@ -61,6 +64,7 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Request<Incoming>
                 return finish::finish(state, answered, record, observed);
             }
             match endpoint::find(&state.config, normal.head.host.name(), normal.head.path.canonical()) {
+                Some(Endpoint::Check) => forward_auth::answer(state, request, &normal, &mut record).await,
                 Some(endpoint) => {
                     let call = Call { state, head: &normal.head, request, record: &mut record };
                     endpoint::serve(endpoint, call).await
@@ -117,49 +121,14 @@ async fn decide(
     observed: &Arc<Observed>,
 ) -> Answered {
     let state = &*worker.state;
-    let judged = state.access.check(&normal.head, request.headers(), &state.shared.current).await;
-    let Judged { decision, asker } = judged;
-    record.asker = asker;
+    let decision = decide::ask(state, &normal.head, request.headers(), record).await;
     let request_id = Arc::clone(&record.request_id);
     let asker =
         Asker { state, head: Some(&normal.head), manner: Manner::of(request.headers()), request_id: &request_id };
-    let identity = match &decision {
-        Decision::Permit(permit) => permit.identity(),
-        Decision::Challenge(challenge) => challenge.identity.as_ref(),
-        Decision::Deny(denial) => denial.identity.as_ref(),
-        Decision::NotFound { .. } | Decision::Malformed(_) | Decision::Throttled(..) | Decision::Unavailable(_) => None,
-    };
-    if let Some(identity) = identity {
-        record.user = Some(identity.profile.user.clone());
-        state.note_return(identity, &normal.head, request.headers());
+    match refuse::unless_permitted(&asker, record, decision) {
+        ControlFlow::Continue(permit) => permitted(worker, permit, (request, normal), &asker, record, observed).await,
+        ControlFlow::Break(response) => Answered { response, unread: Some(request) },
     }
-    let response = match decision {
-        Decision::Permit(permit) => {
-            return permitted(worker, permit, (request, normal), &asker, record, observed).await;
-        }
-        Decision::Challenge(challenge) => {
-            record.decided_by(&challenge.route);
-            refuse::challenge(&asker, record, &challenge)
-        }
-        Decision::Deny(denial) => {
-            record.decided_by(&denial.route);
-            refuse::denial(&asker, record, &denial)
-        }
-        Decision::NotFound { reading } => {
-            record.because(Reason::NoRoute, reading);
-            refuse::not_found(&asker, record)
-        }
-        Decision::Malformed(why) => refuse::twofold(&asker, record, why),
-        Decision::Throttled(route, wait) => {
-            record.decided_by(&route);
-            refuse::throttled(&asker, record, wait)
-        }
-        Decision::Unavailable(route) => {
-            record.decided_by(&route);
-            refuse::unavailable(&asker, record)
-        }
-    };
-    Answered { response, unread: Some(request) }
 }
 
 /// What may pass goes on, or is answered by its route.
@@ -173,19 +142,7 @@ async fn permitted(
 ) -> Answered {
     let state = &*worker.state;
     let route = Arc::clone(permit.route());
-    record.decision = "permit";
-    record.decided_by(&route);
-    let reason = match permit.identity() {
-        _ if permit.is_preflight() => Reason::Preflight,
-        Some(_) => Reason::SignedIn,
-        None => Reason::Public,
-    };
-    record.because(reason, None);
-    record.upstream = route.to.upstream().and_then(|upstream| state.upstream_names.get(upstream)).cloned();
-    if let Some(instead) = permit.instead() {
-        refuse::observed(record, instead);
-    }
-    finish::note_sign_in(&permit, &record.request_id);
+    decide::note_permit(state, &permit, record);
     let counted = limit::count(state, &permit);
     if let Some(counted) = counted.as_ref().filter(|counted| !counted.may_come()) {
         if !route.observe {

@@ -1,9 +1,11 @@
 //! From a decision that is not a permission to the answer that the client gets, and to what the log says of it.
 
+use std::ops::ControlFlow;
+
 use http::{Response, StatusCode};
 
 use super::normalize::Malformed;
-use crate::access::{Bad, Challenge, Decision, Denial, Reason, Want};
+use crate::access::{Bad, Challenge, Decision, Denial, Permit, Reason, Want};
 use crate::config::Unauthenticated;
 use crate::endpoint::answer::{self, Asker, Problem, REALM};
 use crate::message::body::Body;
@@ -11,6 +13,38 @@ use crate::message::line::LineError;
 use crate::message::rejection::{Blame, Rejection};
 use crate::observe::{Record, audit};
 use crate::throttle::RetryAfter;
+
+/// The permit, or else the answer that the client gets instead.
+pub(super) fn unless_permitted(
+    asker: &Asker<'_>,
+    record: &mut Record,
+    decision: Decision,
+) -> ControlFlow<Response<Body>, Permit> {
+    ControlFlow::Break(match decision {
+        Decision::Permit(permit) => return ControlFlow::Continue(permit),
+        Decision::Challenge(asked) => {
+            record.decided_by(&asked.route);
+            challenge(asker, record, &asked)
+        }
+        Decision::Deny(denied) => {
+            record.decided_by(&denied.route);
+            denial(asker, record, &denied)
+        }
+        Decision::NotFound { reading } => {
+            record.because(Reason::NoRoute, reading);
+            not_found(asker, record)
+        }
+        Decision::Malformed(why) => twofold(asker, record, why),
+        Decision::Throttled(route, wait) => {
+            record.decided_by(&route);
+            throttled(asker, record, wait)
+        }
+        Decision::Unavailable(route) => {
+            record.decided_by(&route);
+            unavailable(asker, record)
+        }
+    })
+}
 
 /// 400, 405: a request that can't be judged.
 pub(super) fn malformed(asker: &Asker<'_>, record: &mut Record, malformed: &Malformed) -> Response<Body> {
@@ -49,13 +83,13 @@ pub(super) fn twofold(asker: &Asker<'_>, record: &mut Record, why: &'static str)
 }
 
 /// 404: no route.
-pub(super) fn not_found(asker: &Asker<'_>, record: &mut Record) -> Response<Body> {
+fn not_found(asker: &Asker<'_>, record: &mut Record) -> Response<Body> {
     record.decision = "not-found";
     asker.problem(StatusCode::NOT_FOUND, &Problem { detail: "Not found", ..Problem::default() })
 }
 
 /// 429: too many wrong passwords, and this one was not looked at.
-pub(super) fn throttled(asker: &Asker<'_>, record: &mut Record, wait: RetryAfter) -> Response<Body> {
+fn throttled(asker: &Asker<'_>, record: &mut Record, wait: RetryAfter) -> Response<Body> {
     record.decision = "challenge";
     record.because(Reason::TooManyAttempts, None);
     let seconds = wait.seconds();
@@ -66,7 +100,7 @@ pub(super) fn throttled(asker: &Asker<'_>, record: &mut Record, wait: RetryAfter
 }
 
 /// 503: the credential can't be judged.
-pub(super) fn unavailable(asker: &Asker<'_>, record: &mut Record) -> Response<Body> {
+fn unavailable(asker: &Asker<'_>, record: &mut Record) -> Response<Body> {
     record.decision = "error";
     record.because(Reason::StoreDown, None);
     let problem =
@@ -127,7 +161,7 @@ fn wanted(record: &mut Record, challenge: &Challenge) {
 }
 
 /// 303 to the sign-in page, or 401.
-pub(super) fn challenge(asker: &Asker<'_>, record: &mut Record, challenge: &Challenge) -> Response<Body> {
+fn challenge(asker: &Asker<'_>, record: &mut Record, challenge: &Challenge) -> Response<Body> {
     record.decision = "challenge";
     wanted(record, challenge);
     match &challenge.want {
@@ -178,7 +212,7 @@ fn redirects(asker: &Asker<'_>, challenge: &Challenge) -> bool {
 }
 
 /// 403: the rules say no.
-pub(super) fn denial(asker: &Asker<'_>, record: &mut Record, denial: &Denial) -> Response<Body> {
+fn denial(asker: &Asker<'_>, record: &mut Record, denial: &Denial) -> Response<Body> {
     record.decision = "deny";
     record.because(denial.why, denial.reading);
     let user = denial.identity.as_ref().map(|identity| identity.profile.user.as_str());

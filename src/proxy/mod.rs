@@ -11,5 +11,5 @@ pub mod rewrite;
 pub mod upgrade;
 
 pub use forward::{Forwarder, Observed, expects_continue};
-pub use onward::{Surroundings, target};
+pub use onward::{Surroundings, target, told};
 pub use rewrite::edit_answer;

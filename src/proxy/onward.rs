@@ -56,7 +56,9 @@ impl Forwarder {
         observed: &Observed,
     ) -> Result<Response<Body>, Rejection> {
         let (route, head) = (Arc::clone(permit.route()), Arc::clone(permit.head()));
-        let set = permit.identity().map(|identity| surroundings.told(identity, &head, &route)).unwrap_or_default();
+        let Surroundings { assertions, upstream_names, .. } = *surroundings;
+        let told = |identity| told(identity, &head, &route, assertions, upstream_names);
+        let set = permit.identity().map(|identity| told(identity)).unwrap_or_default();
         let change = route.path_change();
         let target = target(&head, change).map_err(|error| Rejection::new(Reason::Internal).because(error))?;
         if !route.websockets {
@@ -90,21 +92,25 @@ impl Forwarder {
     }
 }
 
-impl Surroundings<'_> {
-    /// What the application behind `route` is told of who is there.
-    fn told(&self, identity: &Identity, head: &Head, route: &Route) -> Vec<(HeaderName, HeaderValue)> {
-        let mut told = identity.headers(&route.identity);
-        let upstream = route.to.upstream().and_then(|upstream| self.upstream_names.get(upstream));
-        let asked = route.identity.assertion.as_ref().zip(self.assertions).zip(upstream);
-        if let Some(((name, assertions), upstream)) = asked {
-            match assertions.header(identity, upstream, head.now) {
-                Ok(assertion) => told.push((name.clone(), assertion)),
-                // An application that asks for one refuses a request without.
-                Err(error) => tracing::error!(%error, upstream = %upstream, "an assertion can't be signed, left out"),
-            }
+/// What the application behind `route` is told of who is there.
+pub fn told(
+    identity: &Identity,
+    head: &Head,
+    route: &Route,
+    assertions: Option<&Assertions>,
+    upstream_names: &[Arc<str>],
+) -> Vec<(HeaderName, HeaderValue)> {
+    let mut told = identity.headers(&route.identity);
+    let upstream = route.to.upstream().and_then(|upstream| upstream_names.get(upstream));
+    let asked = route.identity.assertion.as_ref().zip(assertions).zip(upstream);
+    if let Some(((name, assertions), upstream)) = asked {
+        match assertions.header(identity, upstream, head.now) {
+            Ok(assertion) => told.push((name.clone(), assertion)),
+            // An application that asks for one refuses a request without.
+            Err(error) => tracing::error!(%error, upstream = %upstream, "an assertion can't be signed, left out"),
         }
-        told
     }
+    told
 }
 
 /// The path as it goes on, changed as the route says, and the query byte for byte.

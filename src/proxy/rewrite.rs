@@ -81,11 +81,7 @@ pub fn request(headers: &mut HeaderMap, facts: &RewriteFacts<'_>, length: Option
     if facts.remove_method_overrides {
         strip_method_overrides(headers);
     }
-    cookie::remove(headers, facts.our_cookies);
-    strip_values(headers, "x-api-key", |value| api_key::mentions_ours(value.as_bytes()));
-    if facts.remove_authorization {
-        headers.remove(AUTHORIZATION);
-    }
+    remove_credentials(headers, facts.our_cookies, facts.remove_authorization);
     edit_request(headers, facts.edits.request);
     if let Some(way) = facts.way {
         way.trust.apply(headers, way.origin, way.scheme, way.host);
@@ -128,6 +124,15 @@ pub fn edit_answer(headers: &mut HeaderMap, edits: &HeaderEdits) {
     }
     for (name, value) in add {
         headers.append(name, value.clone());
+    }
+}
+
+/// Removes what is ours among the credentials of a request: our cookies, keys of ours, and `Authorization` where that is ours.
+pub fn remove_credentials(headers: &mut HeaderMap, our_cookies: &[&str], remove_authorization: bool) {
+    cookie::remove(headers, our_cookies);
+    strip_values(headers, "x-api-key", |value| api_key::mentions_ours(value.as_bytes()));
+    if remove_authorization {
+        headers.remove(AUTHORIZATION);
     }
 }
 

@@ -151,6 +151,17 @@ pub fn token_keys(records: Vec<KeyRecord>, tokens: &Tokens) -> Vec<StoredKey> {
     of_tokens.map(|key| stored(key, tokens_live(tokens))).collect()
 }
 
+/// The keys of a gateway without a store. It has no accounts, so that no token of its own is good: the one key here is made for
+/// this process, signs nothing and is told to nobody.
+///
+/// # Errors
+/// When the cryptographic library can't make one.
+pub fn nobodys(tokens: &Tokens, now: Timestamp, random: &Random) -> Result<KeySet, KeyError> {
+    let terms = Tokens { algorithm: ASSERTION_ALGORITHM, keys: KeySource::Store, ..tokens.clone() };
+    let key = stored(fresh(KeyUse::Tokens, &terms, now, random)?, tokens_live(&terms));
+    KeySet::new(&terms, &[key], random.clone())
+}
+
 /// A key of `purpose` that is not in the store yet.
 ///
 /// # Errors
@@ -222,6 +233,9 @@ struct Source<'a> {
 
 impl Source<'_> {
     async fn tokens(&self) -> Result<KeySet, KeysError> {
+        if self.store.is_none() {
+            return Ok(nobodys(self.tokens, self.clock.now(), self.random)?);
+        }
         let stored = match self.tokens.keys {
             KeySource::Store => self.stored(KeyUse::Tokens, self.tokens, tokens_live(self.tokens)).await?,
             KeySource::Shared(_) | KeySource::Pem(_) => Vec::new(),

@@ -16,6 +16,8 @@ pub struct StoreError {
 /// What is wrong with the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreErrorKind {
+    /// The configuration says that there is none.
+    None,
     /// Another process holds the file locked.
     Locked,
     /// No answer within the deadline, or too many questions at once.
@@ -40,6 +42,7 @@ impl StoreErrorKind {
     /// What an operator can do.
     pub const fn help(self) -> &'static str {
         match self {
+            Self::None => "name one in `[store] url`",
             Self::Locked => "end the process that holds it, such as an open sqlite3 shell or a backup",
             Self::Overloaded => "try again; if it stays, look at the disk",
             Self::ReadOnly => "make the file and its directory writable",
@@ -53,9 +56,17 @@ impl StoreErrorKind {
     }
 }
 
+impl StoreError {
+    /// There is no store to ask.
+    pub(super) fn none() -> Self {
+        Self { kind: StoreErrorKind::None, path: PathBuf::new(), source: None }
+    }
+}
+
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.kind {
+            StoreErrorKind::None => return f.write_str("there is no store: `store.url` is \"none\""),
             StoreErrorKind::Locked => "is locked by another process",
             StoreErrorKind::Overloaded => "does not answer in time",
             StoreErrorKind::ReadOnly => "can't be written",

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use crate::config::{Config, Mention, Mentioned, StoreKind};
+use crate::config::{Config, Mention, Mentioned};
 use crate::diag::{Diagnostic, nearest, quoted};
 use crate::gateway::taken;
 use crate::identity::password::account_file;
@@ -13,8 +13,7 @@ use crate::store::{Origin, peek};
 
 /// What is odd about the people in `config`. Nothing, where there is no store yet, or nobody in it.
 pub(super) fn findings(config: &Config) -> Vec<Diagnostic> {
-    let StoreKind::Sqlite(path) = &config.store.kind;
-    let Some(mut users) = peek(path) else { return Vec::new() };
+    let Some(mut users) = config.store.file().and_then(peek) else { return Vec::new() };
     // What a gateway took in from the file before is what the file says now, or will be.
     users.retain(|user| user.origin == Origin::Store);
     let mut names: BTreeSet<&str> = users.iter().map(|user| user.name.as_str()).collect();

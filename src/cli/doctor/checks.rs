@@ -15,7 +15,7 @@ use crate::store::{KeyRecord, KeyUse, Store};
 /// Files that were written lately, with when.
 pub(super) fn touched(facts: &Facts) -> Vec<(String, SystemTime)> {
     let written = |path: &Path| Some((path.display().to_string(), std::fs::metadata(path).ok()?.modified().ok()?));
-    facts.files.iter().chain(&facts.secret_files).chain([&facts.store]).filter_map(|path| written(path)).collect()
+    facts.files.iter().chain(&facts.secret_files).chain(&facts.store).filter_map(|path| written(path)).collect()
 }
 
 /// Whether the clock can be right: tokens, sessions and delays go by it.
@@ -39,10 +39,12 @@ pub(super) fn clock(now: Timestamp, files: &[(String, SystemTime)]) -> Check {
 
 /// The key that signs tokens, and those that wait.
 pub(super) fn keys(facts: &Facts, clock: &Clock) -> Vec<Check> {
+    let Some(path) = &facts.store else {
+        return vec![Check::ok("keys", "none: there is no store, and only tokens of other issuers count".to_owned())];
+    };
     if let Some((algorithm, count)) = &facts.keys {
         return vec![configured(algorithm, *count)];
     }
-    let path = &facts.store;
     if !path.exists() {
         let found = format!("there is no store {} yet", path.display());
         return vec![Check::warn("keys", found, "start the gateway once: it makes the store and the first key")];
@@ -92,8 +94,8 @@ pub(super) fn modes(facts: &Facts) -> Vec<Check> {
     let mut found: Vec<Check> = facts.files.iter().filter_map(|file| mode("configuration", file, 0o022)).collect();
     // Its group may read a secret: that is how one is handed to a service.
     found.extend(facts.secret_files.iter().filter_map(|file| mode("secret file", file, 0o027)));
-    found.extend(mode("store", &facts.store, 0o077));
-    found.extend(mode("control socket", &facts.control, 0o077));
+    found.extend(facts.store.as_deref().and_then(|store| mode("store", store, 0o077)));
+    found.extend(facts.control.as_deref().and_then(|socket| mode("control socket", socket, 0o077)));
     found
 }
 

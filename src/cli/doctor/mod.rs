@@ -78,7 +78,7 @@ pub(super) fn run(args: Args, file: Option<&Path>, console: &mut Console<'_>) ->
     let env = |name: &str| std::env::var(name).ok();
     let path = config::find_config_file(file).map_err(|message| Failure::new(message, ""))?;
     let socket = config::control_socket(&path, &env);
-    let (asked, loaded) = (control::facts(&socket), config::load(&path, &env));
+    let (asked, loaded) = (socket.as_deref().map_or(Ok(None), control::facts), config::load(&path, &env));
     let (errors, of_file) = (loaded.diagnostics.errors(), loaded.config.as_ref().map(Facts::of));
     let in_force = asked.as_ref().ok().and_then(Option::as_ref).map(|running| running.facts.clone());
     let Some(facts) = in_force.or_else(|| of_file.clone()) else {
@@ -86,7 +86,7 @@ pub(super) fn run(args: Args, file: Option<&Path>, console: &mut Console<'_>) ->
         let message = format!("{errors}no gateway runs here, and {} has errors", path.display());
         return Err(Failure::new(message, "correct the file, or start the gateway"));
     };
-    let mut found = vec![gateway(&socket, &asked), written(&path, &facts, of_file.as_ref(), errors, &asked)];
+    let mut found = vec![gateway(socket.as_deref(), &asked), written(&path, &facts, of_file.as_ref(), errors, &asked)];
     found.extend(all(&facts, asked.ok().flatten().as_ref(), &Clock::system()));
     let of = |verdict| found.iter().filter(|check| check.result == verdict).count();
     let (fails, warnings) = (of(Verdict::Fail), of(Verdict::Warn));
@@ -110,8 +110,8 @@ fn all(facts: &Facts, running: Option<&Running>, clock: &Clock) -> Vec<Check> {
     found.extend(checks::keys(facts, clock));
     found.extend(checks::modes(facts));
     found.push(checks::cookies(facts));
-    let socket = &facts.control;
-    let seen = if running.is_some() { control::unbelieved(socket) } else { Ok(Vec::new()) };
+    let socket = facts.control.as_deref().filter(|_| running.is_some());
+    let seen = socket.map_or(Ok(Vec::new()), control::unbelieved);
     found.push(match seen {
         Ok(seen) => checks::proxies(facts, &seen),
         Err(error) => Check::warn(
@@ -121,7 +121,7 @@ fn all(facts: &Facts, running: Option<&Running>, clock: &Clock) -> Vec<Check> {
         ),
     });
     if let Some(running) = running {
-        if let Ok(Some(pasts)) = control::recent(socket) {
+        if let Some(Ok(Some(pasts))) = socket.map(control::recent) {
             let clients: Vec<_> = pasts.iter().map(|past| past.client).collect();
             found.push(checks::clients(facts, &clients));
         }
@@ -139,7 +139,11 @@ fn all(facts: &Facts, running: Option<&Running>, clock: &Clock) -> Vec<Check> {
     found
 }
 
-fn gateway(socket: &Path, asked: &io::Result<Option<Running>>) -> Check {
+fn gateway(socket: Option<&Path>, asked: &io::Result<Option<Running>>) -> Check {
+    let Some(socket) = socket else {
+        let help = "write where it is to be into `[admin] control`, and restart the gateway";
+        return Check::warn("gateway", "it has no control socket, so that it can't be asked", help);
+    };
     let socket = socket.display();
     match asked {
         Ok(Some(_)) => {

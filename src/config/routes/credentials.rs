@@ -6,7 +6,7 @@ use toml::Spanned;
 
 use super::super::reader::{Context, Item, Written};
 use super::super::values::Fault;
-use super::super::{Issuer, Issuers, url};
+use super::super::{Issuer, Issuers, no_store, url};
 use super::Accept;
 use crate::diag::{Diagnostic, quoted};
 
@@ -55,15 +55,26 @@ pub(super) fn whose(cx: &Context<'_>, names: &Written<Vec<Written<String>>>, kno
 }
 
 /// What a route accepts. Cookies, passwords and API keys are this gateway's own: where its people don't count, only tokens do.
-pub(super) fn accepted(cx: &Context<'_>, written: Option<&Written<Accept>>, issuers: &Issuers) -> Accept {
+pub(super) fn accepted(
+    cx: &Context<'_>,
+    written: Option<&Written<Accept>>,
+    issuers: &Issuers,
+    has_store: bool,
+) -> Accept {
     if issuers.take(None) {
         return written.map_or(Accept::DEFAULT, |accept| *accept.get_ref());
     }
     let only_tokens = Accept { bearer: true, ..Accept::NOTHING };
     if let Some(accept) = written.filter(|accept| *accept.get_ref() != only_tokens) {
-        let message = "`accept` names more than \"bearer\", but `issuers` leaves out this gateway";
-        let finding = Diagnostic::error("accept-without-self", message).at(accept.span());
-        cx.report(finding.help("add \"self\" to `issuers`, or write accept = [\"bearer\"]"));
+        let (code, message, help) = if has_store {
+            let message = "`accept` names more than \"bearer\", but `issuers` leaves out this gateway";
+            ("accept-without-self", message, "add \"self\" to `issuers`, or write accept = [\"bearer\"]")
+        } else {
+            let message =
+                "`accept` names more than \"bearer\", but only the store knows sessions, passwords and API keys";
+            (no_store::CODE, message, "leave `accept` out, or name a store in `[store] url`")
+        };
+        cx.report(Diagnostic::error(code, message).at(accept.span()).help(help));
     }
     only_tokens
 }

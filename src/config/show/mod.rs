@@ -43,6 +43,7 @@ impl Show {
             login: of_login,
             identity: of_identity,
             guarded: _,
+            told: _,
             issuers,
             upstreams,
             routes: _,
@@ -102,6 +103,7 @@ fn server(server: &Server) -> Entries {
         tls,
         hsts,
         proxy_protocol,
+        forward_auth,
         limits,
     } = server;
     let TrustedHeaders { x_forwarded_for, x_forwarded_proto, x_forwarded_host, forwarded } = *trusted_headers;
@@ -123,6 +125,7 @@ fn server(server: &Server) -> Entries {
         ("tls", Shown::List(tls.certificates().iter().map(|one| certificate(one)).collect())),
         ("hsts", hsts.map_or_else(|| nothing("off"), duration)),
         ("proxy_protocol", Shown::Plain(Value::Bool(*proxy_protocol))),
+        ("forward_auth", text(forward_auth.word())),
         ("limits", Shown::Section(server_limits(limits))),
     ])
 }
@@ -193,7 +196,8 @@ fn admin(admin: &Admin) -> Entries {
         Some(AdminListen::Tcp(address)) => text(address),
         Some(AdminListen::Unix(file)) => text(format!("unix:{}", absolute(file))),
     };
-    entries([("listen", listen), ("control", text(absolute(control)))])
+    let control = control.as_ref().map_or_else(|| nothing("none"), |control| text(absolute(control)));
+    entries([("listen", listen), ("control", control)])
 }
 
 fn log(log: &Log) -> Entries {
@@ -223,16 +227,16 @@ fn spans(trace: &Trace) -> Entries {
 }
 
 fn store(store: &Store) -> Entries {
-    let Store { kind: StoreKind::Sqlite(file), users, max_staleness } = store;
+    let Store { kind, users, max_staleness } = store;
+    let url = match kind {
+        StoreKind::Sqlite(file) => format!("sqlite:{}", absolute(file)),
+        StoreKind::None => "none".to_owned(),
+    };
     // The file by its name only: it holds hashes.
     let users = users
         .as_ref()
         .map_or_else(|| nothing("none"), |users| Shown::Inline(entries([("file", text(absolute(&users.path)))])));
-    entries([
-        ("url", text(format!("sqlite:{}", absolute(file)))),
-        ("users", users),
-        ("max_staleness", duration(*max_staleness)),
-    ])
+    entries([("url", text(url)), ("users", users), ("max_staleness", duration(*max_staleness))])
 }
 
 fn tokens(tokens: &Tokens) -> Entries {

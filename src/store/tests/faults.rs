@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use super::super::sqlite::users;
 use super::super::*;
 use super::{Fixture, kind, new_user, open, user};
-use crate::clock::ManualClock;
+use crate::clock::{ManualClock, Timestamp};
 
 #[tokio::test]
 async fn the_files_are_for_their_owner_alone() {
@@ -22,7 +23,7 @@ async fn the_files_are_for_their_owner_alone() {
 #[tokio::test]
 async fn a_change_that_fails_half_way_leaves_nothing_behind() {
     let here = Fixture::new();
-    let failed = here.store.database.write(|db, now| {
+    let failed = here.store.database().unwrap().write(|db, now| {
         users::add(db, now, MEMORY, &new_user("half"))?;
         db.execute_batch("INSERT INTO nowhere VALUES (1)")
     });
@@ -141,7 +142,7 @@ async fn a_damaged_page_is_an_outage_and_never_an_unknown_user() {
     let hand = ManualClock::at(Timestamp::from_secs(1_700_000_000));
     let store = open(&path, &hand).unwrap();
     store.add_users((0..200).map(|number| new_user(&format!("user{number}"))).collect()).await.unwrap();
-    store.database.read(|db| db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))).await.unwrap();
+    store.database().unwrap().read(|db| db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))).await.unwrap();
     let copy = directory.path().join("copy.db");
     let mut bytes = fs::read(&path).unwrap();
     for page in bytes.chunks_mut(4096).skip(1) {
@@ -200,7 +201,7 @@ async fn a_stuck_thread_and_a_full_queue_hold_nobody_up() {
     let (entered, inside) = std::sync::mpsc::channel::<()>();
     let store = here.store.clone();
     let holder = tokio::spawn(async move {
-        let work = store.database.read(move |_| {
+        let work = store.database().unwrap().read(move |_| {
             entered.send(()).unwrap();
             let _ = stuck.recv();
             Ok(())
@@ -233,7 +234,7 @@ async fn a_stuck_thread_and_a_full_queue_hold_nobody_up() {
 #[tokio::test]
 async fn a_question_that_panics_takes_nobody_with_it() {
     let here = Fixture::new();
-    let error = here.store.database.write::<()>(|_, _| panic!("a bug")).await.unwrap_err();
+    let error = here.store.database().unwrap().write::<()>(|_, _| panic!("a bug")).await.unwrap_err();
     assert_eq!(kind(&error), StoreErrorKind::Unavailable);
     here.add("bob").await;
 }

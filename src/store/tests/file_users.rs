@@ -1,6 +1,7 @@
 //! Accounts that a file says.
 
 use super::*;
+use crate::identity::password::account_file::FileAccount;
 
 fn account(name: &str, hash: &str, groups: &[&str]) -> FileAccount {
     FileAccount {

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::*;
-use crate::clock::ManualClock;
+use crate::clock::{ManualClock, Timestamp};
 use crate::config::Algorithm;
+use crate::identity::UserName;
+use crate::secret::Secret;
 
 struct Fixture {
     directory: TempDir,
@@ -35,7 +37,7 @@ impl Fixture {
     }
 
     async fn sabotage(&self, pragma: &'static str) {
-        self.store.database.write(move |db, _| db.execute_batch(pragma)).await.unwrap();
+        self.store.database().unwrap().write(move |db, _| db.execute_batch(pragma)).await.unwrap();
     }
 
     async fn add(&self, name: &str) -> UserRecord {
@@ -44,7 +46,7 @@ impl Fixture {
     }
 
     async fn sign_in(&self, account: &UserRecord, id: &str) {
-        let session = session(id, &account.name, self.store.database.now());
+        let session = session(id, &account.name, self.store.database().unwrap().now());
         self.store.create_session(session, account.password_version).await.unwrap().unwrap();
     }
 }
@@ -143,7 +145,7 @@ async fn a_new_password_a_disabled_and_a_deleted_account_end_every_session() {
         if change != "all" {
             assert_eq!(kinds.pop().unwrap(), EventKind::UserChanged { user: bob.name.clone() }, "{change}");
         }
-        let at = here.store.database.now();
+        let at = here.store.database().unwrap().now();
         assert_eq!(kinds.pop().unwrap(), EventKind::UserSignedOut { user: bob.name.clone(), at }, "{change}");
         kinds.sort_by_key(|kind| format!("{kind:?}"));
         let ended = ["one", "two"].map(|id| EventKind::SessionEnded { session: id.to_owned() });
@@ -158,7 +160,7 @@ async fn a_password_verified_before_a_change_opens_no_session_after_it() {
     let here = Fixture::new();
     let bob = here.add("bob").await;
     let attempt = async |verified: u64| {
-        let session = session("late", &bob.name, here.store.database.now());
+        let session = session("late", &bob.name, here.store.database().unwrap().now());
         here.store.create_session(session, verified).await.unwrap()
     };
     here.store.set_password(&bob.name, Secret::from("new")).await.unwrap().unwrap();
@@ -265,7 +267,7 @@ async fn events_come_in_order_in_pages_and_in_every_process() {
 async fn events_outlive_every_token_they_are_about_and_then_go() {
     let here = Fixture::new();
     let store = here.store.clone().remembering(Duration::from_secs(40 * 3600));
-    let now = store.database.now();
+    let now = store.database().unwrap().now();
     store.revoke_jti("short", now + Duration::from_secs(60)).await.unwrap();
     here.store.revoke_jti("long", now + Duration::from_secs(50 * 3600)).await.unwrap();
     let last = here.store.end_session("one").await.unwrap();
@@ -360,7 +362,7 @@ async fn a_network_is_familiar_for_thirty_days_and_to_one_account() {
 #[tokio::test]
 async fn counters_survive_and_are_deleted_when_empty() {
     let here = Fixture::new();
-    let at = here.store.database.now();
+    let at = here.store.database().unwrap().now();
     let mut row = ThrottleRecord {
         scope: ThrottleScope::Network,
         key: [7; 16],
@@ -442,7 +444,7 @@ fn api_key(id: &str, user: &UserName, now: Timestamp) -> ApiKeyRecord {
 #[tokio::test]
 async fn an_api_key_is_kept_until_it_is_revoked_and_its_end_is_an_event() {
     let here = Fixture::new();
-    let (bob, now) = (here.add("bob").await, here.store.database.now());
+    let (bob, now) = (here.add("bob").await, here.store.database().unwrap().now());
     let key = api_key("one", &bob.name, now);
     assert!(here.store.add_api_key(key.clone()).await.unwrap());
     assert!(!here.store.add_api_key(ApiKeyRecord { id: "two".to_owned(), ..key.clone() }).await.unwrap(), "its name");
@@ -460,7 +462,7 @@ async fn an_api_key_is_kept_until_it_is_revoked_and_its_end_is_an_event() {
 #[tokio::test]
 async fn the_keys_of_a_deleted_user_end_each_with_an_event() {
     let here = Fixture::new();
-    let (bob, now) = (here.add("bob").await, here.store.database.now());
+    let (bob, now) = (here.add("bob").await, here.store.database().unwrap().now());
     assert!(here.store.add_api_key(api_key("one", &bob.name, now)).await.unwrap());
     here.store.delete_user(&bob.name).await.unwrap().unwrap();
     here.add("bob").await;
@@ -482,7 +484,7 @@ async fn a_file_of_the_first_version_is_brought_up_to_date_with_all_that_is_in_i
     .await;
     let later = here.again();
     assert!(later.user(&user("bob")).await.unwrap().is_some());
-    let now = later.database.now();
+    let now = later.database().unwrap().now();
     assert!(later.add_api_key(api_key("one", &user("bob"), now)).await.unwrap());
     later.revoke_api_key("one").await.unwrap().unwrap();
     let (events, _) = later.events_after(0, 100).await.unwrap();

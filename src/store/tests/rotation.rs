@@ -16,7 +16,7 @@ impl Fixture {
         let record = SessionRecord {
             key_hash: None,
             refresh_hash: Some(hash(0)),
-            ..session("s", &bob.name, self.store.database.now())
+            ..session("s", &bob.name, self.store.database().unwrap().now())
         };
         self.store.create_session(record.clone(), bob.password_version).await.unwrap().unwrap();
         record
@@ -78,9 +78,9 @@ async fn a_clock_that_is_set_back_leaves_no_door_open() {
     let here = Fixture::new();
     here.family().await;
     here.use_refresh(0).await;
-    here.hand.set_wall(here.store.database.now() - Duration::from_secs(60));
+    here.hand.set_wall(here.store.database().unwrap().now() - Duration::from_secs(60));
     assert!(matches!(here.use_refresh(1).await, Rotated::Renewed(_)), "the current one is good at any time");
-    here.hand.set_wall(here.store.database.now() - Duration::from_secs(60));
+    here.hand.set_wall(here.store.database().unwrap().now() - Duration::from_secs(60));
     assert!(matches!(here.use_refresh(1).await, Rotated::Reused(_)));
     assert!(here.has_ended().await);
 }
