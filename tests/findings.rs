@@ -156,6 +156,10 @@ async fn prepare(directory: &Path) {
     write("jwks.json", "{ \"keys\": [] }", 0o644);
     write("people.htpasswd", &format!("ada:{BCRYPT}:Admin\n"), 0o600);
     write("md5.htpasswd", "ada:$apr1$r31.....$HqJZimcKQFAMYayBlzkrA/\n", 0o600);
+    for (name, mode) in [("gateway.pem", 0o644), ("expired.pem", 0o644), ("other.key", 0o600), ("encrypted.key", 0o600)]
+    {
+        write(name, &fs::read_to_string(format!("tests/diagnostics/files/tls/{name}")).unwrap(), mode);
+    }
     fs::create_dir(directory.join("routes.d")).unwrap();
     write("routes.d/tokens.toml", "[tokens]\nlifetime = \"5m\"\n", 0o644);
     let config = config::Store {

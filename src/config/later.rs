@@ -69,7 +69,6 @@ const KEYS: &[Later] = &[
     later("server.listen", "redirect_to_https", "0.4", False),
     later("upstreams.*", "balance", "0.4", Word("least-requests")),
     later("upstreams.*", "health", "0.4", Nothing),
-    later("upstreams.*", "tls", "0.4", Nothing),
     later("routes", "retries", "0.4", Nothing),
 ];
 
@@ -80,9 +79,6 @@ const WORDS: &[Later] = &[
     later("store.url", "postgres://", "0.6", Nothing),
     later("store.url", "postgresql://", "0.6", Nothing),
     later("store.url", "none", "0.2", Nothing),
-    later("upstreams", "https://", "0.4", Nothing),
-    later("upstreams", "h2c://", "0.4", Nothing),
-    later("upstreams", "unix:", "0.4", Nothing),
     later("routes.accept", "client-cert", "0.4", Nothing),
 ];
 

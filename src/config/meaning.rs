@@ -49,7 +49,7 @@ impl Written<'_> {
             }
             for (server, place) in upstream.servers.iter().zip(&places.servers) {
                 let is_own = |listens: &&std::net::SocketAddr| {
-                    listens.port() == server.port && reaches(&server.host, listens.ip())
+                    server.host_port().is_some_and(|at| listens.port() == at.port && reaches(&at.host, listens.ip()))
                 };
                 if let Some(listens) = self.server.listen.iter().find(is_own) {
                     let message =

@@ -3,6 +3,7 @@
 //! `load` reads the file; `parse` makes `raw` from its text, which is the file as written with the places of all
 //! values; `resolve` turns that into the types here. Each section has a file of its own with both of its shapes.
 
+mod address;
 mod allow;
 pub mod changes;
 mod facts;
@@ -27,9 +28,11 @@ mod sign_in;
 mod test_cases;
 mod tokens;
 mod trace;
+mod upstream_tls;
 mod upstreams;
 mod url;
 mod users;
+mod validity;
 mod values;
 
 use std::net::SocketAddr;
@@ -43,9 +46,10 @@ use crate::diag::Span;
 use crate::message::headers::IdentityNames;
 use crate::secret::Secret;
 
+pub use address::{HostPort, ServerAddr};
 pub use allow::{Mention, Mentioned};
 pub use changes::Changes;
-pub use facts::Facts;
+pub use facts::{Facts, ServerFacts};
 pub use issuers::is_key_url;
 pub use load::{Loaded, control_socket, find_config_file, load, load_text};
 pub use routes::{
@@ -56,7 +60,8 @@ pub use server::{Limits, PublicUrl, Server, TrustedHeaders};
 pub use service::filter_fault as log_filter_fault;
 pub use show::{HIDDEN, Show};
 pub use test_cases::{Expected, Invented, Test};
-pub use upstreams::{ServerAddr, Timeouts, Upstream, UpstreamLimits};
+pub use upstream_tls::{Certificates, ClientCertificate, UpstreamTls};
+pub use upstreams::{Timeouts, Upstream, UpstreamLimits};
 pub use users::UserFile;
 pub use values::parse_duration;
 
@@ -136,7 +141,7 @@ pub struct Log {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
     /// Who takes spans as OTLP over HTTP.
-    pub collector: ServerAddr,
+    pub collector: HostPort,
     /// Whether over TLS.
     pub https: bool,
     /// Certificates that it is believed by, in place of the system's.
