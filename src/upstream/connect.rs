@@ -193,8 +193,38 @@ pub(super) struct Wire {
     backend: Arc<Backend>,
     served: bool,
     answered: bool,
-    /// Of HTTP/2, where many requests share it: bytes that came. It is not judged by what was written last.
-    heard: Option<Arc<AtomicU64>>,
+    /// Of HTTP/2, where many requests share it: what came. It is not judged by what was written last.
+    heard: Option<Arc<Heard>>,
+}
+
+/// What came over a connection that many share.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    reads: AtomicU64,
+    fault: Mutex<Option<rustls::Error>>,
+}
+
+impl Heard {
+    /// Rises with whatever comes.
+    pub(super) fn reads(&self) -> u64 {
+        self.reads.load(Relaxed)
+    }
+
+    /// What ended its TLS, which h2 keeps as a text only: a server refuses a client's certificate after the handshake.
+    pub(super) fn fault(&self) -> Option<ConnectError> {
+        let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        Some(ConnectError::Tls { source: io::Error::other(fault) })
+    }
+
+    fn note(&self, read: &io::Result<()>) {
+        match read {
+            Ok(()) => drop(self.reads.fetch_add(1, Relaxed)),
+            Err(error) => {
+                let fault = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()).cloned();
+                *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+            }
+        }
+    }
 }
 
 impl Wire {
@@ -204,7 +234,7 @@ impl Wire {
     }
 
     /// A connection for HTTP/2, which counts in `heard` what comes.
-    pub(super) fn shared(stream: Stream, backend: Arc<Backend>, heard: Arc<AtomicU64>) -> Self {
+    pub(super) fn shared(stream: Stream, backend: Arc<Backend>, heard: Arc<Heard>) -> Self {
         let mut wire = Self::new(stream, backend);
         wire.heard = Some(heard);
         wire
@@ -232,10 +262,10 @@ impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, into));
+        if let Some(heard) = &self.heard {
+            heard.note(&read);
+        }
         if into.filled().len() > before {
-            if let Some(heard) = &self.heard {
-                heard.fetch_add(1, Relaxed);
-            }
             self.served = true;
             self.answered = true;
         } else if self.is_stale() {
@@ -320,3 +350,41 @@ impl std::error::Error for Stale {}
 
 /// For how long a connection is kept for the request that it was made for.
 const PARKED_FOR: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::HostPort;
+
+    fn way(port: u16, resolver: super::super::dns::Resolver) -> Way {
+        Way::Tcp(Names::asking(&HostPort { host: "app".to_owned(), port }, resolver))
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_hides_no_other() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let both = |_: &str, port| Ok(vec![([127, 0, 0, 2], port).into(), ([127, 0, 0, 1], port).into()]);
+        let way = way(port, both);
+        for _ in 0..4 {
+            // Each connection begins with another of them.
+            reach(&way, Duration::from_secs(5), Offer::Http1).await.unwrap();
+            listener.accept().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn no_resolver_is_waited_for_longer_than_a_connection() {
+        let hangs = way(80, |_, _| {
+            loop {
+                std::thread::park();
+            }
+        });
+        let late = reach(&hangs, Duration::from_millis(20), Offer::Http1).await;
+        assert!(matches!(late, Err(ConnectError::TimedOut)));
+        let none = reach(&way(80, |_, _| Ok(Vec::new())), Duration::from_secs(5), Offer::Http1).await;
+        assert!(matches!(none, Err(ConnectError::NoAddress)));
+        let gone = reach(&way(80, |_, _| Err(io::Error::other("gone"))), Duration::from_secs(5), Offer::Http1).await;
+        assert!(matches!(gone, Err(ConnectError::Resolve { .. })));
+    }
+}

@@ -28,7 +28,7 @@ pub(super) struct Names {
 }
 
 /// Asks for the addresses of a name and a port.
-type Resolver = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
+pub(super) type Resolver = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
 
 type Found = Result<Arc<[SocketAddr]>, Arc<io::Error>>;
 
@@ -44,7 +44,7 @@ impl Names {
         Self::asking(place, |host, port| Ok((host, port).to_socket_addrs()?.collect()))
     }
 
-    fn asking(place: &HostPort, resolver: Resolver) -> Self {
+    pub(super) fn asking(place: &HostPort, resolver: Resolver) -> Self {
         let HostPort { host, port } = place.clone();
         Self {
             fixed: host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, port)),

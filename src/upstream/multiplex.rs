@@ -3,7 +3,7 @@
 //! hyper-util's client can't be used for this: it keeps connections by the URI's authority, and that is `:authority`, which
 //! the client chose and the application must see.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::Instant;
 
 use super::backend::Backend;
-use super::connect::{ConnectError, Parked, Wire, connect};
+use super::connect::{ConnectError, Heard, Parked, Wire, connect};
 use super::flight::{Flight, Pilot};
 use super::send::SendError;
 use super::tls::Offer;
@@ -44,7 +44,7 @@ pub(super) enum Spoken {
 pub(super) enum Outcome {
     Answer(Response<Incoming>),
     /// The server speaks HTTP/1.1 only: nothing was sent.
-    NotSpoken(Request<Body>),
+    NotSpoken(Box<Request<Body>>),
 }
 
 type Connected = Result<Spoken, Arc<ConnectError>>;
@@ -52,7 +52,7 @@ type Connected = Result<Spoken, Arc<ConnectError>>;
 impl Multiplex {
     /// Connections to `backend`, of which `keep` are kept unused. One that speaks HTTP/1.1 is left in `parked`.
     pub(super) fn new(backend: Arc<Backend>, keep: usize, parked: Parked) -> Self {
-        let pool = Arc::new(Pool { connections: Mutex::default(), keep });
+        let pool = Arc::new(Pool { connections: Mutex::default(), last_end: Mutex::default(), keep });
         Self { backend, pool, parked, connecting: Flight::new() }
     }
 
@@ -65,12 +65,19 @@ impl Multiplex {
                 match self.connect().await.map_err(SendError::Connect)? {
                     Spoken::Http2 => {}
                     Spoken::Http1 if is_adapted => return Err(SendError::NotSpoken),
-                    Spoken::Http1 => return Ok(Outcome::NotSpoken(request)),
+                    Spoken::Http1 => return Ok(Outcome::NotSpoken(Box::new(request))),
                 }
                 if attempt < ATTEMPTS {
                     continue;
                 }
-                return Err(SendError::Connect(Arc::new(ConnectError::TimedOut)));
+                // New ones end at once: the last one's end says why.
+                return Err(match self.pool.last_end() {
+                    Some(end) => end,
+                    None => {
+                        let source = std::io::Error::other("every new connection ended at once");
+                        SendError::Connect(Arc::new(ConnectError::Refused { source }))
+                    }
+                });
             };
             if !is_adapted {
                 self.adapt(&mut request);
@@ -86,9 +93,7 @@ impl Multiplex {
                     // The connection had ended before any of it was sent.
                     Some(back) => request = back,
                     None => {
-                        let reused = turn.is_of_used_connection();
-                        turn.failed();
-                        return Err(SendError::Http2 { source: error.into_error(), reused });
+                        return Err(turn.failed(error.into_error()));
                     }
                 },
             }
@@ -164,6 +169,9 @@ async fn drive(
             ended = moving.as_mut() => {
                 if let Err(error) = ended {
                     tracing::debug!(%error, "an HTTP/2 connection to an upstream ended");
+                    if let Some(pool) = pool.upgrade() {
+                        *pool.last_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(state.failed(error));
+                    }
                 }
                 break;
             }
@@ -184,6 +192,7 @@ async fn drive(
 #[derive(Debug)]
 struct Pool {
     connections: Mutex<Vec<Connection>>,
+    last_end: Mutex<Option<SendError>>,
     keep: usize,
 }
 
@@ -200,8 +209,7 @@ struct State {
     streams: AtomicUsize,
     /// How many of them the server takes.
     most: AtomicUsize,
-    /// Rises with whatever comes.
-    heard: Arc<AtomicU64>,
+    heard: Arc<Heard>,
     /// Whether it has answered a request.
     has_answered: AtomicBool,
     unused_since: Mutex<Instant>,
@@ -216,6 +224,14 @@ impl State {
             has_answered: AtomicBool::new(false),
             unused_since: Mutex::new(Instant::now()),
         })
+    }
+
+    /// What an error on it means.
+    fn failed(&self, source: hyper::Error) -> SendError {
+        match self.heard.fault() {
+            Some(fault) => SendError::Connect(Arc::new(fault)),
+            None => SendError::Http2 { source, reused: self.has_answered.load(Relaxed) },
+        }
     }
 
     fn has_room(&self) -> bool {
@@ -243,6 +259,11 @@ impl Pool {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Why the connection that ended last did.
+    fn last_end(&self) -> Option<SendError> {
+        self.last_end.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// A turn on the first connection that has room, so that the last ones fall out of use.
     fn enter(self: &Arc<Self>) -> Option<(http2::SendRequest<Body>, Turn)> {
         let mut connections = self.lock();
@@ -250,7 +271,7 @@ impl Pool {
         let connection = connections.iter().find(|connection| connection.state.has_room())?;
         let state = Arc::clone(&connection.state);
         state.streams.fetch_add(1, Relaxed);
-        let heard = state.heard.load(Relaxed);
+        let heard = state.heard.reads();
         let turn = Turn { state, pool: Arc::downgrade(self), waits: Some((Instant::now(), heard)) };
         Some((connection.sender.clone(), turn))
     }
@@ -289,12 +310,9 @@ impl Turn {
         self.state.has_answered.store(true, Relaxed);
     }
 
-    fn failed(mut self) {
+    fn failed(mut self, source: hyper::Error) -> SendError {
         self.waits = None;
-    }
-
-    fn is_of_used_connection(&self) -> bool {
-        self.state.has_answered.load(Relaxed)
+        self.state.failed(source)
     }
 }
 
@@ -304,9 +322,8 @@ impl Drop for Turn {
         let is_last = self.state.streams.fetch_sub(1, Relaxed) == 1;
         let Some(pool) = self.pool.upgrade() else { return };
         // Given up while nothing at all came: the connection may be dead without an end, and takes no more requests.
-        let is_silent = self
-            .waits
-            .is_some_and(|(since, heard)| since.elapsed() >= SILENT && self.state.heard.load(Relaxed) == heard);
+        let is_silent =
+            self.waits.is_some_and(|(since, heard)| since.elapsed() >= SILENT && self.state.heard.reads() == heard);
         if is_silent {
             pool.remove(&self.state);
         } else if is_last {

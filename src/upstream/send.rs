@@ -87,7 +87,7 @@ impl Sender {
                         Outcome::Answer(answer) => return Ok(answer),
                         Outcome::NotSpoken(request) => {
                             speaks_http1.store(true, Relaxed);
-                            (request, Some(speaks_http1))
+                            (*request, Some(speaks_http1))
                         }
                     }
                 }
@@ -148,8 +148,9 @@ impl SendError {
     }
 }
 
+/// Whether the connection beneath ended; hyper takes the `io::Error` out of h2's.
 fn is_cut(error: &hyper::Error) -> bool {
-    beneath::<h2::Error>(error).is_some_and(h2::Error::is_io)
+    beneath::<std::io::Error>(error).is_some() || beneath::<h2::Error>(error).is_some_and(h2::Error::is_io)
 }
 
 /// The first `E` beneath `error`.

@@ -58,4 +58,7 @@ mod store_faults;
 mod tokens;
 mod tokens_hostile;
 mod trace;
+mod transports_http2;
+mod transports_plain;
+mod transports_tls;
 mod websocket;
