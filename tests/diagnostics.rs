@@ -23,15 +23,22 @@ fn environment(name: &str) -> Option<String> {
     Some(value.to_owned())
 }
 
-/// Files of accounts are secret, which is no mode that a repository keeps.
+/// Files of accounts and keys are secret, which is no mode that a repository keeps.
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 fn check(path: &Path) -> Loaded {
     for name in ["good", "bad"] {
         let file = format!("tests/diagnostics/files/{name}.htpasswd");
         fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
     }
-    for name in ["good", "other", "encrypted"] {
-        let file = format!("tests/diagnostics/files/tls/{name}.key");
+    for name in [
+        "tls/good",
+        "tls/other",
+        "tls/encrypted",
+        "upstream-tls/gateway",
+        "upstream-tls/other",
+        "upstream-tls/encrypted",
+    ] {
+        let file = format!("tests/diagnostics/files/{name}.key");
         fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
     }
     load(path, &environment)

@@ -167,6 +167,9 @@ async fn prepare(directory: &Path) {
         write(&format!("{name}.pem"), &params.self_signed(&key).unwrap().pem(), 0o644);
         write(&format!("{name}.key"), &key.serialize_pem(), 0o600);
     }
+    for (name, mode) in [("gateway.pem", 0o644), ("expired.pem", 0o644), ("encrypted.key", 0o600)] {
+        write(name, &fs::read_to_string(format!("tests/diagnostics/files/upstream-tls/{name}")).unwrap(), mode);
+    }
     fs::create_dir(directory.join("routes.d")).unwrap();
     write("routes.d/tokens.toml", "[tokens]\nlifetime = \"5m\"\n", 0o644);
     let config = config::Store {

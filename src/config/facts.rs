@@ -8,7 +8,7 @@ use aws_lc_rs::digest;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{AdminListen, Config, IssuerKeys, KeySource, Show};
+use super::{AdminListen, Config, IssuerKeys, KeySource, ServerAddr, Show};
 
 /// What is known of a configuration. Paths are whole, whoever asks and from wherever.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,11 +39,21 @@ pub struct Facts {
     pub trusted_proxies: Vec<String>,
     /// Algorithm and number of the keys that the configuration names; `None`: they are in the store.
     pub keys: Option<(String, usize)>,
-    /// The servers of the upstreams: name, host, port.
-    pub servers: Vec<(String, String, u16)>,
+    /// The servers of the upstreams.
+    pub servers: Vec<ServerFacts>,
     pub issuers: Vec<String>,
     /// Tells two configurations apart, but not by their secrets.
     pub digest: String,
+}
+
+/// A server of an upstream, and by what its certificate is believed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are named after their keys")]
+pub struct ServerFacts {
+    pub upstream: String,
+    pub server: ServerAddr,
+    pub ca: Option<PathBuf>,
+    pub server_name: Option<String>,
 }
 
 impl Facts {
@@ -65,7 +75,12 @@ impl Facts {
         });
         let files = config.files.iter().filter(|file| !config.secret_files.contains(file));
         let servers = config.upstreams.iter().flat_map(|upstream| {
-            upstream.servers.iter().map(|server| (upstream.name.clone(), server.host.clone(), server.port))
+            upstream.servers.iter().map(|server| ServerFacts {
+                upstream: upstream.name.clone(),
+                server: server.clone(),
+                ca: upstream.tls.ca.as_ref().map(|ca| whole(&ca.file)),
+                server_name: upstream.tls.server_name.clone(),
+            })
         });
         let not_plain = server.listen.iter().filter(|listen| listen.tls || listen.h2c || server.proxy_protocol);
         Self {
@@ -137,7 +152,8 @@ mod tests {
         let text = serde_json::to_string(&facts).unwrap();
         assert!(!text.contains(secret) && text.contains("HS256"), "{text}");
         assert_eq!(serde_json::from_str::<Facts>(&text).unwrap(), facts);
-        assert_eq!(facts.servers, [("a".to_owned(), "b".to_owned(), 81)]);
+        let servers: Vec<_> = facts.servers.iter().map(|facts| (&*facts.upstream, facts.server.to_string())).collect();
+        assert_eq!(servers, [("a", "http://b:81".to_owned())]);
         assert_eq!(facts.store.as_deref(), Some(Path::new("/etc/gate/portcullis.db")));
     }
 

@@ -60,17 +60,11 @@ const fn later(place: &'static str, name: &'static str, version: &'static str, h
 const KEYS: &[Later] = &[
     later("upstreams.*", "balance", "0.4", Word("least-requests")),
     later("upstreams.*", "health", "0.4", Nothing),
-    later("upstreams.*", "tls", "0.4", Nothing),
     later("routes", "retries", "0.4", Nothing),
 ];
 
-const WORDS: &[Later] = &[
-    later("store.url", "postgres://", "0.6", Nothing),
-    later("store.url", "postgresql://", "0.6", Nothing),
-    later("upstreams", "https://", "0.4", Nothing),
-    later("upstreams", "h2c://", "0.4", Nothing),
-    later("upstreams", "unix:", "0.4", Nothing),
-];
+const WORDS: &[Later] =
+    &[later("store.url", "postgres://", "0.6", Nothing), later("store.url", "postgresql://", "0.6", Nothing)];
 
 /// Keys that are easily written into the wrong table.
 const HOMES: &[(&str, &[&str])] = &[

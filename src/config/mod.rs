@@ -3,6 +3,7 @@
 //! `load` reads the file; `parse` makes `raw` from its text, which is the file as written with the places of all
 //! values; `resolve` turns that into the types here. Each section has a file of its own with both of its shapes.
 
+mod address;
 mod allow;
 pub mod changes;
 mod clients;
@@ -32,9 +33,11 @@ mod test_cases;
 mod tls;
 mod tokens;
 mod trace;
+mod upstream_tls;
 mod upstreams;
 mod url;
 mod users;
+mod validity;
 mod values;
 
 use std::net::SocketAddr;
@@ -48,10 +51,11 @@ use crate::diag::Span;
 use crate::message::headers::IdentityNames;
 use crate::secret::Secret;
 
+pub use address::{HostPort, ServerAddr};
 pub use allow::{Mention, Mentioned};
 pub use changes::Changes;
 pub use clients::Clients;
-pub use facts::Facts;
+pub use facts::{Facts, ServerFacts};
 pub use forward_auth::ForwardAuth;
 pub use issuers::is_key_url;
 pub use load::{Loaded, control_socket, find_config_file, load, load_text};
@@ -65,7 +69,8 @@ pub use service::filter_fault as log_filter_fault;
 pub use show::{HIDDEN, Show};
 pub use test_cases::{Expected, Invented, Test};
 pub use tls::{Certificate, Tls};
-pub use upstreams::{ServerAddr, Timeouts, Upstream, UpstreamLimits};
+pub use upstream_tls::{Certificates, ClientCertificate, UpstreamTls};
+pub use upstreams::{Timeouts, Upstream, UpstreamLimits};
 pub use users::UserFile;
 pub use values::parse_duration;
 
@@ -147,7 +152,7 @@ pub struct Log {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
     /// Who takes spans as OTLP over HTTP.
-    pub collector: ServerAddr,
+    pub collector: HostPort,
     /// Whether over TLS.
     pub https: bool,
     /// Certificates that it is believed by, in place of the system's.

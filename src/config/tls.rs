@@ -173,19 +173,29 @@ fn certificate(item: &Item<'_>, provider: &Arc<CryptoProvider>) -> Option<Writte
     let chain = chain(item.cx, &cert);
     let private = private_key(item.cx, &key);
     let ((cert_path, chain, facts), (key_path, private)) = (chain?, private?);
-    let bad = |reason: String, place: Span, help: &str| {
-        item.cx.report(Diagnostic::error("bad-certificate", reason).at(place).help(help));
+    let bad = |code: &'static str, reason: String, place: Span, help: &str| {
+        item.cx.report(Diagnostic::error(code, reason).at(place).help(help));
     };
     let certified = match CertifiedKey::from_der(chain.clone(), private, provider) {
         Ok(certified) => certified,
         Err(rustls::Error::InconsistentKeys(_)) => {
             let shown = [&key_path, &cert_path].map(|path| quoted(&path.to_string_lossy()).to_string());
             let reason = format!("{} is not the key of the first certificate in {}", shown[0], shown[1]);
-            bad(reason, key.span(), "name the key that the certificate was issued for; its own stands first");
+            bad(
+                "key-mismatch",
+                reason,
+                key.span(),
+                "name the key that the certificate was issued for; its own stands first",
+            );
             return None;
         }
         Err(error) => {
-            bad(format!("certificate and key can't be used: {error}"), item.span(), "have both made anew");
+            bad(
+                "bad-certificate",
+                format!("certificate and key can't be used: {error}"),
+                item.span(),
+                "have both made anew",
+            );
             return None;
         }
     };
@@ -196,7 +206,12 @@ fn certificate(item: &Item<'_>, provider: &Arc<CryptoProvider>) -> Option<Writte
             Some(Spanned::new(cert.span(), certificate))
         }
         Err(error) => {
-            bad(format!("certificate and key can't be used: {error}"), item.span(), "have both made anew");
+            bad(
+                "bad-certificate",
+                format!("certificate and key can't be used: {error}"),
+                item.span(),
+                "have both made anew",
+            );
             None
         }
     }
@@ -276,7 +291,7 @@ fn private_key(cx: &Context<'_>, file: &Written<String>) -> Option<(PathBuf, Pri
         ),
         Err(_) => (format!("{shown} holds no private key"), "it begins with -----BEGIN PRIVATE KEY-----"),
     };
-    cx.report(Diagnostic::error("bad-certificate", message).at(file.span()).help(help));
+    cx.report(Diagnostic::error("bad-private-key", message).at(file.span()).help(help));
     None
 }
 

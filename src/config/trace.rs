@@ -8,13 +8,13 @@ use toml::de::DeValue;
 use super::issuers::certificates;
 use super::reader::{Context, Item, Table, Written};
 use super::values::Fault;
-use super::{ServerAddr, Trace, url};
+use super::{HostPort, Trace, url};
 use crate::diag::{Diagnostic, quoted};
 
 /// `[trace]` as written.
 pub(super) struct Raw {
     /// The collector, and whether it is reached over TLS.
-    otlp: Option<Written<(ServerAddr, bool)>>,
+    otlp: Option<Written<(HostPort, bool)>>,
     ca: Option<Written<PathBuf>>,
     sample: Option<Written<f64>>,
     service: Option<Written<String>>,
@@ -53,7 +53,7 @@ impl Raw {
 }
 
 /// `http://host:port` or `https://host:port`.
-fn collector(text: &str) -> Result<(ServerAddr, bool), Fault> {
+fn collector(text: &str) -> Result<(HostPort, bool), Fault> {
     let origin = url::origin(text)?;
     let (https, usual) = match origin.scheme.as_str() {
         "http" => (false, 80),
@@ -64,7 +64,7 @@ fn collector(text: &str) -> Result<(ServerAddr, bool), Fault> {
         }
     };
     let host = origin.host.trim_matches(['[', ']']).to_owned();
-    Ok((ServerAddr { host, port: origin.port.unwrap_or(usual) }, https))
+    Ok((HostPort { host, port: origin.port.unwrap_or(usual) }, https))
 }
 
 /// A number from 0 to 1.

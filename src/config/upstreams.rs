@@ -5,10 +5,10 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::reader::{Context, Item, Table, Written, not_yet, report_later};
+use super::address::{self, ServerAddr};
+use super::reader::{Context, Item, Table, Written, not_yet};
 use super::server::{as_usize, positive};
-use super::values::Fault;
-use super::{later, url};
+use super::upstream_tls::{self, UpstreamTls};
 use crate::diag::{Diagnostic, Span, quoted};
 
 /// A named upstream. One server for now.
@@ -18,19 +18,12 @@ pub struct Upstream {
     pub name: String,
     /// Its servers, at least one.
     pub servers: Vec<ServerAddr>,
+    /// How those that are `https` are spoken to.
+    pub tls: UpstreamTls,
     /// Its timeouts.
     pub timeouts: Timeouts,
     /// Its limits, per server and over all workers.
     pub limits: UpstreamLimits,
-}
-
-/// One server of an upstream: `http://host:port`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerAddr {
-    /// A name or an address (an IPv6 address without brackets).
-    pub host: String,
-    /// The port.
-    pub port: u16,
 }
 
 /// Timeouts towards an upstream.
@@ -62,6 +55,7 @@ pub(super) struct Raw {
     name: Written<String>,
     /// Empty where what is written can't be used.
     servers: Vec<Written<ServerAddr>>,
+    tls: Option<upstream_tls::Raw>,
     timeouts: RawTimeouts,
     connections: Option<Written<u64>>,
     idle: Option<Written<u64>>,
@@ -94,6 +88,7 @@ impl Raw {
         let mut raw = Self {
             name,
             servers: Vec::new(),
+            tls: None,
             timeouts: RawTimeouts::default(),
             connections: None,
             idle: None,
@@ -127,6 +122,7 @@ impl Raw {
                 cx.report(finding.at(table.span.clone()).help("add servers = [\"http://127.0.0.1:3000\"]"));
             }
         }
+        self.tls = table.table("tls", "upstreams.tls").map(upstream_tls::Raw::read);
         self.timeouts = table.table("timeouts", "upstreams.timeouts").map(RawTimeouts::read).unwrap_or_default();
         if let Some(mut limits) = table.table("limits", "upstreams.limits") {
             self.connections = limits.take("connections").and_then(|item| item.count(1, 1_000_000));
@@ -147,15 +143,38 @@ impl Raw {
         Places { name: self.name.span(), servers: self.servers.iter().map(Spanned::span).collect() }
     }
 
-    pub(super) fn resolve(self, cx: &Context<'_>) -> Upstream {
+    /// `tls`, and whether a certificate can be for each server's host where nothing else is said.
+    fn resolve_tls(&mut self, cx: &Context<'_>) -> UpstreamTls {
+        let raw = self.tls.take();
+        if let Some(raw) = &raw
+            && !self.servers.is_empty()
+            && !self.servers.iter().any(|server| server.get_ref().is_https())
+        {
+            upstream_tls::report_unused(cx, raw.place.clone());
+        }
+        let tls = raw.map(|raw| raw.tls).unwrap_or_default();
+        let secured = self.servers.iter().filter(|server| server.get_ref().is_https() && tls.server_name.is_none());
+        for server in secured {
+            let host = server.get_ref().host_port().map_or("", |place| &place.host);
+            if let Err(fault) = upstream_tls::server_name(host) {
+                let finding = Diagnostic::error("bad-upstream", fault.message).at(server.span()).label(fault.label);
+                cx.report(finding.help("add tls = { server_name = \"…\" } with the name in the server's certificate"));
+            }
+        }
+        tls
+    }
+
+    pub(super) fn resolve(mut self, cx: &Context<'_>) -> Upstream {
         if self.name.get_ref().is_empty() {
             let finding = Diagnostic::error("empty-value", "an upstream needs a name").at(self.name.span());
             cx.report(finding.help("write app = \"http://127.0.0.1:3000\""));
         }
+        let tls = self.resolve_tls(cx);
         let count = |value: Option<Written<u64>>, default| value.map_or(default, |value| as_usize(value.into_inner()));
         Upstream {
             name: self.name.into_inner(),
             servers: self.servers.into_iter().map(Spanned::into_inner).collect(),
+            tls,
             timeouts: self.timeouts.resolve(cx, &DEFAULTS),
             limits: UpstreamLimits {
                 connections: count(self.connections, 256),
@@ -211,28 +230,13 @@ fn servers(item: &Item<'_>) -> Vec<Written<ServerAddr>> {
 }
 
 fn server(item: &Item<'_>) -> Option<Written<ServerAddr>> {
-    let text = item.string()?;
     item.mask_user();
-    if let Some(later) = later::word("upstreams", text.get_ref()) {
-        let scheme = text.get_ref().split_inclusive([':', '/']).next().unwrap_or_default();
-        report_later(item.cx, scheme.trim_end_matches([':', '/']), later, item.span());
-        return None;
-    }
-    item.parsed("bad-upstream", server_address)
-}
-
-pub(super) fn server_address(text: &str) -> Result<ServerAddr, Fault> {
-    let origin = url::origin(text)?;
-    if origin.scheme != "http" {
-        let message = format!("{} is not a scheme that requests can be forwarded by", quoted(&origin.scheme));
-        return Err(Fault::new(message, "not http", format!("write \"http://{}\"", origin.host)));
-    }
-    let host = origin.host.trim_matches(['[', ']']).to_owned();
-    Ok(ServerAddr { host, port: origin.port.unwrap_or(80) })
+    item.parsed("bad-upstream", |text| address::server(text, item.cx.directory))
 }
 
 /// What a request to `server` has for a `Host`: without the port where it is the scheme's own.
 pub(super) fn host_of(server: &ServerAddr) -> String {
-    let host = if server.host.contains(':') { format!("[{}]", server.host) } else { server.host.clone() };
-    if server.port == 80 { host } else { format!("{host}:{}", server.port) }
+    let own = if server.is_https() { ":443" } else { ":80" };
+    let place = server.host_port().map_or_else(|| "localhost".to_owned(), ToString::to_string);
+    place.strip_suffix(own).unwrap_or(&place).to_owned()
 }

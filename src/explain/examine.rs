@@ -307,10 +307,6 @@ fn alternatives(route: &Route, head: &Head, asking: &Asking<'_>) -> Vec<Alternat
 fn sent(config: &Config, route: &Route, head: &Head, asker: &Asker, named: bool) -> Sent {
     let upstream = route.to.upstream().and_then(|upstream| config.upstreams.get(upstream));
     let servers = upstream.iter().flat_map(|upstream| &upstream.servers);
-    let server = |server: &crate::config::ServerAddr| match server.host.contains(':') {
-        true => format!("http://[{}]:{}", server.host, server.port),
-        false => format!("http://{}:{}", server.host, server.port),
-    };
     let change = route.path_change();
     let target = proxy::target(head, change).map_or_else(|_| head.target(), |target| target.to_string());
     let mut added: Vec<Header> = Vec::new();
@@ -340,7 +336,7 @@ fn sent(config: &Config, route: &Route, head: &Head, asker: &Asker, named: bool)
     }
     Sent {
         upstream: upstream.map(|upstream| upstream.name.clone()).unwrap_or_default(),
-        servers: servers.map(server).collect(),
+        servers: servers.map(ToString::to_string).collect(),
         target,
         removed: removed(config, route, asker, named),
         added,

@@ -54,8 +54,8 @@ pub enum StartError {
     Key(KeyError),
     /// The cookie is one that no browser would keep.
     Cookie(InvalidCookie),
-    /// An upstream's server can't stand in an address.
-    Upstream { name: String },
+    /// Nothing can be sent to an upstream's server.
+    Upstream { name: String, reason: String },
     /// Tests of the configuration fail: what the first of them says, and how many there are.
     Tests { first: String, count: usize },
     /// The access log can't be opened.
@@ -90,7 +90,7 @@ impl fmt::Display for StartError {
             Self::Accounts { path, first } => write!(f, "[store] users: {}, {first}", path.display()),
             Self::Key(source) => write!(f, "[tokens] {source}"),
             Self::Cookie(source) => write!(f, "[sessions] {source}"),
-            Self::Upstream { name } => write!(f, "[upstreams] the server of `{name}` is not an address"),
+            Self::Upstream { name, reason } => write!(f, "[upstreams] the server of `{name}` can't be used: {reason}"),
             Self::Tests { first, count: 1 } => write!(f, "a test of the configuration fails: {first}"),
             Self::Tests { first, count } => write!(f, "{count} tests of the configuration fail; the first: {first}"),
             Self::AccessLog(source) => write!(f, "can't open log.access: {source}"),

@@ -58,9 +58,10 @@ pub(super) fn backends(
         if let Some((_, backend)) = former.get(upstream.name.as_str()).filter(|(known, _)| **known == **upstream) {
             return Ok(Arc::clone(backend));
         }
-        let invalid = || StartError::Upstream { name: upstream.name.clone() };
-        let server = upstream.servers.first().cloned().ok_or_else(invalid)?;
-        Backend::new(upstream, server, metrics.upstreams.find(&upstream.name)).map_err(|_| invalid())
+        let invalid = |reason: String| StartError::Upstream { name: upstream.name.clone(), reason };
+        let server = upstream.servers.first().cloned().ok_or_else(|| invalid("it has none".to_owned()))?;
+        Backend::new(upstream, server, metrics.upstreams.find(&upstream.name))
+            .map_err(|fault| invalid(fault.to_string()))
     };
     config.upstreams.iter().map(backend).collect()
 }

@@ -15,6 +15,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use super::headers::{IdentityNames, clean_trailers};
 use super::loan::Lent;
 use super::tether::{Hold, Tether};
 
@@ -85,12 +86,19 @@ impl Body {
         Self::of(Kind::Client(lent))
     }
 
-    /// An upstream's body. It may pause for `between` at most and ends when `tether` says so.
-    pub fn from_upstream(incoming: Incoming, between: Option<Duration>, tether: Option<Arc<dyn Tether>>) -> Self {
+    /// An upstream's body. It may pause for `between` at most and ends when `tether` says so; of its trailers goes on what
+    /// may stand there, `names` being those that only the gateway sends.
+    pub fn from_upstream(
+        incoming: Incoming,
+        between: Option<Duration>,
+        tether: Option<Arc<dyn Tether>>,
+        names: &Arc<IdentityNames>,
+    ) -> Self {
         if http_body::Body::is_end_stream(&incoming) {
             return Self::empty();
         }
-        Self::of(Kind::Upstream(FromUpstream { incoming, between, pause: None, hold: Hold::new(tether) }))
+        let names = Arc::clone(names);
+        Self::of(Kind::Upstream(FromUpstream { incoming, between, pause: None, hold: Hold::new(tether), names }))
     }
 
     /// The same body, its end told to `watcher`.
@@ -182,6 +190,7 @@ struct FromUpstream {
     between: Option<Duration>,
     pause: Option<Pause>,
     hold: Hold,
+    names: Arc<IdentityNames>,
 }
 
 impl FromUpstream {
@@ -196,7 +205,8 @@ impl FromUpstream {
             if let Some(Ok(data)) = frame.as_ref().map(|frame| frame.as_ref().map(Frame::data_ref)) {
                 self.hold.pass(data.map_or(0, Bytes::len));
             }
-            return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::UpstreamCut)));
+            let frame = frame.map(|frame| frame.map_err(BodyError::UpstreamCut));
+            return Poll::Ready(frame.and_then(|frame| frame.map(|frame| cleaned(frame, &self.names)).transpose()));
         }
         self.hold.pause();
         if self.hold.is_cut(cx) {
@@ -209,6 +219,17 @@ impl FromUpstream {
             }
         }
         Poll::Pending
+    }
+}
+
+/// `frame` as it may go on; `None`: trailers of which nothing may.
+pub(crate) fn cleaned(frame: Frame<Bytes>, names: &IdentityNames) -> Option<Frame<Bytes>> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            clean_trailers(&mut trailers, names);
+            (!trailers.is_empty()).then(|| Frame::trailers(trailers))
+        }
+        Err(data) => Some(data),
     }
 }
 
@@ -310,7 +331,8 @@ mod tests {
         far.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n").await.unwrap();
         let over = Arc::new(tokio::sync::Notify::new());
         let incoming = answer.await.unwrap().unwrap().into_body();
-        let mut body = Body::from_upstream(incoming, None, Some(Arc::new(Over(over.clone()))));
+        let mut body =
+            Body::from_upstream(incoming, None, Some(Arc::new(Over(over.clone()))), &Arc::new(IdentityNames::new([])));
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "hello");
         let waits = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx).is_pending()));
         assert!(waits.await);

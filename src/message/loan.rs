@@ -17,7 +17,8 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::body::{Body, BodyError, Pause};
+use super::body::{Body, BodyError, Pause, cleaned};
+use super::headers::IdentityNames;
 use super::tether::{Hold, Tether};
 
 /// What is known of a client's body that is lent out.
@@ -27,6 +28,7 @@ pub struct Loan {
     limit: Option<u64>,
     stall: Duration,
     tether: Option<Arc<dyn Tether>>,
+    names: Arc<IdentityNames>,
     began: Instant,
     moved: AtomicU64,
     waiting: AtomicBool,
@@ -55,14 +57,21 @@ pub enum ClientFault {
 
 impl Loan {
     /// Takes `incoming` into keeping: at most `limit` bytes, never longer than `stall` without any, and no longer than
-    /// `tether` allows.
-    pub fn new(incoming: Incoming, limit: Option<u64>, stall: Duration, tether: Option<Arc<dyn Tether>>) -> Arc<Self> {
+    /// `tether` allows. Of its trailers goes on what may stand there, `names` being those that only the gateway sends.
+    pub fn new(
+        incoming: Incoming,
+        limit: Option<u64>,
+        stall: Duration,
+        tether: Option<Arc<dyn Tether>>,
+        names: &Arc<IdentityNames>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             home: Mutex::new(Some(incoming)),
             fault: Mutex::new(None),
             limit,
             stall,
             tether,
+            names: Arc::clone(names),
             began: Instant::now(),
             moved: AtomicU64::new(0),
             waiting: AtomicBool::new(false),
@@ -89,6 +98,11 @@ impl Loan {
     /// The body, if nobody has read of it.
     pub fn take_back(&self) -> Option<Incoming> {
         self.home.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether nobody has read of it, so that it can be lent again.
+    pub(crate) fn is_at_home(&self) -> bool {
+        self.home.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// What the client did wrong.
@@ -181,12 +195,12 @@ impl Lent {
         Poll::Ready(Some(Err(BodyError::LeaseEnded)))
     }
 
-    /// Counts data; ends at trailers, of which none goes on (nothing in HTTP/1.1 needs a request's).
+    /// Counts data; trailers are the last that comes.
     fn pass(&mut self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(data) = frame.data_ref() else {
             self.ended = true;
             self.loan.over.store(true, Relaxed);
-            return Poll::Ready(None);
+            return Poll::Ready(cleaned(frame, &self.loan.names).map(Ok));
         };
         let size = data.len() as u64;
         self.loan.received.fetch_add(size, Relaxed);

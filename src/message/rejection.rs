@@ -41,6 +41,8 @@ pub enum Blame {
 pub enum Reason {
     /// No connection came about: refused, unreachable, no such name.
     Connect,
+    /// TLS did not come about: the upstream's certificate is not believed, or ours is not.
+    Tls,
     /// No connection came about in time.
     ConnectTimeout,
     /// More requests wait for a connection than may.
@@ -68,6 +70,7 @@ impl Reason {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
+            Self::Tls => "tls",
             Self::ConnectTimeout => "connect_timeout",
             Self::TooManyPending => "too_many_pending",
             Self::Reset => "reset",
@@ -86,7 +89,9 @@ impl Rejection {
     /// A rejection for `reason`; status, blame and the rest follow from it.
     pub fn new(reason: Reason) -> Self {
         let (status, blame) = match reason {
-            Reason::Connect | Reason::Reset | Reason::BadAnswer => (StatusCode::BAD_GATEWAY, Blame::Upstream),
+            Reason::Connect | Reason::Tls | Reason::Reset | Reason::BadAnswer => {
+                (StatusCode::BAD_GATEWAY, Blame::Upstream)
+            }
             Reason::ConnectTimeout | Reason::ResponseTimeout => (StatusCode::GATEWAY_TIMEOUT, Blame::Upstream),
             Reason::TooManyPending => (StatusCode::SERVICE_UNAVAILABLE, Blame::Upstream),
             Reason::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Blame::Client),
@@ -118,6 +123,7 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.reason {
             Reason::Connect => "the upstream can't be reached",
+            Reason::Tls => "no TLS with the upstream comes about",
             Reason::ConnectTimeout => "the upstream does not accept connections in time",
             Reason::TooManyPending => "too many requests wait for the upstream",
             Reason::Reset => "the upstream closed the connection before an answer",
@@ -146,6 +152,7 @@ mod tests {
     fn only_a_client_that_broke_its_body_loses_its_connection() {
         for (reason, status, close) in [
             (Reason::Connect, 502, false),
+            (Reason::Tls, 502, false),
             (Reason::Reset, 502, false),
             (Reason::BadAnswer, 502, false),
             (Reason::ConnectTimeout, 504, false),

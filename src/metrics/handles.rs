@@ -247,9 +247,10 @@ pub struct Upstream {
 impl Default for Upstream {
     fn default() -> Self {
         Self {
-            connects: Words::new(&["success", "refused", "timeout", "unresolved"]),
+            connects: Words::new(&["success", "refused", "timeout", "tls", "unresolved"]),
             errors: Words::new(&[
                 "connect",
+                "tls",
                 "connect_timeout",
                 "too_many_pending",
                 "reset",

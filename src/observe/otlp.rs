@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Record;
 use super::trace::{Finished, Job, SpanId, Tracer};
-use crate::config::{self, ServerAddr};
+use crate::config::{self, HostPort};
 use crate::metrics::Metrics;
 use crate::upstream::fetch::{self, FetchError};
 
@@ -102,7 +102,7 @@ impl Exporter {
 
     /// How many of the spans the collector did not take, which it says in its answer.
     async fn post(&self, document: Value) -> Result<u64, ExportError> {
-        let ServerAddr { host, port } = &self.config.collector;
+        let HostPort { host, port } = &self.config.collector;
         let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(ExportError::Io)?;
         if !self.config.https {
             return self.post_on(stream, document).await;
@@ -138,9 +138,7 @@ impl Exporter {
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("portcullis/", env!("CARGO_PKG_VERSION"))));
-        let ServerAddr { host, port } = &self.config.collector;
-        let host = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        if let Ok(host) = HeaderValue::try_from(host) {
+        if let Ok(host) = HeaderValue::try_from(self.config.collector.to_string()) {
             headers.insert(HOST, host);
         }
         request

@@ -209,10 +209,10 @@ const QUEUE: usize = 2048;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ServerAddr;
+    use crate::config::HostPort;
 
     fn tracer(sample: f64) -> (Tracer, mpsc::Receiver<Job>) {
-        let collector = ServerAddr { host: "127.0.0.1".to_owned(), port: 4318 };
+        let collector = HostPort { host: "127.0.0.1".to_owned(), port: 4318 };
         let config = config::Trace { collector, https: false, ca: None, sample, service: "s".to_owned() };
         Tracer::new(&config, &Arc::new(Metrics::new(0)))
     }

@@ -238,12 +238,27 @@ fn denial(asker: &Asker<'_>, record: &mut Record, denial: &Denial) -> Response<B
     asker.problem(StatusCode::FORBIDDEN, &problem)
 }
 
+/// What an error says, and each that lies beneath it where that says something else.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        next = error.source();
+    }
+    text
+}
+
 /// 502, 503, 504 and what a client's own body came to.
 pub(super) fn rejection(asker: &Asker<'_>, record: &mut Record, rejection: &Rejection) -> Response<Body> {
     record.code = rejection.reason.name();
     record.code.clone_into(&mut record.reason);
     record.fault = Some(rejection.blame);
-    let source = rejection.source.as_deref().map(ToString::to_string);
+    let source = rejection.source.as_deref().map(|source| causes(source));
     let (request_id, upstream) = (&*record.request_id, record.upstream.as_deref());
     match rejection.blame {
         Blame::Client => tracing::debug!(request_id, upstream, source, "{rejection}"),

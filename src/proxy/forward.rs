@@ -12,7 +12,6 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::client::legacy::Error;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -26,7 +25,7 @@ use crate::message::connection::Stop;
 use crate::message::loan::{Loan, drain_after};
 use crate::message::rejection::{Blame, Reason, Rejection};
 use crate::message::tether::Tether;
-use crate::upstream::{Admission, Upstream};
+use crate::upstream::{Admission, Held, SendError, Upstream};
 
 /// What goes on, where to, and for how long.
 #[derive(Debug)]
@@ -152,7 +151,7 @@ impl Forwarder {
         let expects_continue = expects_continue(&head.headers);
         let loan = (!body.is_end_stream()).then(|| {
             let tether = Arc::new(Upload(onward.lease.clone()));
-            Loan::new(body, onward.body_bytes, self.body_timeout, Some(tether))
+            Loan::new(body, onward.body_bytes, self.body_timeout, Some(tether), onward.facts.guarded)
         });
         if let Some(loan) = &loan {
             // A request is forwarded once, so that nothing is observed yet.
@@ -187,7 +186,7 @@ impl Forwarder {
             upstream,
             &onward.facts,
             onward.timeouts.between,
-            Hold { lease: onward.lease, _admission: admission },
+            Hold { lease: onward.lease, _admission: admission, held: None },
         )
     }
 
@@ -198,7 +197,7 @@ impl Forwarder {
         upstream: &Upstream,
         facts: &RewriteFacts<'_>,
         between: Option<Duration>,
-        hold: Hold,
+        mut hold: Hold,
     ) -> Result<Response<Body>, Rejection> {
         let status = answer.status();
         let switches = status == StatusCode::SWITCHING_PROTOCOLS;
@@ -209,7 +208,8 @@ impl Forwarder {
         let (mut head, body) = answer.into_parts();
         // The client's version is hyper's to know.
         head.version = Version::HTTP_11;
-        rewrite::answer(status, &mut head.headers, facts, upstream.backend().authority());
+        hold.held = head.extensions.remove::<Held>();
+        rewrite::answer(status, &mut head.headers, facts, upstream.backend().origin());
         if let (Some(near), Some(far)) = (switch, far_side) {
             upgrade::announce(&mut head.headers);
             let hold = Arc::new(hold);
@@ -219,7 +219,7 @@ impl Forwarder {
         if body.is_end_stream() {
             return Ok(Response::from_parts(head, Body::empty()));
         }
-        let body = Body::from_upstream(body, between, Some(Arc::new(hold)));
+        let body = Body::from_upstream(body, between, Some(Arc::new(hold)), facts.guarded);
         Ok(Response::from_parts(head, body))
     }
 }
@@ -228,6 +228,7 @@ impl Forwarder {
 struct Hold {
     lease: Lease,
     _admission: Admission,
+    held: Option<Held>,
 }
 
 impl Tether for Hold {
@@ -265,14 +266,17 @@ struct Attempts<'a> {
 impl Attempts<'_> {
     async fn run(mut self, switching: bool) -> Result<Response<Incoming>, Rejection> {
         let repeatable = self.loan.is_none() && !switching && retry::is_safe(&self.method);
-        let mut spare = repeatable.then(|| self.headers.clone());
+        let keeps = repeatable || self.upstream.backend().address().may_speak_http2();
+        let mut spare = keeps.then(|| self.headers.clone());
         loop {
             let sent = self.attempt().await;
             let rejection = match sent {
                 Ok(answer) => return Ok(answer),
                 Err(Failure::Late) => Rejection::new(Reason::ResponseTimeout),
                 Err(Failure::Broken(error)) => {
-                    if let Some(headers) = spare.take_if(|_| retry::was_stale(&error)) {
+                    let is_whole = self.loan.as_ref().is_none_or(|loan| loan.is_at_home());
+                    let again = (repeatable && error.is_stale()) || (is_whole && error.is_unprocessed());
+                    if let Some(headers) = spare.take_if(|_| again) {
                         self.headers = headers;
                         continue;
                     }
@@ -326,7 +330,7 @@ impl Attempts<'_> {
 
 enum Failure {
     Late,
-    Broken(Error),
+    Broken(SendError),
 }
 
 /// Whether the client waits for leave to send its body (RFC 9110, section 10.1.1).
@@ -353,6 +357,7 @@ mod tests {
     fn every_fault_of_an_upstream_has_a_counter() {
         let all = [
             Reason::Connect,
+            Reason::Tls,
             Reason::ConnectTimeout,
             Reason::TooManyPending,
             Reason::Reset,

@@ -26,7 +26,7 @@ use crate::token::Assertions;
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings<'a> {
     /// Names that only the gateway may send.
-    pub guarded: &'a IdentityNames,
+    pub guarded: &'a Arc<IdentityNames>,
     /// Names of our cookies.
     pub our_cookies: &'a [&'a str],
     /// Whose forwarded headers are believed.

@@ -3,6 +3,8 @@
 //! What a client said of itself is removed before what the gateway knows is set, so that nothing the client
 //! sends, a `Connection` field included, can touch it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, EXPECT, HOST, LOCATION, TRAILER, TRANSFER_ENCODING};
 use http::uri::Authority;
@@ -13,7 +15,8 @@ use crate::identity::api_key;
 use crate::message::cookie;
 use crate::message::forwarded::{Origin, Scheme, Trust};
 use crate::message::headers::{
-    IdentityNames, remove_hop_by_hop, strip_guarded, strip_method_overrides, strip_spellings, strip_values,
+    IdentityNames, clean_trailer_field, remove_hop_by_hop, strip_guarded, strip_method_overrides, strip_spellings,
+    strip_values,
 };
 use crate::observe::trace::Recording;
 use crate::pattern::carry_back;
@@ -22,7 +25,7 @@ use crate::pattern::carry_back;
 #[derive(Clone, Copy, Debug)]
 pub struct RewriteFacts<'a> {
     /// Names that only the gateway may send.
-    pub guarded: &'a IdentityNames,
+    pub guarded: &'a Arc<IdentityNames>,
     /// Names of our cookies, which no application sees or sets.
     pub our_cookies: &'a [&'a str],
     /// Whether `Authorization` is ours.
@@ -70,8 +73,13 @@ pub struct Way<'a> {
 /// Rewrites a request's head. Its framing is hyper's to write: `length` is the body's, if that is known.
 pub fn request(headers: &mut HeaderMap, facts: &RewriteFacts<'_>, length: Option<u64>) {
     remove_hop_by_hop(headers, false);
-    for name in [EXPECT, TRAILER, TRANSFER_ENCODING] {
+    for name in [EXPECT, TRANSFER_ENCODING] {
         headers.remove(name);
+    }
+    // With a length there are no trailers in HTTP/1.1, and HTTP/2 needs no word of them.
+    match length {
+        Some(_) => drop(headers.remove(TRAILER)),
+        None => clean_trailer_field(headers, facts.guarded),
     }
     let written = headers.get(CONTENT_LENGTH).and_then(plain_number);
     if written != length || headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
@@ -142,9 +150,13 @@ fn plain_number(value: &HeaderValue) -> Option<u64> {
     text.parse().ok()
 }
 
+/// The scheme and the place by which an upstream may name itself.
+pub type UpstreamOrigin<'a> = (&'static str, &'a Authority);
+
 /// Rewrites an answer's head.
-pub fn answer(status: StatusCode, headers: &mut HeaderMap, facts: &RewriteFacts<'_>, upstream: &Authority) {
+pub fn answer(status: StatusCode, headers: &mut HeaderMap, facts: &RewriteFacts<'_>, upstream: UpstreamOrigin<'_>) {
     remove_hop_by_hop(headers, false);
+    clean_trailer_field(headers, facts.guarded);
     // Where no body can be, a length misleads (RFC 9110, section 8.6); of a 304 it says what a 200 would have.
     if status == StatusCode::NO_CONTENT || status == StatusCode::RESET_CONTENT {
         headers.remove(CONTENT_LENGTH);
@@ -204,7 +216,7 @@ fn directives(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Puts back what was changed in the request's path into a `Location` that is a path, or that names the upstream, which a
 /// client could not reach. What no path of the route became stays as it is.
-fn put_path_back(headers: &mut HeaderMap, change: PathChange<'_>, upstream: &Authority) {
+fn put_path_back(headers: &mut HeaderMap, change: PathChange<'_>, upstream: UpstreamOrigin<'_>) {
     if matches!(change, PathChange::None) {
         return;
     }
@@ -235,14 +247,14 @@ fn put_path_back(headers: &mut HeaderMap, change: PathChange<'_>, upstream: &Aut
 }
 
 /// What follows the authority in `location` if it names `upstream`.
-fn below<'a>(location: &'a str, upstream: &Authority) -> Option<&'a str> {
+fn below<'a>(location: &'a str, (scheme, upstream): UpstreamOrigin<'_>) -> Option<&'a str> {
     let uri: Uri = location.parse().ok()?;
     let authority = uri.authority()?;
-    let port = authority.port_u16().unwrap_or(80);
-    let named = uri.scheme_str() == Some("http")
+    let port = authority.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+    let named = uri.scheme_str() == Some(scheme)
         && authority.host().eq_ignore_ascii_case(upstream.host())
         && Some(port) == upstream.port_u16();
-    let after = location.get("http://".len()..)?.strip_prefix(authority.as_str())?;
+    let after = location.get(scheme.len() + "://".len()..)?.strip_prefix(authority.as_str())?;
     named.then_some(after)
 }
 
@@ -260,7 +272,7 @@ mod tests {
     }
 
     fn with_facts<T>(run: impl FnOnce(&mut RewriteFacts<'_>) -> T) -> T {
-        let guarded = IdentityNames::new([]);
+        let guarded = Arc::new(IdentityNames::new([]));
         let set = [(HeaderName::from_static("x-forwarded-user"), HeaderValue::from_static("alice"))];
         run(&mut RewriteFacts {
             guarded: &guarded,
@@ -335,7 +347,9 @@ mod tests {
             for value in before {
                 answer_headers.append(CACHE_CONTROL, HeaderValue::from_static(value));
             }
-            with_facts(|facts| answer(StatusCode::OK, &mut answer_headers, facts, &"app:80".parse().unwrap()));
+            with_facts(|facts| {
+                answer(StatusCode::OK, &mut answer_headers, facts, ("http", &"app:80".parse().unwrap()))
+            });
             assert_eq!(answer_headers[CACHE_CONTROL], after, "{before:?}");
             assert_eq!(answer_headers.get_all(CACHE_CONTROL).iter().count(), 1);
         }
@@ -355,9 +369,19 @@ mod tests {
             ("relative", "relative"),
         ] {
             let mut answer_headers = headers(&[("location", before)]);
-            let upstream = "10.0.0.1:9000".parse().unwrap();
-            with_facts(|facts| answer(StatusCode::FOUND, &mut answer_headers, facts, &upstream));
+            let upstream: Authority = "10.0.0.1:9000".parse().unwrap();
+            with_facts(|facts| answer(StatusCode::FOUND, &mut answer_headers, facts, ("http", &upstream)));
             assert_eq!(answer_headers[LOCATION], after);
+            let (before, after) = ([before, after])
+                .map(|location| match location.split_once("://10.") {
+                    Some(("http", rest)) => format!("https://10.{rest}"),
+                    Some((_, rest)) => format!("http://10.{rest}"),
+                    None => location.to_owned(),
+                })
+                .into();
+            answer_headers.insert(LOCATION, HeaderValue::try_from(before).unwrap());
+            with_facts(|facts| answer(StatusCode::FOUND, &mut answer_headers, facts, ("https", &upstream)));
+            assert_eq!(answer_headers[LOCATION], after, "over https");
         }
     }
 
@@ -373,7 +397,7 @@ mod tests {
         ]);
         with_facts(|facts| {
             facts.private = false;
-            answer(StatusCode::NO_CONTENT, &mut answer_headers, facts, &"app:80".parse().unwrap());
+            answer(StatusCode::NO_CONTENT, &mut answer_headers, facts, ("http", &"app:80".parse().unwrap()));
         });
         assert_eq!(answer_headers, headers(&[("set-cookie", "theirs=y")]));
     }

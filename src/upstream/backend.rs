@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use http::uri::{Authority, InvalidUri};
+use http::uri::Authority;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
-use super::{LONGEST_WAIT, authority};
+use super::connect::Way;
+use super::{BackendFault, LONGEST_WAIT, authority};
 use crate::config::{ServerAddr, Timeouts, Upstream as Settings};
 use crate::metrics::{Gauge, Upstream as Counts};
 
@@ -16,6 +17,7 @@ pub struct Backend {
     name: String,
     address: ServerAddr,
     authority: Authority,
+    way: Way,
     timeouts: Timeouts,
     idle: usize,
     turns: Arc<Semaphore>,
@@ -39,12 +41,13 @@ impl Backend {
     /// The server `address` of the upstream `settings`, whose `counts` all its servers share.
     ///
     /// # Errors
-    /// When `address` can't stand in a URI.
-    pub fn new(settings: &Settings, address: ServerAddr, counts: Arc<Counts>) -> Result<Arc<Self>, InvalidUri> {
+    /// When `address` can't stand in a URI, or no TLS can come about with it.
+    pub fn new(settings: &Settings, address: ServerAddr, counts: Arc<Counts>) -> Result<Arc<Self>, BackendFault> {
         let limits = &settings.limits;
         Ok(Arc::new(Self {
             name: settings.name.clone(),
-            authority: authority(&address.host, address.port)?,
+            authority: authority(&address).map_err(BackendFault::Address)?,
+            way: Way::to(&address, &settings.tls).map_err(BackendFault::Tls)?,
             address,
             timeouts: settings.timeouts.clone(),
             idle: limits.idle,
@@ -69,6 +72,15 @@ impl Backend {
     /// Its place in a URI.
     pub fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// The scheme and the place by which it may name itself.
+    pub fn origin(&self) -> (&'static str, &Authority) {
+        (if self.address.is_https() { "https" } else { "http" }, &self.authority)
+    }
+
+    pub(super) const fn way(&self) -> &Way {
+        &self.way
     }
 
     /// Its upstream's timeouts.
@@ -101,7 +113,8 @@ impl Backend {
     }
 
     /// Waits until one more request may be in progress here. HTTP/1.1 has one request to a connection, so
-    /// that this bounds the connections in use; unused ones that workers keep come on top.
+    /// that this bounds the connections in use; unused ones that workers keep come on top. Requests over HTTP/2 share
+    /// connections, of which there are fewer then.
     ///
     /// # Errors
     /// When too many wait already, or the wait has lasted as long as an answer may.
@@ -146,12 +159,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::UpstreamLimits;
+    use crate::config::{HostPort, UpstreamLimits};
 
     fn backend(connections: usize, pending: usize) -> Arc<Backend> {
         let settings = Settings {
             name: "app".into(),
             servers: Vec::new(),
+            tls: Default::default(),
             timeouts: Timeouts {
                 connect: Duration::from_secs(5),
                 response: Duration::from_millis(20),
@@ -160,7 +174,7 @@ mod tests {
             },
             limits: UpstreamLimits { connections, idle: 32, pending },
         };
-        Backend::new(&settings, ServerAddr { host: "::1".into(), port: 80 }, Arc::default()).unwrap()
+        Backend::new(&settings, ServerAddr::Http(HostPort { host: "::1".into(), port: 80 }), Arc::default()).unwrap()
     }
 
     #[tokio::test]

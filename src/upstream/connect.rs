@@ -1,27 +1,68 @@
 //! Connections to a backend: resolve, connect in time, and tell apart what hyper does not.
 
 use std::fmt;
-use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout, timeout_at};
 use tower_service::Service;
 
 use super::backend::Backend;
+use super::dns::Names;
+use super::stream::Stream;
+use super::tls::{Offer, Tls, TlsFault};
+use crate::config::{ServerAddr, UpstreamTls};
 
-/// Makes connections to one backend, whatever it is asked for.
+/// How a server is reached, made ready once for all workers.
+#[derive(Debug)]
+pub(super) enum Way {
+    Tcp(Names),
+    Tls(Names, Tls),
+    Unix(PathBuf),
+}
+
+impl Way {
+    /// The way to `address`, with `tls` where that is `https`.
+    pub(super) fn to(address: &ServerAddr, tls: &UpstreamTls) -> Result<Self, TlsFault> {
+        Ok(match address {
+            ServerAddr::Http(place) | ServerAddr::H2c(place) => Self::Tcp(Names::new(place)),
+            ServerAddr::Https(place) => Self::Tls(Names::new(place), Tls::new(tls, &place.host)?),
+            ServerAddr::Unix(path) => Self::Unix(path.clone()),
+        })
+    }
+}
+
+/// Makes connections for HTTP/1.1 to one backend, whatever it is asked for.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
     backend: Arc<Backend>,
+    parked: Parked,
+}
+
+/// A connection on which HTTP/1.1 was agreed when HTTP/2 was asked for: the next request takes it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Parked(Arc<Mutex<Option<(Stream, Instant)>>>);
+
+impl Parked {
+    pub(super) fn park(&self, stream: Stream) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((stream, Instant::now()));
+    }
+
+    /// The connection, unless nobody came for it at once: the server may have given it up.
+    fn take(&self) -> Option<Stream> {
+        let parked = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        parked.filter(|(_, since)| since.elapsed() < PARKED_FOR).map(|(stream, _)| stream)
+    }
 }
 
 /// Why no connection came about.
@@ -30,13 +71,18 @@ pub enum ConnectError {
     /// The name does not resolve.
     Resolve {
         /// What the resolver says.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// The name has no address.
     NoAddress,
     /// No address took the connection.
     Refused {
         /// What the last one said.
+        source: io::Error,
+    },
+    /// The server's certificate is not believed, or TLS went wrong otherwise.
+    Tls {
+        /// What rustls says.
         source: io::Error,
     },
     /// None did in time.
@@ -49,6 +95,7 @@ impl ConnectError {
         match self {
             Self::Resolve { .. } | Self::NoAddress => "unresolved",
             Self::Refused { .. } => "refused",
+            Self::Tls { .. } => "tls",
             Self::TimedOut => "timeout",
         }
     }
@@ -59,8 +106,8 @@ impl ConnectError {
 pub struct Stale;
 
 impl Connector {
-    pub(super) const fn new(backend: Arc<Backend>) -> Self {
-        Self { backend }
+    pub(super) fn new(backend: Arc<Backend>, parked: Parked) -> Self {
+        Self { backend, parked }
     }
 }
 
@@ -74,72 +121,128 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let backend = self.backend.clone();
+        let (backend, parked) = (Arc::clone(&self.backend), self.parked.take());
         Box::pin(async move {
-            let connected = connect(&backend).await;
-            backend.counts().connects.count(match &connected {
-                Ok(_) => "success",
-                Err(error) => error.name(),
-            });
-            Ok(TokioIo::new(Wire::new(connected?, backend)))
+            let stream = match parked {
+                Some(stream) => stream,
+                None => connect(&backend, Offer::Http1).await?,
+            };
+            Ok(TokioIo::new(Wire::new(stream, backend)))
         })
     }
 }
 
-/// A new connection to `backend`: its addresses in turn, each with its share of the time.
-async fn connect(backend: &Backend) -> Result<TcpStream, ConnectError> {
-    let deadline = Instant::now() + backend.timeouts().connect;
-    let addresses = match timeout_at(deadline, resolve(backend)).await {
-        Ok(addresses) => addresses?,
+/// A new connection to `backend`, which is counted.
+pub(super) async fn connect(backend: &Backend, offer: Offer) -> Result<Stream, ConnectError> {
+    let connected = reach(backend.way(), backend.timeouts().connect, offer).await;
+    backend.counts().connects.count(match &connected {
+        Ok(_) => "success",
+        Err(error) => error.name(),
+    });
+    connected
+}
+
+async fn reach(way: &Way, limit: Duration, offer: Offer) -> Result<Stream, ConnectError> {
+    let (names, tls) = match way {
+        Way::Tcp(names) => (names, None),
+        Way::Tls(names, tls) => (names, Some(tls)),
+        Way::Unix(path) => {
+            return match timeout(limit, UnixStream::connect(path)).await {
+                Ok(Ok(stream)) => Ok(Stream::Unix(stream)),
+                Ok(Err(source)) => Err(ConnectError::Refused { source }),
+                Err(_) => Err(ConnectError::TimedOut),
+            };
+        }
+    };
+    let deadline = Instant::now() + limit;
+    let addresses = match timeout_at(deadline, names.addresses(std::time::Instant::now())).await {
+        Ok(addresses) => addresses.map_err(|source| ConnectError::Resolve { source })?,
         Err(_) => return Err(ConnectError::TimedOut),
     };
     let mut last = ConnectError::NoAddress;
+    // The addresses in turn, each with its share of the time.
     for (at, address) in addresses.iter().enumerate() {
         let left = u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
         let share = deadline.saturating_duration_since(Instant::now()) / left;
-        match timeout(share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                // Small requests must not wait for an acknowledgement; a failure shows at the first write.
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
+        let one = async {
+            let stream = TcpStream::connect(address).await.map_err(|source| ConnectError::Refused { source })?;
+            // Small requests must not wait for an acknowledgement; a failure shows at the first write.
+            let _ = stream.set_nodelay(true);
+            match tls {
+                None => Ok(Stream::Tcp(stream)),
+                Some(tls) => match tls.connect(stream, offer).await {
+                    Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+                    Err(source) => Err(ConnectError::Tls { source }),
+                },
             }
-            Ok(Err(source)) => last = ConnectError::Refused { source },
-            Err(_) => last = ConnectError::TimedOut,
-        }
+        };
+        last = match timeout(share, one).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => error,
+            Err(_) => ConnectError::TimedOut,
+        };
     }
     Err(last)
-}
-
-async fn resolve(backend: &Backend) -> Result<Vec<SocketAddr>, ConnectError> {
-    let address = backend.address();
-    if let Ok(ip) = address.host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, address.port)]);
-    }
-    match tokio::net::lookup_host((address.host.as_str(), address.port)).await {
-        Ok(found) => Ok(found.collect()),
-        Err(source) => Err(ConnectError::Resolve { source }),
-    }
 }
 
 /// A connection to a backend, counted there. Knows whether it has served before, so that a request that met
 /// its end can be told from one that the upstream broke off.
 #[derive(Debug)]
 pub(super) struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     backend: Arc<Backend>,
     served: bool,
     answered: bool,
+    /// Of HTTP/2, where many requests share it: what came. It is not judged by what was written last.
+    heard: Option<Arc<Heard>>,
+}
+
+/// What came over a connection that many share.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    reads: AtomicU64,
+    fault: Mutex<Option<rustls::Error>>,
+}
+
+impl Heard {
+    /// Rises with whatever comes.
+    pub(super) fn reads(&self) -> u64 {
+        self.reads.load(Relaxed)
+    }
+
+    /// What ended its TLS, which h2 keeps as a text only: a server refuses a client's certificate after the handshake.
+    pub(super) fn fault(&self) -> Option<ConnectError> {
+        let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        Some(ConnectError::Tls { source: io::Error::other(fault) })
+    }
+
+    fn note(&self, read: &io::Result<()>) {
+        match read {
+            Ok(()) => drop(self.reads.fetch_add(1, Relaxed)),
+            Err(error) => {
+                let fault = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()).cloned();
+                *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+            }
+        }
+    }
 }
 
 impl Wire {
-    fn new(stream: TcpStream, backend: Arc<Backend>) -> Self {
+    fn new(stream: Stream, backend: Arc<Backend>) -> Self {
         backend.count_open();
-        Self { stream, backend, served: false, answered: false }
+        Self { stream, backend, served: false, answered: false, heard: None }
+    }
+
+    /// A connection for HTTP/2, which counts in `heard` what comes.
+    pub(super) fn shared(stream: Stream, backend: Arc<Backend>, heard: Arc<Heard>) -> Self {
+        let mut wire = Self::new(stream, backend);
+        wire.heard = Some(heard);
+        wire
     }
 
     /// Whether a request has gone out on a used connection and nothing of an answer has come.
     const fn is_stale(&self) -> bool {
-        self.served && !self.answered
+        self.served && !self.answered && self.heard.is_none()
     }
 }
 
@@ -159,6 +262,9 @@ impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, into));
+        if let Some(heard) = &self.heard {
+            heard.note(&read);
+        }
         if into.filled().len() > before {
             self.served = true;
             self.answered = true;
@@ -176,7 +282,9 @@ impl Wire {
                 self.answered = false;
                 Poll::Ready(Ok(count))
             }
-            Err(_) if self.served => Poll::Ready(Err(io::Error::new(io::ErrorKind::BrokenPipe, Stale))),
+            Err(_) if self.served && self.heard.is_none() => {
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::BrokenPipe, Stale)))
+            }
             Err(error) => Poll::Ready(Err(error)),
         }
     }
@@ -216,6 +324,7 @@ impl fmt::Display for ConnectError {
             Self::Resolve { .. } => "the upstream's name does not resolve",
             Self::NoAddress => "the upstream's name has no address",
             Self::Refused { .. } => "the upstream took no connection",
+            Self::Tls { .. } => "TLS with the upstream did not come about",
             Self::TimedOut => "the upstream took no connection in time",
         })
     }
@@ -224,7 +333,8 @@ impl fmt::Display for ConnectError {
 impl std::error::Error for ConnectError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Resolve { source } | Self::Refused { source } => Some(source),
+            Self::Resolve { source } => Some(source.as_ref()),
+            Self::Refused { source } | Self::Tls { source } => Some(source),
             Self::NoAddress | Self::TimedOut => None,
         }
     }
@@ -237,3 +347,44 @@ impl fmt::Display for Stale {
 }
 
 impl std::error::Error for Stale {}
+
+/// For how long a connection is kept for the request that it was made for.
+const PARKED_FOR: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::HostPort;
+
+    fn way(port: u16, resolver: super::super::dns::Resolver) -> Way {
+        Way::Tcp(Names::asking(&HostPort { host: "app".to_owned(), port }, resolver))
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_hides_no_other() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let both = |_: &str, port| Ok(vec![([127, 0, 0, 2], port).into(), ([127, 0, 0, 1], port).into()]);
+        let way = way(port, both);
+        for _ in 0..4 {
+            // Each connection begins with another of them.
+            reach(&way, Duration::from_secs(5), Offer::Http1).await.unwrap();
+            listener.accept().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn no_resolver_is_waited_for_longer_than_a_connection() {
+        let hangs = way(80, |_, _| {
+            loop {
+                std::thread::park();
+            }
+        });
+        let late = reach(&hangs, Duration::from_millis(20), Offer::Http1).await;
+        assert!(matches!(late, Err(ConnectError::TimedOut)));
+        let none = reach(&way(80, |_, _| Ok(Vec::new())), Duration::from_secs(5), Offer::Http1).await;
+        assert!(matches!(none, Err(ConnectError::NoAddress)));
+        let gone = reach(&way(80, |_, _| Err(io::Error::other("gone"))), Duration::from_secs(5), Offer::Http1).await;
+        assert!(matches!(gone, Err(ConnectError::Resolve { .. })));
+    }
+}

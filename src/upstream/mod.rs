@@ -4,43 +4,44 @@
 
 mod backend;
 mod connect;
+mod dns;
 pub mod fetch;
+mod flight;
+mod multiplex;
+mod send;
+mod stream;
+mod tls;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::{Authority, InvalidUri, InvalidUriParts, PathAndQuery, Scheme};
-use http::{Request, Uri};
-use hyper_util::client::legacy::{Client, ResponseFuture};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use http::{Request, Response, Uri};
+use hyper::body::Incoming;
 
 pub use backend::{Admission, Backend, Refused};
 pub use connect::{ConnectError, Stale};
+pub(crate) use send::{SendError, beneath};
+pub use tls::{TlsFault, verify};
 
-use crate::config::Timeouts;
+use crate::config::{ServerAddr, Timeouts};
 use crate::message::body::Body;
-use connect::Connector;
+use multiplex::Turn;
+use send::Sender;
 
 /// One worker's client of an upstream.
 #[derive(Debug)]
 pub struct Upstream {
     backend: Arc<Backend>,
-    client: Client<Connector, Body>,
+    sender: Sender,
 }
 
 impl Upstream {
     /// A client of `backend` for one of `workers` workers.
     pub fn new(backend: Arc<Backend>, workers: usize) -> Self {
-        let timeouts = backend.timeouts();
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(timeouts.idle)
-            .pool_max_idle_per_host(backend.idle_limit().div_ceil(workers.max(1)))
-            .http1_max_buf_size(BUFFER)
-            .set_host(false)
-            .retry_canceled_requests(true)
-            .build(Connector::new(backend.clone()));
-        Self { backend, client }
+        let sender = Sender::new(&backend, workers);
+        Self { backend, sender }
     }
 
     /// The server behind it.
@@ -66,15 +67,53 @@ impl Upstream {
     }
 
     /// Sends `request`, over a connection that is there or a new one.
-    pub(crate) fn send(&self, request: Request<Body>) -> ResponseFuture {
-        self.client.request(request)
+    pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
+        self.sender.send(request).await
     }
 }
 
-/// The authority of a server in a URI.
-pub(crate) fn authority(host: &str, port: u16) -> Result<Authority, InvalidUri> {
-    let text = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    text.parse()
+/// What an answer over HTTP/2 holds on to in its extensions: its place on the connection, to be kept while it streams.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    _turn: Arc<Turn>,
+}
+
+impl Held {
+    fn of(turn: Turn) -> Self {
+        Self { _turn: Arc::new(turn) }
+    }
+}
+
+/// Why nothing can be sent to a server.
+#[derive(Debug)]
+pub enum BackendFault {
+    /// It can't stand in a URI.
+    Address(InvalidUri),
+    /// No TLS can come about.
+    Tls(TlsFault),
+}
+
+impl fmt::Display for BackendFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(source) => write!(f, "not an address: {source}"),
+            Self::Tls(source) => write!(f, "{source}"),
+        }
+    }
+}
+
+impl std::error::Error for BackendFault {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Address(source) => Some(source),
+            Self::Tls(source) => Some(source),
+        }
+    }
+}
+
+/// The authority of a server in a URI. A socket has none, and nobody sees the one that stands for it.
+pub(crate) fn authority(server: &ServerAddr) -> Result<Authority, InvalidUri> {
+    server.host_port().map_or_else(|| "localhost".to_owned(), ToString::to_string).parse()
 }
 
 /// What may be buffered of an answer; also the most that its head may have.

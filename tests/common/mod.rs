@@ -1,6 +1,7 @@
 //! What every integration test uses: the real binary as a child process, an upstream that records raw
 //! bytes, and a client that reads answers strictly. Nothing here knows how the gateway works inside.
 
+pub(crate) mod application;
 pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod issuer;

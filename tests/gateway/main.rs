@@ -66,4 +66,7 @@ mod tls;
 mod tokens;
 mod tokens_hostile;
 mod trace;
+mod transports_http2;
+mod transports_plain;
+mod transports_tls;
 mod websocket;

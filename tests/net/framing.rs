@@ -98,8 +98,8 @@ async fn what_goes_on_is_framed_anew() {
     let mut client = Peer::connect(gateway.address).await;
     client
         .send(
-            "POST /a?b=%zz HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\nTrailer: x-user\r\nConnection: x-hop\r\nX-Hop: 1\r\n\r\n\
-             5;ext=1\r\nhello\r\n0\r\nX-User: mallory\r\n\r\n",
+            "POST /a?b=%zz HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\nTrailer: x-forwarded-user\r\nConnection: x-hop\r\nX-Hop: 1\r\n\r\n\
+             5;ext=1\r\nhello\r\n0\r\nX-Forwarded-User: mallory\r\n\r\n",
         )
         .await;
     assert!(client.message().await.ends_with("\r\n\r\nok"));

@@ -8,7 +8,7 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use portcullis::access::Decision;
 use portcullis::clock::Clock;
-use portcullis::config::{Limits, ServerAddr, Timeouts, Upstream as Settings, UpstreamLimits};
+use portcullis::config::{HostPort, Limits, ServerAddr, Timeouts, Upstream as Settings, UpstreamLimits};
 use portcullis::listen::{conn, socket};
 use portcullis::message::body::{Body, End, Watcher};
 use portcullis::message::connection::{Link, Stop};
@@ -164,6 +164,7 @@ pub(crate) fn settings() -> Settings {
     Settings {
         name: "app".into(),
         servers: Vec::new(),
+        tls: portcullis::config::UpstreamTls::default(),
         timeouts: Timeouts { connect: PATIENCE, response: PATIENCE, between: None, idle: PATIENCE },
         limits: UpstreamLimits { connections: 256, idle: 32, pending: 1024 },
     }
@@ -177,7 +178,7 @@ pub(crate) async fn gateway_with(upstream: SocketAddr, limits: Limits, settings:
     let listener = socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(Stop::Run);
-    let server = ServerAddr { host: upstream.ip().to_string(), port: upstream.port() };
+    let server = ServerAddr::Http(HostPort { host: upstream.ip().to_string(), port: upstream.port() });
     let backend = Backend::new(&settings, server, Arc::default()).unwrap();
     let tunnels = Tunnels::new();
     let pool = vec![Arc::new(Upstream::new(backend.clone(), 1))];

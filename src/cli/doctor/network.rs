@@ -9,42 +9,69 @@ use std::thread;
 use std::time::Duration;
 
 use super::Check;
-use crate::config::{Facts, ServerAddr};
+use crate::config::{Facts, HostPort, ServerAddr, ServerFacts, UpstreamTls};
+use crate::upstream::verify;
 
-/// Whether each server of each upstream takes connections; all are tried at once.
+/// Whether each server of each upstream takes connections, and shows a certificate that is believed; all are tried at once.
 pub(super) fn upstreams(facts: &Facts) -> Vec<Check> {
-    let server = |(name, host, port): &(String, String, u16)| {
-        (format!("upstream {name}"), ServerAddr { host: host.clone(), port: *port })
-    };
-    let servers = facts.servers.iter().map(server);
+    let servers = facts.servers.iter().cloned();
     let tried: Vec<_> = servers
-        .map(|(name, server)| {
+        .map(|facts| {
             let (sender, receiver) = mpsc::sync_channel(1);
-            let there = server.clone();
+            let (name, server) = (format!("upstream {}", facts.upstream), facts.server.clone());
             // A look-up of the name has no deadline of its own: whoever waits has one.
-            thread::spawn(move || drop(sender.send(connect(&there))));
+            thread::spawn(move || drop(sender.send(reach(&facts))));
             (name, server, receiver)
         })
         .collect();
-    let judge = |(name, server, receiver): (String, ServerAddr, mpsc::Receiver<io::Result<()>>)| {
-        let place = format!("{} port {}", server.host, server.port);
-        let came = receiver.recv_timeout(PATIENCE * 2).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        match came {
+    let judge = |(name, server, receiver): (String, ServerAddr, mpsc::Receiver<Result<(), Unreached>>)| {
+        let place = server.to_string();
+        let late = |_| Err(Unreached::Connect(io::ErrorKind::TimedOut.into()));
+        match receiver.recv_timeout(PATIENCE * 3).unwrap_or_else(late) {
             Ok(()) => Check::ok(name, format!("{place} takes connections")),
-            Err(error) => {
+            Err(Unreached::Connect(error)) => {
                 let help = "start the application, or correct the address in [upstreams]: its users see 502 or 504";
                 Check::fail(name, format!("{place} takes none: {error}"), help)
+            }
+            Err(Unreached::Tls(error)) => {
+                let help = "correct its certificate, or name its authority in `tls.ca`, its name in `tls.server_name`, \
+                            or what it asks of clients in `tls.cert` and `tls.key`: its users see 502";
+                Check::fail(name, format!("TLS with {place} does not come about: {error}"), help)
             }
         }
     };
     tried.into_iter().map(judge).collect()
 }
 
-fn connect(server: &ServerAddr) -> io::Result<()> {
+/// What keeps requests from a server.
+enum Unreached {
+    Connect(io::Error),
+    Tls(io::Error),
+}
+
+fn reach(facts: &ServerFacts) -> Result<(), Unreached> {
+    let place = match &facts.server {
+        ServerAddr::Http(place) | ServerAddr::H2c(place) | ServerAddr::Https(place) => place,
+        ServerAddr::Unix(path) => return UnixStream::connect(path).map(drop).map_err(Unreached::Connect),
+    };
+    let stream = connect(place).map_err(Unreached::Connect)?;
+    if !facts.server.is_https() {
+        return Ok(());
+    }
+    let limit = |stream: &TcpStream| {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))
+    };
+    let tls = UpstreamTls::believing(facts.ca.as_deref(), facts.server_name.clone());
+    let judged = limit(&stream).and_then(|()| verify(&tls?, &place.host, stream));
+    judged.map_err(Unreached::Tls)
+}
+
+fn connect(HostPort { host, port }: &HostPort) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for address in (server.host.as_str(), server.port).to_socket_addrs()? {
+    for address in (host.as_str(), *port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, PATIENCE) {
-            Ok(_) => return Ok(()),
+            Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }
     }

@@ -13,9 +13,9 @@ use serde_json::Value;
 
 use self::written::{Entries, Shown};
 use super::{
-    AccessLog, Accounts, Address, Admin, AdminListen, Certificate, Config, Identity, Issuer, IssuerKeys, KeySource,
-    Limits, Listen, Log, LogFormat, Login, Server, ServerAddr, Sessions, Store, StoreKind, Timeouts, Tokens, Trace,
-    TrustedHeaders, Upstream, UpstreamLimits,
+    AccessLog, Accounts, Address, Admin, AdminListen, Certificate, ClientCertificate, Config, Identity, Issuer,
+    IssuerKeys, KeySource, Limits, Listen, Log, LogFormat, Login, Server, ServerAddr, Sessions, Store, StoreKind,
+    Timeouts, Tokens, Trace, TrustedHeaders, Upstream, UpstreamLimits, UpstreamTls,
 };
 use crate::secret::Secret;
 
@@ -217,7 +217,7 @@ fn log(log: &Log) -> Entries {
 
 fn spans(trace: &Trace) -> Entries {
     let Trace { collector, https, ca, sample, service } = trace;
-    let otlp = if *https { url(collector).replacen("http", "https", 1) } else { url(collector) };
+    let otlp = format!("{}://{collector}", if *https { "https" } else { "http" });
     entries([
         ("otlp", text(otlp)),
         ("ca", ca.as_deref().map_or_else(|| nothing("the system's"), |ca| text(absolute(ca)))),
@@ -351,15 +351,32 @@ fn identity(identity: &Identity) -> Entries {
 }
 
 fn upstream(upstream: &Upstream) -> (String, Shown) {
-    let Upstream { name, servers, timeouts: of_all, limits } = upstream;
+    let Upstream { name, servers, tls, timeouts: of_all, limits } = upstream;
     let UpstreamLimits { connections, idle, pending } = limits;
     let limits = [("connections", number(*connections)), ("idle", number(*idle)), ("pending", number(*pending))];
-    let shown = entries([
-        ("servers", texts(servers.iter().map(url))),
+    let mut shown = entries([
+        ("servers", texts(servers)),
         ("timeouts", timeouts(of_all)),
         ("limits", Shown::Inline(entries(limits))),
     ]);
+    if servers.iter().any(ServerAddr::is_https) {
+        shown.push(("tls".to_owned(), upstream_tls(tls)));
+    }
     (name.clone(), Shown::Section(shown))
+}
+
+fn upstream_tls(tls: &UpstreamTls) -> Shown {
+    let UpstreamTls { ca, client, server_name } = tls;
+    let file = |file: &Path| text(absolute(file));
+    let client_file = |chosen: fn(&ClientCertificate) -> &Path| {
+        client.as_ref().map_or_else(|| nothing("none"), |client| file(chosen(client)))
+    };
+    Shown::Inline(entries([
+        ("ca", ca.as_ref().map_or_else(|| nothing("the system's"), |ca| file(&ca.file))),
+        ("cert", client_file(|client| &client.chain.file)),
+        ("key", client_file(|client| &client.key_file)),
+        ("server_name", optional(server_name.as_ref(), "the server's host")),
+    ]))
 }
 
 fn timeouts(timeouts: &Timeouts) -> Shown {
@@ -370,11 +387,6 @@ fn timeouts(timeouts: &Timeouts) -> Shown {
         ("between", between.map_or_else(|| nothing("none"), duration)),
         ("idle", duration(*idle)),
     ]))
-}
-
-fn url(server: &ServerAddr) -> String {
-    let ServerAddr { host, port } = server;
-    if host.contains(':') { format!("http://[{host}]:{port}") } else { format!("http://{host}:{port}") }
 }
 
 /// As many placeholders as there are secrets; nothing of a secret, its length neither.

@@ -48,7 +48,7 @@ async fn a_collector_is_reached_over_tls_if_its_authority_is_known() {
     let of_stranger = CertificateParams::new(vec!["x".to_owned()]).unwrap().self_signed(&stranger).unwrap();
     std::fs::write(&other, of_stranger.pem()).unwrap();
     for (ca, taken) in [(&ca, 2), (&other, 0)] {
-        let collector = ServerAddr { host: "localhost".to_owned(), port };
+        let collector = HostPort { host: "localhost".to_owned(), port };
         let config =
             config::Trace { collector, https: true, ca: Some(ca.clone()), sample: 1.0, service: "s".to_owned() };
         let metrics = Arc::new(Metrics::new(0));

@@ -1,0 +1,195 @@
+//! Sending a request to a backend, in the version of HTTP that it speaks, and what can go wrong with that.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use http::header::UPGRADE;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::{self, Client};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::BUFFER;
+use super::backend::Backend;
+use super::connect::{ConnectError, Connector, Parked, Stale};
+use super::multiplex::{Multiplex, Outcome};
+use crate::config::ServerAddr;
+use crate::message::body::Body;
+
+/// One worker's connections to one backend.
+#[derive(Debug)]
+pub(super) struct Sender {
+    /// For HTTP/1.1.
+    client: Client<Connector, Body>,
+    versions: Versions,
+}
+
+/// Which versions of HTTP the backend speaks.
+#[derive(Debug)]
+enum Versions {
+    Http1,
+    Http2(Multiplex),
+    /// What the server chooses; whether it chose HTTP/1.1 the last time.
+    Either(Multiplex, AtomicBool),
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum SendError {
+    /// No connection came about.
+    Connect(Arc<ConnectError>),
+    /// Over HTTP/1.1.
+    Http1(legacy::Error),
+    /// Over HTTP/2; `reused`: on a connection that had answered before.
+    Http2 { source: hyper::Error, reused: bool },
+    /// The server changed its mind about HTTP/2 while the request was under way.
+    NotSpoken,
+}
+
+impl Sender {
+    /// Connections to `backend` for one of `workers` workers.
+    pub(super) fn new(backend: &Arc<Backend>, workers: usize) -> Self {
+        let keep = backend.idle_limit().div_ceil(workers.max(1));
+        let parked = Parked::default();
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(backend.timeouts().idle)
+            .pool_max_idle_per_host(keep)
+            .http1_max_buf_size(BUFFER)
+            .set_host(false)
+            .retry_canceled_requests(true)
+            .build(Connector::new(Arc::clone(backend), parked.clone()));
+        let multiplex = || Multiplex::new(Arc::clone(backend), keep, parked);
+        let versions = match backend.address() {
+            ServerAddr::Http(_) | ServerAddr::Unix(_) => Versions::Http1,
+            ServerAddr::H2c(_) => Versions::Http2(multiplex()),
+            ServerAddr::Https(_) => Versions::Either(multiplex(), AtomicBool::new(false)),
+        };
+        Self { client, versions }
+    }
+
+    /// Sends `request`, over a connection that is there or a new one.
+    pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
+        let (request, speaks_http1) = match &self.versions {
+            Versions::Http1 => (request, None),
+            Versions::Http2(multiplex) => match multiplex.send(request).await? {
+                Outcome::Answer(answer) => return Ok(answer),
+                Outcome::NotSpoken(_) => return Err(SendError::NotSpoken),
+            },
+            Versions::Either(multiplex, speaks_http1) => {
+                // Only HTTP/1.1 can be upgraded here (RFC 9113, section 8.6).
+                if request.headers().contains_key(UPGRADE) || speaks_http1.load(Relaxed) {
+                    (request, Some(speaks_http1))
+                } else {
+                    match multiplex.send(request).await? {
+                        Outcome::Answer(answer) => return Ok(answer),
+                        Outcome::NotSpoken(request) => {
+                            speaks_http1.store(true, Relaxed);
+                            (*request, Some(speaks_http1))
+                        }
+                    }
+                }
+            }
+        };
+        let answer = self.client.request(request).await;
+        if let (Err(error), Some(speaks_http1)) = (&answer, speaks_http1)
+            && error.is_connect()
+        {
+            // Whatever takes its place is asked anew.
+            speaks_http1.store(false, Relaxed);
+        }
+        answer.map_err(SendError::Http1)
+    }
+}
+
+impl SendError {
+    /// Whether no connection came about.
+    pub(crate) fn is_connect(&self) -> bool {
+        match self {
+            Self::Connect(_) => true,
+            Self::Http1(error) => error.is_connect(),
+            Self::Http2 { .. } | Self::NotSpoken => false,
+        }
+    }
+
+    /// Whether a used connection closed before a byte of an answer.
+    pub(crate) fn is_stale(&self) -> bool {
+        match self {
+            Self::Http1(error) => beneath::<Stale>(error).is_some(),
+            Self::Http2 { source, reused } => *reused && (source.is_closed() || is_cut(source)),
+            Self::Connect(_) | Self::NotSpoken => false,
+        }
+    }
+
+    /// Whether the server says that it has done nothing with the request, whatever its method (RFC 9113, section 8.7).
+    pub(crate) fn is_unprocessed(&self) -> bool {
+        let Self::Http2 { source, .. } = self else { return matches!(self, Self::NotSpoken) };
+        beneath::<h2::Error>(source).is_some_and(|error| {
+            let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            // h2 gives this error to streams above the last that the server names, and to no other.
+            error.is_remote() && (refused || error.is_go_away())
+        })
+    }
+
+    /// Whether what came is not HTTP, or not such that it can be read.
+    pub(crate) fn is_malformed(&self) -> bool {
+        match self {
+            Self::Http2 { source, .. } => {
+                let of_h2 = |error: &h2::Error| error.is_library() || (!error.is_remote() && error.reason().is_some());
+                beneath::<h2::Error>(source).is_some_and(of_h2)
+            }
+            Self::Http1(error) => {
+                beneath::<hyper::Error>(error).is_some_and(|error| error.is_parse() || error.is_parse_status())
+            }
+            Self::Connect(_) | Self::NotSpoken => false,
+        }
+    }
+}
+
+/// Whether the connection beneath ended; hyper takes the `io::Error` out of h2's.
+fn is_cut(error: &hyper::Error) -> bool {
+    beneath::<std::io::Error>(error).is_some() || beneath::<h2::Error>(error).is_some_and(h2::Error::is_io)
+}
+
+/// The first `E` beneath `error`.
+pub(crate) fn beneath<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<E>() {
+            return Some(found);
+        }
+        // An `io::Error` shows what it wraps here only, not as its source.
+        if let Some(found) =
+            error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref()?.downcast_ref::<E>())
+        {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(_) => f.write_str("no connection came about"),
+            Self::Http1(source) => write!(f, "{source}"),
+            Self::Http2 { source, .. } => write!(f, "{source}"),
+            Self::NotSpoken => f.write_str("the upstream does not speak HTTP/2 any longer"),
+        }
+    }
+}
+
+impl StdError for SendError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Connect(source) => Some(source.as_ref()),
+            // Shown above, so that each says what it adds.
+            Self::Http1(source) => source.source(),
+            Self::Http2 { source, .. } => source.source(),
+            Self::NotSpoken => None,
+        }
+    }
+}
