@@ -52,7 +52,8 @@ impl Facts {
         });
         let files = config.files.iter().filter(|file| !config.secret_files.contains(file));
         let servers = config.upstreams.iter().flat_map(|upstream| {
-            upstream.servers.iter().map(|server| (upstream.name.clone(), server.host.clone(), server.port))
+            let addresses = upstream.servers.iter().map(|server| &server.address);
+            addresses.map(|address| (upstream.name.clone(), address.host.clone(), address.port))
         });
         Self {
             file: whole(&config.file),

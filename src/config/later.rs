@@ -67,10 +67,7 @@ const KEYS: &[Later] = &[
     later("server", "forward_auth", "0.4", Word("off")),
     later("server.listen", "tls", "0.4", False),
     later("server.listen", "redirect_to_https", "0.4", False),
-    later("upstreams.*", "balance", "0.4", Word("least-requests")),
-    later("upstreams.*", "health", "0.4", Nothing),
     later("upstreams.*", "tls", "0.4", Nothing),
-    later("routes", "retries", "0.4", Nothing),
 ];
 
 const WORDS: &[Later] = &[

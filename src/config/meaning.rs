@@ -49,7 +49,7 @@ impl Written<'_> {
             }
             for (server, place) in upstream.servers.iter().zip(&places.servers) {
                 let is_own = |listens: &&std::net::SocketAddr| {
-                    listens.port() == server.port && reaches(&server.host, listens.ip())
+                    listens.port() == server.address.port && reaches(&server.address.host, listens.ip())
                 };
                 if let Some(listens) = self.server.listen.iter().find(is_own) {
                     let message =

@@ -4,8 +4,10 @@
 //! values; `resolve` turns that into the types here. Each section has a file of its own with both of its shapes.
 
 mod allow;
+mod balance;
 pub mod changes;
 mod facts;
+mod health;
 mod identity;
 mod include;
 mod issuers;
@@ -18,6 +20,7 @@ mod parse;
 mod raw;
 mod reader;
 mod resolve;
+mod retries;
 mod routes;
 mod secrets;
 mod server;
@@ -44,10 +47,13 @@ use crate::message::headers::IdentityNames;
 use crate::secret::Secret;
 
 pub use allow::{Mention, Mentioned};
+pub use balance::{Balance, HashBy, WeightedServer};
 pub use changes::Changes;
 pub use facts::Facts;
+pub use health::{Check, Ejection, Health};
 pub use issuers::is_key_url;
 pub use load::{Loaded, control_socket, find_config_file, load, load_text};
+pub use retries::Retries;
 pub use routes::{
     Accept, AllowedOrigins, Cors, CorsRules, Destination, HeaderEdits, PathChange, Per, RateLimit, Readings, Redirect,
     Respond, RespondBody, Route, Unauthenticated,

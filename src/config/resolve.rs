@@ -363,8 +363,10 @@ mod tests {
         let config = config(text);
         let names: Vec<_> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
         assert_eq!((names.as_slice(), config.routes[0].to.upstream()), (["zeta", "alpha"].as_slice(), Some(1)));
-        let server =
-            |index: usize| (config.upstreams[index].servers[0].host.as_str(), config.upstreams[index].servers[0].port);
+        let server = |index: usize| {
+            let address = &config.upstreams[index].servers[0].address;
+            (address.host.as_str(), address.port)
+        };
         assert_eq!((server(0), server(1)), (("z", 80), ("::1", 90)));
     }
 

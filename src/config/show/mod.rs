@@ -4,6 +4,7 @@
 //! `..`, so that a new key can't be forgotten.
 
 mod routes;
+mod upstreams;
 mod written;
 
 use std::path::Path;
@@ -14,8 +15,7 @@ use serde_json::Value;
 use self::written::{Entries, Shown};
 use super::{
     AccessLog, Accounts, Admin, AdminListen, Config, Identity, Issuer, IssuerKeys, KeySource, Limits, Log, LogFormat,
-    Login, Server, ServerAddr, Sessions, Store, StoreKind, Timeouts, Tokens, Trace, TrustedHeaders, Upstream,
-    UpstreamLimits,
+    Login, Server, Sessions, Store, StoreKind, Tokens, Trace, TrustedHeaders,
 };
 use crate::secret::Secret;
 
@@ -61,7 +61,7 @@ impl Show {
             ("issuers", Shown::Sections(issuers.iter().map(|one| issuer(one)).collect())),
             ("login", Shown::Section(login(of_login))),
             ("identity", Shown::Section(identity(of_identity))),
-            ("upstreams", Shown::Section(upstreams.iter().map(|one| upstream(one)).collect())),
+            ("upstreams", Shown::Section(upstreams.iter().map(|one| upstreams::upstream(one)).collect())),
             ("routes", Shown::Sections(config.routes.iter().map(|route| routes::route(config, route)).collect())),
             ("tests", Shown::Sections(config.tests.iter().map(|test| routes::test(config, test)).collect())),
         ];
@@ -162,7 +162,8 @@ fn log(log: &Log) -> Entries {
 
 fn spans(trace: &Trace) -> Entries {
     let Trace { collector, https, ca, sample, service } = trace;
-    let otlp = if *https { url(collector).replacen("http", "https", 1) } else { url(collector) };
+    let otlp = upstreams::url(collector);
+    let otlp = if *https { otlp.replacen("http", "https", 1) } else { otlp };
     entries([
         ("otlp", text(otlp)),
         ("ca", ca.as_deref().map_or_else(|| nothing("the system's"), |ca| text(absolute(ca)))),
@@ -293,33 +294,6 @@ fn identity(identity: &Identity) -> Entries {
         ("claims", Shown::Inline(claims)),
         ("strip", texts(strip)),
     ])
-}
-
-fn upstream(upstream: &Upstream) -> (String, Shown) {
-    let Upstream { name, servers, timeouts: of_all, limits } = upstream;
-    let UpstreamLimits { connections, idle, pending } = limits;
-    let limits = [("connections", number(*connections)), ("idle", number(*idle)), ("pending", number(*pending))];
-    let shown = entries([
-        ("servers", texts(servers.iter().map(url))),
-        ("timeouts", timeouts(of_all)),
-        ("limits", Shown::Inline(entries(limits))),
-    ]);
-    (name.clone(), Shown::Section(shown))
-}
-
-fn timeouts(timeouts: &Timeouts) -> Shown {
-    let Timeouts { connect, response, between, idle } = timeouts;
-    Shown::Inline(entries([
-        ("connect", duration(*connect)),
-        ("response", duration(*response)),
-        ("between", between.map_or_else(|| nothing("none"), duration)),
-        ("idle", duration(*idle)),
-    ]))
-}
-
-fn url(server: &ServerAddr) -> String {
-    let ServerAddr { host, port } = server;
-    if host.contains(':') { format!("http://[{host}]:{port}") } else { format!("http://{host}:{port}") }
 }
 
 /// As many placeholders as there are secrets; nothing of a secret, its length neither.
