@@ -23,6 +23,7 @@ use crate::store::Store;
 use crate::throttle::{Rates, Throttle};
 use crate::token::Keyring;
 use crate::token::foreign::Issuers;
+use crate::upstream::Pools;
 
 /// What one configuration comes to. A reload makes a whole new one or changes nothing.
 #[derive(Debug)]
@@ -70,6 +71,8 @@ pub struct Shared {
     pub access_log: Arc<ArcSwap<AccessLog>>,
     pub request_ids: RequestIds,
     pub metrics: Arc<Metrics>,
+    /// The upstreams in force, for whoever looks at them.
+    pub pools: Pools,
     pub tracer: Option<Tracer>,
     pub recent: Recent,
     pub unbelieved: Unbelieved,

@@ -69,6 +69,10 @@ fn every_key_with_another_value_than_its_default_comes_back() {
         "idle     = \"30m\"",
         "cookie   = \"gate\"",
         "servers  = [\"http://[::1]:3000\"]",
+        "servers  = [\"http://10.0.0.1:1\", { url = \"http://10.0.0.2:1\", weight = 3 }]",
+        "hash     = \"cookie:SID\"",
+        "health   = { path = \"/up\", interval = \"1s\", timeout = \"2s\", healthy = 2, unhealthy = 3, status = [\"200-299\", \"401\"], faults = 0, out = \"10s\", out_most = \"5m\", slow_start = \"0s\" }",
+        "retries         = { attempts = 2, on = [\"503\", \"reset\"] }",
         "identity        = { user = \"x-api-user\", email = false }",
         "timeouts        = { connect = \"250ms\", response = \"5m\", between = \"1m\", idle = \"90s\" }",
         "# hosts: every host",
@@ -223,6 +227,13 @@ servers = ["http://[::1]:3000"]
 timeouts = { connect = "250ms", between = "1m" }
 limits = { connections = 1, idle = 0, pending = 0 }
 
+[upstreams.several]
+servers = ["http://10.0.0.1:1", { url = "http://10.0.0.2:1", weight = 3 }]
+balance = "hash"
+hash = "cookie:SID"
+health = { path = "/up", interval = "1s", status = ["200-299", "401"], faults = 0, slow_start = "0s" }
+timeouts = { total = "1m" }
+
 [[routes]]
 path = "/a/**"
 hosts = ["*.example.com"]
@@ -237,6 +248,7 @@ readings = "as-written"
 origins = ["https://other.example"]
 body_bytes = "unlimited"
 timeouts = { response = "5m" }
+retries = { attempts = 2, on = ["503", "reset"] }
 observe = true
 fall_through = true
 identity = { user = "X-API-User", email = false }

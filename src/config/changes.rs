@@ -146,6 +146,7 @@ fn is_same_route((old, before): (&Config, &Route), (new, after): (&Config, &Rout
         cors,
         body_bytes,
         timeouts,
+        retries,
         observe,
         fall_through,
         strips_method_overrides,
@@ -172,6 +173,7 @@ fn is_same_route((old, before): (&Config, &Route), (new, after): (&Config, &Rout
         && *cors == after.cors
         && *body_bytes == after.body_bytes
         && *timeouts == after.timeouts
+        && *retries == after.retries
         && *observe == after.observe
         && *fall_through == after.fall_through
         && *strips_method_overrides == after.strips_method_overrides

@@ -77,7 +77,7 @@ impl Facts {
         let servers = config.upstreams.iter().flat_map(|upstream| {
             upstream.servers.iter().map(|server| ServerFacts {
                 upstream: upstream.name.clone(),
-                server: server.clone(),
+                server: server.address.clone(),
                 ca: upstream.tls.ca.as_ref().map(|ca| whole(&ca.file)),
                 server_name: upstream.tls.server_name.clone(),
             })

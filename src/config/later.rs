@@ -1,50 +1,17 @@
-//! Keys and words of the configuration that are known and come with a later version.
-//!
-//! A file that uses one is refused with the version's number, unless it says what holds anyway.
-
-use toml::de::DeValue;
-
-use self::Harmless::{Nothing, Word};
+//! Words of the configuration that are known and come with a later version, and keys that are easily misplaced.
 
 /// Something that comes later.
 pub(super) struct Later {
-    /// The table that a key belongs to; for a word, the key's full name.
-    place: &'static str,
-    name: &'static str,
+    /// The key whose value begins so, by its full name.
+    key: &'static str,
+    begin: &'static str,
     /// The version that has it.
     pub(super) version: &'static str,
-    harmless: Harmless,
 }
 
-/// Which value of a later key says only what holds already.
-enum Harmless {
-    Nothing,
-    Word(&'static str),
-}
-
-impl Later {
-    /// Whether `value` says only what holds already.
-    pub(super) fn is_harmless(&self, value: &DeValue<'_>) -> bool {
-        match self.harmless {
-            Nothing => false,
-            Word(word) => value.as_str() == Some(word),
-        }
-    }
-}
-
-/// The later key `name` of the table `section`.
-pub(super) fn key(section: &str, name: &str) -> Option<&'static Later> {
-    KEYS.iter().find(|later| later.place == section && later.name == name)
-}
-
-/// All later keys of the table `section`.
-pub(super) fn keys(section: &str) -> impl Iterator<Item = &'static str> {
-    KEYS.iter().filter(move |later| later.place == section).map(|later| later.name)
-}
-
-/// The later word `name` of the key `place`.
-pub(super) fn word(place: &str, name: &str) -> Option<&'static Later> {
-    WORDS.iter().find(|later| later.place == place && name.starts_with(later.name))
+/// The later word that `value` of `key` begins with.
+pub(super) fn word(key: &str, value: &str) -> Option<&'static Later> {
+    WORDS.iter().find(|later| later.key == key && value.starts_with(later.begin))
 }
 
 /// The table that a key belongs to which was written into `section` by mistake.
@@ -53,18 +20,11 @@ pub(super) fn elsewhere(name: &str, section: &str) -> Option<&'static str> {
     homes.map(|(home, _)| *home).find(|home| *home != section)
 }
 
-const fn later(place: &'static str, name: &'static str, version: &'static str, harmless: Harmless) -> Later {
-    Later { place, name, version, harmless }
+const fn later(key: &'static str, begin: &'static str, version: &'static str) -> Later {
+    Later { key, begin, version }
 }
 
-const KEYS: &[Later] = &[
-    later("upstreams.*", "balance", "0.4", Word("least-requests")),
-    later("upstreams.*", "health", "0.4", Nothing),
-    later("routes", "retries", "0.4", Nothing),
-];
-
-const WORDS: &[Later] =
-    &[later("store.url", "postgres://", "0.6", Nothing), later("store.url", "postgresql://", "0.6", Nothing)];
+const WORDS: &[Later] = &[later("store.url", "postgres://", "0.6"), later("store.url", "postgresql://", "0.6")];
 
 /// Keys that are easily written into the wrong table.
 const HOMES: &[(&str, &[&str])] = &[

@@ -49,7 +49,8 @@ impl Written<'_> {
             }
             for (server, place) in upstream.servers.iter().zip(&places.servers) {
                 let is_own = |listens: &std::net::SocketAddr| {
-                    server.host_port().is_some_and(|at| listens.port() == at.port && reaches(&at.host, listens.ip()))
+                    let at = server.address.host_port();
+                    at.is_some_and(|at| listens.port() == at.port && reaches(&at.host, listens.ip()))
                 };
                 let mut listeners = self.server.listen.iter().filter_map(|listen| listen.address.tcp());
                 if let Some(listens) = listeners.find(is_own) {

@@ -5,10 +5,12 @@
 
 mod address;
 mod allow;
+mod balance;
 pub mod changes;
 mod clients;
 mod facts;
 mod forward_auth;
+mod health;
 mod identity;
 mod include;
 mod issuers;
@@ -23,6 +25,7 @@ mod place;
 mod raw;
 mod reader;
 mod resolve;
+mod retries;
 mod routes;
 mod secrets;
 mod server;
@@ -53,13 +56,16 @@ use crate::secret::Secret;
 
 pub use address::{HostPort, ServerAddr};
 pub use allow::{Mention, Mentioned};
+pub use balance::{Balance, HashBy, WeightedServer};
 pub use changes::Changes;
 pub use clients::Clients;
 pub use facts::{Facts, ServerFacts};
 pub use forward_auth::ForwardAuth;
+pub use health::{Check, Ejection, Health};
 pub use issuers::is_key_url;
 pub use load::{Loaded, control_socket, find_config_file, load, load_text};
 pub use place::{Address, UnixPlace};
+pub use retries::Retries;
 pub use routes::{
     Accept, AllowedOrigins, Cors, CorsRules, Destination, HeaderEdits, PathChange, Per, RateLimit, Readings, Redirect,
     Respond, RespondBody, Route, Unauthenticated,

@@ -185,16 +185,10 @@ impl<'a> Table<'a> {
         self.take(key)?.table(section)
     }
 
-    /// Reports the keys that nobody has asked for: not built yet, or not known at all.
+    /// Reports the keys that nobody has asked for.
     pub(super) fn finish(mut self) {
-        for (key, value) in std::mem::take(&mut self.unread) {
-            match later::key(self.section, key.get_ref()) {
-                Some(later) if later.is_harmless(value.get_ref()) => {}
-                Some(later) => {
-                    self.cx.report(not_yet(&quoted(key.get_ref()), later.version, self.cx.place(&key.span())))
-                }
-                None => self.cx.report(self.unknown(key)),
-            }
+        for (key, _) in std::mem::take(&mut self.unread) {
+            self.cx.report(self.unknown(key));
         }
     }
 
@@ -209,7 +203,7 @@ impl<'a> Table<'a> {
                 _ => format!("in `[{section}]`"),
             },
         };
-        let mut known: Vec<&str> = self.known.iter().copied().chain(later::keys(self.section)).collect();
+        let mut known: Vec<&str> = self.known.to_vec();
         known.sort_unstable();
         let finding = Diagnostic::error("unknown-key", format!("unknown key {} {place}", quoted(key.get_ref())))
             .at(self.cx.place(&key.span()))

@@ -376,7 +376,7 @@ mod tests {
         let config = config(text);
         let names: Vec<_> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
         assert_eq!((names.as_slice(), config.routes[0].to.upstream()), (["zeta", "alpha"].as_slice(), Some(1)));
-        let server = |index: usize| config.upstreams[index].servers[0].to_string();
+        let server = |index: usize| config.upstreams[index].servers[0].address.to_string();
         assert_eq!((server(0), server(1)), ("http://z:80".to_owned(), "http://[::1]:90".to_owned()));
     }
 

@@ -15,7 +15,7 @@ use toml::Spanned;
 
 use super::reader::{Context, Item, Table, Written};
 use super::upstreams::RawTimeouts;
-use super::{Identity, Issuer, Issuers, Timeouts, Upstream, allow, identity, upstreams};
+use super::{Identity, Issuer, Issuers, Retries, Timeouts, Upstream, allow, identity, retries, upstreams};
 use crate::diag::{Diagnostic, Span, nearest, quoted};
 use crate::pattern::{HostPattern, PathPattern};
 use crate::policy::Policy;
@@ -80,6 +80,8 @@ pub struct Route {
     pub body_bytes: Option<u64>,
     /// The upstream's timeouts, or the route's own over them.
     pub timeouts: Timeouts,
+    /// What is tried again beyond what always is.
+    pub retries: Option<Retries>,
     /// Whether it is only tried out: what it would refuse is logged and let pass.
     pub observe: bool,
     /// Whether other methods or hosts are meant to go on to later routes: for `check` only.
@@ -157,6 +159,7 @@ pub(super) struct Raw {
     cors: Key<Cors>,
     body_bytes: Option<Written<Option<u64>>>,
     timeouts: RawTimeouts,
+    retries: Option<Retries>,
     fall_through: Option<Written<bool>>,
     observe: Option<Written<bool>>,
 }
@@ -247,6 +250,7 @@ impl Raw {
             cors: Key::read(table.take("cors"), cors::read),
             body_bytes: table.take("body_bytes").and_then(|item| item.size()),
             timeouts: table.table("timeouts", "routes.timeouts").map(RawTimeouts::read).unwrap_or_default(),
+            retries: table.table("retries", "routes.retries").and_then(retries::read),
             fall_through: table.boolean("fall_through"),
             observe: table.boolean("observe"),
         };
@@ -344,6 +348,7 @@ impl Raw {
             cors,
             body_bytes: self.body_bytes.map(|bytes| bytes.into_inner().unwrap_or(u64::MAX)),
             timeouts,
+            retries: self.retries,
             observe,
             fall_through: self.fall_through.is_some_and(Spanned::into_inner),
             strips_method_overrides: false,

@@ -1,4 +1,4 @@
-//! `[upstreams]`: where requests go. One server each for now.
+//! `[upstreams]`: where requests go. How they are spread is read in `balance`, how servers are watched in `health`.
 
 use std::time::Duration;
 
@@ -6,20 +6,26 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::address::{self, ServerAddr};
-use super::reader::{Context, Item, Table, Written, not_yet};
+use super::balance::{self, Balance, HashBy, WeightedServer};
+use super::health::{self, Health};
+use super::reader::{Context, Item, Table, Written};
 use super::server::{as_usize, positive};
 use super::upstream_tls::{self, UpstreamTls};
 use crate::diag::{Diagnostic, Span, quoted};
 
-/// A named upstream. One server for now.
+/// A named upstream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
     /// Its name in the file.
     pub name: String,
-    /// Its servers, at least one.
-    pub servers: Vec<ServerAddr>,
+    /// Its servers, at least one, no two the same.
+    pub servers: Vec<WeightedServer>,
     /// How those that are `https` are spoken to.
     pub tls: UpstreamTls,
+    /// Which of them a request goes to.
+    pub balance: Balance,
+    /// How their health is found out.
+    pub health: Health,
     /// Its timeouts.
     pub timeouts: Timeouts,
     /// Its limits, per server and over all workers.
@@ -35,6 +41,8 @@ pub struct Timeouts {
     pub response: Duration,
     /// Between two pieces of the answer's body; `None` waits for ever.
     pub between: Option<Duration>,
+    /// For all of it, from the request ready to leave to the last byte of the answer; `None`: as long as it takes.
+    pub total: Option<Duration>,
     /// How long an unused connection is kept.
     pub idle: Duration,
 }
@@ -54,8 +62,11 @@ pub struct UpstreamLimits {
 pub(super) struct Raw {
     name: Written<String>,
     /// Empty where what is written can't be used.
-    servers: Vec<Written<ServerAddr>>,
+    servers: Vec<Written<WeightedServer>>,
     tls: Option<upstream_tls::Raw>,
+    balance: Option<Written<balance::Word>>,
+    hash: Option<Written<HashBy>>,
+    health: health::Raw,
     timeouts: RawTimeouts,
     connections: Option<Written<u64>>,
     idle: Option<Written<u64>>,
@@ -75,6 +86,7 @@ pub(super) struct RawTimeouts {
     connect: Option<Written<Duration>>,
     response: Option<Written<Duration>>,
     between: Option<Written<Duration>>,
+    total: Option<Written<Duration>>,
     idle: Option<Written<Duration>>,
 }
 
@@ -89,6 +101,9 @@ impl Raw {
             name,
             servers: Vec::new(),
             tls: None,
+            balance: None,
+            hash: None,
+            health: health::Raw::default(),
             timeouts: RawTimeouts::default(),
             connections: None,
             idle: None,
@@ -101,7 +116,11 @@ impl Raw {
                     raw.read_table(table);
                 }
             }
-            DeValue::String(_) | DeValue::Table(_) => raw.servers.extend(server(item)),
+            DeValue::String(_) | DeValue::Table(_) => {
+                let alone = |address: ServerAddr| WeightedServer { address, weight: 1 };
+                let server = server(item).map(|server| Spanned::new(server.span(), alone(server.into_inner())));
+                raw.servers.extend(server);
+            }
             _ => {
                 let help = "write \"http://127.0.0.1:3000\", or a table with `servers`";
                 let _: Option<()> = item.wrong_type("a URL or a table", Some(help));
@@ -113,7 +132,7 @@ impl Raw {
     fn read_table(&mut self, mut table: Table<'_>) {
         let cx = table.cx;
         match table.take("servers") {
-            Some(item) => self.servers = servers(&item),
+            Some(item) => self.servers = balance::servers(&item),
             None => {
                 let finding = Diagnostic::error(
                     "missing-key",
@@ -122,6 +141,9 @@ impl Raw {
                 cx.report(finding.at(table.span.clone()).help("add servers = [\"http://127.0.0.1:3000\"]"));
             }
         }
+        self.balance = table.take("balance").and_then(|item| item.word("upstreams.balance", balance::WORDS));
+        self.hash = table.take("hash").and_then(|item| item.parsed("bad-hash", balance::hash_by));
+        self.health = table.table("health", "upstreams.health").map(health::Raw::read).unwrap_or_default();
         self.tls = table.table("tls", "upstreams.tls").map(upstream_tls::Raw::read);
         self.timeouts = table.table("timeouts", "upstreams.timeouts").map(RawTimeouts::read).unwrap_or_default();
         if let Some(mut limits) = table.table("limits", "upstreams.limits") {
@@ -148,14 +170,15 @@ impl Raw {
         let raw = self.tls.take();
         if let Some(raw) = &raw
             && !self.servers.is_empty()
-            && !self.servers.iter().any(|server| server.get_ref().is_https())
+            && !self.servers.iter().any(|server| server.get_ref().address.is_https())
         {
             upstream_tls::report_unused(cx, raw.place.clone());
         }
         let tls = raw.map(|raw| raw.tls).unwrap_or_default();
-        let secured = self.servers.iter().filter(|server| server.get_ref().is_https() && tls.server_name.is_none());
+        let secured =
+            self.servers.iter().filter(|server| server.get_ref().address.is_https() && tls.server_name.is_none());
         for server in secured {
-            let host = server.get_ref().host_port().map_or("", |place| &place.host);
+            let host = server.get_ref().address.host_port().map_or("", |place| &place.host);
             if let Err(fault) = upstream_tls::server_name(host) {
                 let finding = Diagnostic::error("bad-upstream", fault.message).at(server.span()).label(fault.label);
                 cx.report(finding.help("add tls = { server_name = \"…\" } with the name in the server's certificate"));
@@ -175,6 +198,8 @@ impl Raw {
             name: self.name.into_inner(),
             servers: self.servers.into_iter().map(Spanned::into_inner).collect(),
             tls,
+            balance: balance::resolve(cx, self.balance, self.hash),
+            health: self.health.resolve(cx),
             timeouts: self.timeouts.resolve(cx, &DEFAULTS),
             limits: UpstreamLimits {
                 connections: count(self.connections, 256),
@@ -191,6 +216,7 @@ impl RawTimeouts {
             connect: table.duration("connect"),
             response: table.duration("response"),
             between: table.duration("between"),
+            total: table.duration("total"),
             idle: table.duration("idle"),
         };
         table.finish();
@@ -200,10 +226,12 @@ impl RawTimeouts {
     /// What is written here, over `base` where it is not.
     pub(super) fn resolve(self, cx: &Context<'_>, base: &Timeouts) -> Timeouts {
         let between = self.between.map(|between| positive(cx, "between", Some(between), Duration::ZERO));
+        let total = self.total.map(|total| positive(cx, "total", Some(total), Duration::ZERO));
         Timeouts {
             connect: positive(cx, "connect", self.connect, base.connect),
             response: positive(cx, "response", self.response, base.response),
             between: between.or(base.between),
+            total: total.or(base.total),
             idle: positive(cx, "idle", self.idle, base.idle),
         }
     }
@@ -214,22 +242,12 @@ pub(super) const DEFAULTS: Timeouts = Timeouts {
     connect: Duration::from_secs(5),
     response: Duration::from_secs(60),
     between: None,
+    total: None,
     idle: Duration::from_secs(90),
 };
 
-fn servers(item: &Item<'_>) -> Vec<Written<ServerAddr>> {
-    let Some(list) = item.list() else { return Vec::new() };
-    if list.get_ref().is_empty() {
-        let finding = Diagnostic::error("empty-list", "an upstream needs a server").at(list.span());
-        item.cx.report(finding.help("add one, such as \"http://127.0.0.1:3000\""));
-    }
-    if let Some(second) = list.get_ref().get(1) {
-        item.cx.report(not_yet("more than one server", "0.4", second.span()));
-    }
-    list.get_ref().iter().filter_map(server).collect()
-}
-
-fn server(item: &Item<'_>) -> Option<Written<ServerAddr>> {
+/// One server's URL.
+pub(super) fn server(item: &Item<'_>) -> Option<Written<ServerAddr>> {
     item.mask_user();
     item.parsed("bad-upstream", |text| address::server(text, item.cx.directory))
 }

@@ -107,6 +107,9 @@ pub struct Condition {
 pub struct Sent {
     pub upstream: String,
     pub servers: Vec<String>,
+    /// How one of several servers is chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<String>,
     pub target: String,
     pub removed: Vec<String>,
     pub added: Vec<Header>,
@@ -129,4 +132,10 @@ pub struct Recorded {
     pub status: u16,
     pub decision: String,
     pub upstream: Option<String>,
+    /// The server that was asked last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// How often it was tried.
+    #[serde(default)]
+    pub tries: u32,
 }

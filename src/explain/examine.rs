@@ -7,13 +7,17 @@ use http::{HeaderValue, Method};
 use super::document::{Alternative, Condition, Explanation, Header, ReadingTried, Recorded, RouteTried, Sent, Who};
 use super::question::{Judgement, Question, judge, words};
 use crate::access::{Asker, Asking, Look, Reason, Rules, Shown, Source, rule};
-use crate::config::{Config, Destination, HIDDEN, PathChange, RateLimit, Readings, Redirect, Route, Unauthenticated};
+use crate::config::{
+    Balance, Config, Destination, HIDDEN, HashBy, PathChange, RateLimit, Readings, Redirect, Route, Unauthenticated,
+    Upstream,
+};
 use crate::message::head::Head;
 use crate::message::headers::ALWAYS_REMOVED;
 use crate::message::line::{LineError, Target};
 use crate::observe::Record;
 use crate::policy::{Facts, Outcome, Verdict};
 use crate::proxy;
+use crate::upstream::{self, Caller};
 
 /// Explains what would come of `question`; `asker` says who asks, once the head is known.
 pub fn examine(config: &Config, rules: &Rules, question: &Question, asker: impl FnOnce(&Head) -> Asker) -> Explanation {
@@ -110,6 +114,8 @@ pub fn explain_record(config: &Config, rules: &Rules, record: &Record) -> Explan
         status: record.status.as_u16(),
         decision: record.decision.to_owned(),
         upstream: record.upstream.as_ref().map(ToString::to_string),
+        server: record.server.as_ref().map(ToString::to_string),
+        tries: record.tries,
     });
     explanation
 }
@@ -306,7 +312,6 @@ fn alternatives(route: &Route, head: &Head, asking: &Asking<'_>) -> Vec<Alternat
 /// What goes on to the application.
 fn sent(config: &Config, route: &Route, head: &Head, asker: &Asker, named: bool) -> Sent {
     let upstream = route.to.upstream().and_then(|upstream| config.upstreams.get(upstream));
-    let servers = upstream.iter().flat_map(|upstream| &upstream.servers);
     let change = route.path_change();
     let target = proxy::target(head, change).map_or_else(|_| head.target(), |target| target.to_string());
     let mut added: Vec<Header> = Vec::new();
@@ -334,13 +339,38 @@ fn sent(config: &Config, route: &Route, head: &Head, asker: &Asker, named: bool)
     for (name, value) in route.request_headers.set.iter().chain(&route.request_headers.add) {
         add(name.as_str(), said(value));
     }
+    let (servers, balance) =
+        upstream.map(|one| candidates(one, head, identity.map(|who| &*who.profile.user))).unwrap_or_default();
     Sent {
         upstream: upstream.map(|upstream| upstream.name.clone()).unwrap_or_default(),
-        servers: servers.map(ToString::to_string).collect(),
+        servers,
+        balance,
         target,
         removed: removed(config, route, asker, named),
         added,
     }
+}
+
+/// The servers that a request may go to, and how one of several is chosen. Where it is found by what is known of the
+/// request, they stand in the order in which they are asked.
+fn candidates(upstream: &Arc<Upstream>, head: &Head, user: Option<&str>) -> (Vec<String>, Option<String>) {
+    let urls: Vec<String> = upstream.servers.iter().map(|server| server.address.to_string()).collect();
+    if urls.len() < 2 {
+        return (urls, None);
+    }
+    let by = match &upstream.balance {
+        balance @ (Balance::LeastRequests | Balance::RoundRobin | Balance::RandomTwo) => {
+            return (urls, Some(format!("any of these that is well, by {}", balance.name())));
+        }
+        Balance::Hash(by @ (HashBy::Header(_) | HashBy::Cookie(_))) => {
+            return (urls, Some(format!("one of these, by hash of {by}")));
+        }
+        Balance::Hash(by) => by,
+    };
+    let caller = Caller { user, client: head.client.0 };
+    let order = upstream::order(upstream, caller);
+    let by_turn = order.iter().filter_map(|at| urls.get(*at).cloned()).collect();
+    (by_turn, Some(format!("the first of these that is well, by hash of {by}")))
 }
 
 /// What a client could say and the application does not hear.

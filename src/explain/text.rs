@@ -69,7 +69,9 @@ fn head(text: &mut String, explanation: &Explanation, style: Style) {
         line(text, &format!("  time    {}", plain(&recorded.time)));
         line(text, &format!("  id      {}", plain(&recorded.request_id)));
         if let Some(upstream) = &recorded.upstream {
-            line(text, &format!("  went to {}", plain(upstream)));
+            let server = recorded.server.as_ref().map(|server| format!(", server {}", plain(server)));
+            let tries = if recorded.tries > 1 { format!(", after {} tries", recorded.tries) } else { String::new() };
+            line(text, &format!("  went to {}{}{tries}", plain(upstream), server.unwrap_or_default()));
         }
     }
 }
@@ -164,6 +166,9 @@ fn readings(text: &mut String, explanation: &Explanation, style: Style) {
 fn sent_on(text: &mut String, sent: &Sent, style: Style) {
     line(text, &style.heading(&format!("sent to {} ({})", plain(&sent.upstream), plain(&sent.servers.join(", ")))));
     line(text, &format!("  target   {}", plain(&sent.target)));
+    if let Some(balance) = &sent.balance {
+        line(text, &format!("  server   {}", plain(balance)));
+    }
     let names = width(sent.added.iter().map(|header| header.name.as_str()));
     for (at, header) in sent.added.iter().enumerate() {
         let title = if at == 0 { "added" } else { "" };

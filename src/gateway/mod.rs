@@ -38,6 +38,7 @@ use crate::observe::access::AccessLog;
 use crate::secret::Random;
 use crate::state::Shared;
 use crate::store::StoreError;
+use crate::upstream::Checkers;
 use admin::{AdminPlace, Desk};
 use control::{Clerk, Control};
 use files::Watch;
@@ -198,10 +199,13 @@ struct Running {
 
 impl Running {
     fn begin(prepared: Prepared, reloads: mpsc::Sender<reload::Request>) -> Result<Self, StartError> {
-        let Prepared { state, shared, backends, listeners: mut open, planned, admin, control } = prepared;
+        let Prepared { state, shared, pools, listeners: mut open, planned, admin, control } = prepared;
         let (stop, stopping) = watch::channel(Stop::Run);
         let public_url = state.config.server.public_url.origin();
-        let crew = Crew::start(&state, &backends, open.take(planned, &public_url), &stopping)?;
+        let crew = Crew::start(&state, &pools, open.take(planned, &public_url), &stopping)?;
+        shared.pools.replace(Arc::clone(&pools));
+        let mut checkers = Checkers::default();
+        checkers.follow(&pools, reload::seed(&shared));
         let desk = Desk { readiness: Arc::new(Readiness::new(&state)), scrape: Scrape::of(&state) };
         let admin = AdminPlace::begin(desk, admin);
         let control = control.map(Arc::new);
@@ -214,7 +218,8 @@ impl Running {
         tokio::spawn(keep_house(Arc::clone(&shared)));
         let reloader = Reloader {
             shared: Arc::clone(&shared),
-            backends,
+            pools,
+            checkers,
             listeners: open,
             admin,
             crew,

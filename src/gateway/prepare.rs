@@ -32,7 +32,7 @@ use crate::store::{Store, StoreError};
 use crate::throttle::{Rates, Throttle};
 use crate::token::foreign::Issuers;
 use crate::token::{self, KeyError, Revocations};
-use crate::upstream::Backend;
+use crate::upstream::{Pool, Pools};
 
 /// Why a gateway does not start.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ impl std::error::Error for StartError {}
 pub(super) struct Prepared {
     pub(super) state: Arc<State>,
     pub(super) shared: Arc<Shared>,
-    pub(super) backends: Arc<[Arc<Backend>]>,
+    pub(super) pools: Arc<Vec<Arc<Pool>>>,
     /// What opens `planned`.
     pub(super) listeners: Listeners,
     pub(super) planned: Planned,
@@ -178,15 +178,16 @@ pub(super) async fn prepare(
         access_log: Arc::new(ArcSwap::from_pointee(access_log.clone())),
         request_ids,
         metrics,
+        pools: Pools::default(),
         tracer,
         recent: Recent::default(),
         unbelieved: Unbelieved::default(),
     });
     let control = bind_control(&config)?;
-    let backends = super::worker::backends(&config, &shared.metrics, &[])?;
+    let pools = super::worker::pools(&config, &shared.metrics, &[])?;
     let parts = Parts { keys, issuers, access, access_log };
     let state = State::new(config, parts, Arc::clone(&shared)).map_err(StartError::Cookie)?;
-    Ok(Prepared { state: Arc::new(state), shared, backends, listeners, planned, admin, control })
+    Ok(Prepared { state: Arc::new(state), shared, pools, listeners, planned, admin, control })
 }
 
 /// Raises the limit of open files as far as it goes, and says when it is too low for `server.limits.connections`.

@@ -12,6 +12,7 @@ use crate::access::Current;
 use crate::state::{Shared, State};
 use crate::token::Keyring;
 use crate::token::foreign::Issuer;
+use crate::upstream::{Checked, Pool, Standing};
 
 /// What `/readyz` is judged by.
 pub(super) struct Readiness {
@@ -138,21 +139,47 @@ pub(super) fn issuers(current: &Current) -> Vec<Finding> {
     access.issuers().iter().map(stands).collect()
 }
 
-/// Without health checks an upstream counts as up, whatever was seen of it: see the module.
+/// An upstream is as good as its best server. Only checks say that none is well: without them an upstream counts as up,
+/// whatever was seen of it, as the module says why.
 fn upstreams(shared: &Shared) -> Vec<Finding> {
-    let seen = |(name, counts): (Arc<str>, Arc<crate::metrics::Upstream>)| {
-        let (mut opened, mut failed) = (0, 0);
-        for (result, count) in counts.connects.values() {
-            if result == "success" {
-                opened += count;
-            } else {
-                failed += count;
+    shared.pools.load().iter().flat_map(|pool| upstream(pool)).collect()
+}
+
+fn upstream(pool: &Pool) -> Vec<Finding> {
+    let settings = pool.settings();
+    let mut servers = Vec::new();
+    let mut well = 0;
+    for (at, backend) in pool.backends().enumerate() {
+        let (checked, standing) = (backend.health().checked(), pool.standing(at));
+        well += usize::from(checked != Checked::Down);
+        let text = match (standing, checked) {
+            (Some(Standing::Down) | None, _) => "down: it fails its checks",
+            (Some(Standing::Out), _) => "left out for a while: it failed requests",
+            (Some(Standing::In(_)), Checked::Up) => "up",
+            (Some(Standing::In(_)), Checked::Not | Checked::Down) if settings.health.check.is_some() => {
+                "not checked yet, counts as up"
             }
+            (Some(Standing::In(_)), Checked::Not | Checked::Down) => "counts as up",
+        };
+        let text = format!("{text}; {} requests in progress", backend.in_flight());
+        // One server of several in trouble is no reason to go elsewhere.
+        servers.push(Finding { subject: Some(format!("{} {}", settings.name, backend.label())), verdict: Ok(text) });
+    }
+    let (mut opened, mut failed) = (0, 0);
+    for (result, count) in pool.counts().connects.values() {
+        if result == "success" {
+            opened += count;
+        } else {
+            failed += count;
         }
-        let text = format!("has no health check and counts as up; {opened} connections opened, {failed} failed");
-        Finding { subject: Some(name.to_string()), verdict: Ok(text) }
+    }
+    let verdict = match (&settings.health.check, well) {
+        (None, _) => Ok(format!("has no health check and counts as up; {opened} connections opened, {failed} failed")),
+        (Some(_), 0) => Err("none of its servers is well".to_owned()),
+        (Some(_), well) => Ok(format!("{well} of {} servers are well", servers.len())),
     };
-    shared.metrics.upstreams.all().into_iter().map(seen).collect()
+    let all = Finding { subject: Some(settings.name.clone()), verdict };
+    if servers.len() > 1 || settings.health.check.is_some() { [vec![all], servers].concat() } else { vec![all] }
 }
 
 #[cfg(test)]

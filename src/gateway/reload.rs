@@ -29,7 +29,7 @@ use crate::session::keys::{KeysError, NextKeys};
 use crate::state::{Parts, Shared, State};
 use crate::token;
 use crate::token::foreign::Issuers;
-use crate::upstream::Backend;
+use crate::upstream::{Checkers, Pool};
 
 /// Someone asks for a reload.
 #[derive(Debug)]
@@ -97,18 +97,19 @@ impl Reloaded {
 pub(super) struct Reloader {
     pub(super) shared: Arc<Shared>,
     pub(super) state: Arc<State>,
-    pub(super) backends: Arc<[Arc<Backend>]>,
+    pub(super) pools: Arc<Vec<Arc<Pool>>>,
     pub(super) listeners: Listeners,
     pub(super) admin: AdminPlace,
     pub(super) crew: Crew,
     pub(super) watch: Watch,
+    pub(super) checkers: Checkers,
 }
 
 /// A configuration that is ready to be put in force.
 struct Next {
     state: Arc<State>,
     keys: NextKeys,
-    backends: Arc<[Arc<Backend>]>,
+    pools: Arc<Vec<Arc<Pool>>>,
     listeners: Planned,
     admin: Option<NextPlace>,
     /// What is odd, though it stands in nobody's way.
@@ -175,8 +176,7 @@ impl Reloader {
             false => AccessLog::open(&log.access, log.format).map(|log| log.after(&former.access_log)),
         };
         let access_log = access_log.map_err(|error| not_possible(StartError::AccessLog(error)))?;
-        let known: Vec<_> = former.config.upstreams.iter().map(AsRef::as_ref).zip(self.backends.iter()).collect();
-        let backends = worker::backends(&config, &shared.metrics, &known).map_err(not_possible)?;
+        let pools = worker::pools(&config, &shared.metrics, &self.pools).map_err(not_possible)?;
         let follower = &shared.people.follower;
         let remembered = follower.remember_for(token::memory(&config)).await;
         remembered.map_err(|error| not_possible(StartError::Store(error)))?;
@@ -201,7 +201,7 @@ impl Reloader {
         // Last of all: from here on nothing stands in the way, so that accounts and rules change together or not at all.
         let taken = account_file::sync(&self.shared.store, accounts).await.map_err(not_possible)?;
         let warnings = taken.iter().map(|name| account_file::taken(&state.config.store, name)).collect();
-        Ok(Next { state, keys, backends, listeners, admin, warnings })
+        Ok(Next { state, keys, pools, listeners, admin, warnings })
     }
 
     /// How the requests of late would fare under `next`, which stands beside what is in force.
@@ -216,7 +216,7 @@ impl Reloader {
 
     /// Whoever comes now is judged by `next`, and what streams is judged anew.
     async fn put_in_force(&mut self, next: Next) {
-        let Next { state, keys, backends, listeners, admin, warnings: _ } = next;
+        let Next { state, keys, pools, listeners, admin, warnings: _ } = next;
         let (config, people) = (&state.config, &self.shared.people);
         let keys_are_due = self.shared.own_keys.adopt(keys);
         // Whoever is no longer in the file of accounts is out when the reload is told to be done.
@@ -227,7 +227,9 @@ impl Reloader {
         self.shared.current.replace(Arc::clone(&state.access));
         self.shared.access_log.store(Arc::new(state.access_log.clone()));
         let entrances = self.listeners.take(listeners, &config.server.public_url.origin());
-        let mut taken_in = self.crew.take_in(&state, &backends, entrances);
+        let mut taken_in = self.crew.take_in(&state, &pools, entrances);
+        self.shared.pools.replace(Arc::clone(&pools));
+        self.checkers.follow(&pools, seed(&self.shared));
         state.issuers.keep_fresh();
         if let Some(admin) = admin {
             self.admin.move_to(admin);
@@ -237,7 +239,7 @@ impl Reloader {
         }
         people.follower.raise();
         let former = std::mem::replace(&mut self.state, Arc::clone(&state));
-        self.backends = backends;
+        self.pools = pools;
         // A worker takes it in between two events, so that only one that hangs is late.
         if tokio::time::timeout(PATIENCE, taken_in.recv()).await.is_err() {
             warn!("a worker is late to take in the configuration");
@@ -274,6 +276,11 @@ impl Reloader {
             error!(%file, result, cause, errors, "configuration refused: the former one stays in force");
         }
     }
+}
+
+/// Where the times between checks are drawn from.
+pub(super) fn seed(shared: &Shared) -> u64 {
+    u64::from_be_bytes(shared.random.bytes())
 }
 
 /// Reads the file on a thread that may take its time.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::metrics::{Format, Page, family, write_process};
 use crate::state::{Shared, State};
+use crate::upstream::{Backend, Pool, Standing};
 
 /// Where the numbers are.
 #[derive(Clone, Debug)]
@@ -27,6 +28,7 @@ impl Scrape {
         self.store(&mut page);
         self.reloads(&mut page);
         self.upstreams(&mut page);
+        self.backends(&mut page);
         self.listeners(&mut page);
         page.family(&family::LINES_DROPPED).value(&[], self.shared.access_log.load().lost());
         page.family(&family::SPANS_EXPORTED).value(&[], self.shared.metrics.spans_exported.value());
@@ -93,6 +95,26 @@ impl Scrape {
         all.iter().for_each(|(name, counts)| samples.value(&[name], counts.connections.value()));
         let mut samples = page.family(&family::UPSTREAM_WAITING);
         all.iter().for_each(|(name, counts)| samples.value(&[name], counts.waiting.value()));
+        let mut samples = page.family(&family::UPSTREAM_RETRIES);
+        all.iter().for_each(|(name, counts)| samples.words(&[name], &counts.retries));
+        let mut samples = page.family(&family::UPSTREAM_RETRIES_HELD_BACK);
+        all.iter().for_each(|(name, counts)| samples.value(&[name], counts.retries_held_back.value()));
+    }
+
+    fn backends(&self, page: &mut Page) {
+        let pools = self.shared.pools.load();
+        let all: Vec<_> =
+            pools.iter().flat_map(|pool| pool.backends().enumerate().map(move |one| (pool, one))).collect();
+        let each = |page: &mut Page, family, value: &dyn Fn(&Pool, usize, &Backend) -> u64| {
+            let mut samples = page.family(family);
+            for (pool, (at, backend)) in &all {
+                samples.value(&[backend.name(), backend.label()], value(pool, *at, backend));
+            }
+        };
+        each(page, &family::BACKEND_UP, &|pool, at, _| matches!(pool.standing(at), Some(Standing::In(_))).into());
+        each(page, &family::BACKEND_IN_PROGRESS, &|_, _, one| u64::try_from(one.in_flight()).unwrap_or(u64::MAX));
+        each(page, &family::BACKEND_REQUESTS, &|_, _, one| one.tally().requests.value());
+        each(page, &family::BACKEND_EJECTIONS, &|_, _, one| one.tally().ejections.value());
     }
 
     fn listeners(&self, page: &mut Page) {

@@ -27,7 +27,7 @@ use crate::pipeline::{self, Worker};
 use crate::proxy::Forwarder;
 use crate::proxy::upgrade::Tunnels;
 use crate::state::State;
-use crate::upstream::{Backend, Upstream};
+use crate::upstream::{Backend, Lane, Pool, Upstream};
 
 /// All workers.
 #[derive(Debug)]
@@ -41,39 +41,32 @@ pub(super) struct Crew {
 #[derive(Debug)]
 struct Change {
     state: Arc<State>,
-    backends: Arc<[Arc<Backend>]>,
+    pools: Arc<Vec<Arc<Pool>>>,
     entrances: Vec<Entrance>,
     /// Dropped when that is done.
     _taken_in: Option<mpsc::Sender<()>>,
 }
 
-/// One [`Backend`] per upstream, for all workers; those of `former` where the upstream is the same.
-pub(super) fn backends(
+/// The upstreams of `config`; those of `former` where they are the same, and what is the same of the others.
+pub(super) fn pools(
     config: &Config,
     metrics: &Metrics,
-    former: &[Former<'_>],
-) -> Result<Arc<[Arc<Backend>]>, StartError> {
-    let former: HashMap<&str, &Former<'_>> = former.iter().map(|former| (former.0.name.as_str(), former)).collect();
-    let backend = |upstream: &Arc<crate::config::Upstream>| {
-        if let Some((_, backend)) = former.get(upstream.name.as_str()).filter(|(known, _)| **known == **upstream) {
-            return Ok(Arc::clone(backend));
-        }
-        let invalid = |reason: String| StartError::Upstream { name: upstream.name.clone(), reason };
-        let server = upstream.servers.first().cloned().ok_or_else(|| invalid("it has none".to_owned()))?;
-        Backend::new(upstream, server, metrics.upstreams.find(&upstream.name))
-            .map_err(|fault| invalid(fault.to_string()))
+    former: &[Arc<Pool>],
+) -> Result<Arc<Vec<Arc<Pool>>>, StartError> {
+    let former: HashMap<&str, &Arc<Pool>> = former.iter().map(|pool| (pool.settings().name.as_str(), pool)).collect();
+    let pool = |upstream: &Arc<crate::config::Upstream>| match former.get(upstream.name.as_str()) {
+        Some(same) if **same.settings() == **upstream => Ok(Arc::clone(same)),
+        known => Pool::new(upstream, metrics, known.map(|known| known.as_ref()))
+            .map_err(|fault| StartError::Upstream { name: upstream.name.clone(), reason: fault.to_string() }),
     };
-    config.upstreams.iter().map(backend).collect()
+    config.upstreams.iter().map(pool).collect::<Result<_, _>>().map(Arc::new)
 }
-
-/// An upstream as it was, and its backend.
-pub(super) type Former<'a> = (&'a crate::config::Upstream, &'a Arc<Backend>);
 
 impl Crew {
     /// Starts one worker for each of `entrances`.
     pub(super) fn start(
         state: &Arc<State>,
-        backends: &Arc<[Arc<Backend>]>,
+        pools: &Arc<Vec<Arc<Pool>>>,
         entrances: Vec<Vec<Entrance>>,
         stop: &watch::Receiver<Stop>,
     ) -> Result<Self, StartError> {
@@ -94,8 +87,8 @@ impl Crew {
                 tunnels: Tunnels::counting(Arc::clone(&metrics.tunnels)),
                 open,
             };
-            let (state, backends) = (Arc::clone(state), Arc::clone(backends));
-            let first = Change { state, backends, entrances, _taken_in: None };
+            let (state, pools) = (Arc::clone(state), Arc::clone(pools));
+            let first = Change { state, pools, entrances, _taken_in: None };
             let (runtime, working) = (prepare::runtime()?, working.clone());
             let run = move || {
                 metrics::enter_stripe(number, workers);
@@ -119,14 +112,14 @@ impl Crew {
     pub(super) fn take_in(
         &self,
         state: &Arc<State>,
-        backends: &Arc<[Arc<Backend>]>,
+        pools: &Arc<Vec<Arc<Pool>>>,
         entrances: Vec<Vec<Entrance>>,
     ) -> mpsc::Receiver<()> {
         self.census.set_limit(state.config.server.limits.connections);
         let (taken_in, all) = mpsc::channel(1);
         for (worker, entrances) in self.changes.iter().zip(entrances) {
-            let (state, backends) = (Arc::clone(state), Arc::clone(backends));
-            let change = Change { state, backends, entrances, _taken_in: Some(taken_in.clone()) };
+            let (state, pools) = (Arc::clone(state), Arc::clone(pools));
+            let change = Change { state, pools, entrances, _taken_in: Some(taken_in.clone()) };
             let _ended_already = worker.send(change);
         }
         all
@@ -186,15 +179,14 @@ impl Hand {
         }
     }
 
-    /// What is in force with `change`. A client of an upstream that is the same goes on, with its connections.
+    /// What is in force with `change`. Connections to a server that is the same go on.
     fn worker(&self, change: &Change, former: &[Arc<Upstream>]) -> Worker {
-        let former: HashMap<*const Backend, &Arc<Upstream>> =
-            former.iter().map(|upstream| (Arc::as_ptr(upstream.backend()), upstream)).collect();
-        let client = |backend: &Arc<Backend>| match former.get(&Arc::as_ptr(backend)) {
-            Some(upstream) => Arc::clone(upstream),
-            None => Arc::new(Upstream::new(Arc::clone(backend), self.workers)),
-        };
-        let upstreams = change.backends.iter().map(client).collect();
+        let lanes = former.iter().flat_map(|upstream| upstream.lanes());
+        let lanes: HashMap<*const Backend, &Arc<Lane>> =
+            lanes.map(|lane| (Arc::as_ptr(lane.backend()), lane)).collect();
+        let lane = |backend: &Arc<Backend>| lanes.get(&Arc::as_ptr(backend)).map(|lane| Arc::clone(lane));
+        let client = |pool: &Arc<Pool>| Arc::new(Upstream::new(Arc::clone(pool), self.workers, lane));
+        let upstreams = change.pools.iter().map(client).collect();
         let patience = change.state.config.server.limits.body_timeout;
         let forwarder = Forwarder::new(upstreams, patience, Arc::clone(&self.tunnels), self.stop.clone());
         Worker { state: Arc::clone(&change.state), forwarder }

@@ -47,6 +47,8 @@ pub enum Reason {
     ConnectTimeout,
     /// More requests wait for a connection than may.
     TooManyPending,
+    /// No server of the upstream is well.
+    Unhealthy,
     /// The connection ended before an answer.
     Reset,
     /// What came is not an answer, or one that can't be passed on safely.
@@ -73,6 +75,7 @@ impl Reason {
             Self::Tls => "tls",
             Self::ConnectTimeout => "connect_timeout",
             Self::TooManyPending => "too_many_pending",
+            Self::Unhealthy => "unhealthy",
             Self::Reset => "reset",
             Self::BadAnswer => "bad_answer",
             Self::ResponseTimeout => "response_timeout",
@@ -93,14 +96,15 @@ impl Rejection {
                 (StatusCode::BAD_GATEWAY, Blame::Upstream)
             }
             Reason::ConnectTimeout | Reason::ResponseTimeout => (StatusCode::GATEWAY_TIMEOUT, Blame::Upstream),
-            Reason::TooManyPending => (StatusCode::SERVICE_UNAVAILABLE, Blame::Upstream),
+            Reason::TooManyPending | Reason::Unhealthy => (StatusCode::SERVICE_UNAVAILABLE, Blame::Upstream),
             Reason::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Blame::Client),
             Reason::BodyStalled => (StatusCode::REQUEST_TIMEOUT, Blame::Client),
             Reason::BodyBroken => (StatusCode::BAD_REQUEST, Blame::Client),
             Reason::LeaseEnded => (StatusCode::UNAUTHORIZED, Blame::Client),
             Reason::Internal => (StatusCode::INTERNAL_SERVER_ERROR, Blame::Gateway),
         };
-        let retry_after = (reason == Reason::TooManyPending).then_some(Duration::from_secs(1));
+        let retry_after =
+            matches!(reason, Reason::TooManyPending | Reason::Unhealthy).then_some(Duration::from_secs(1));
         Self { status, reason, blame, retry_after, close: blame == Blame::Client, source: None }
     }
 
@@ -126,6 +130,7 @@ impl fmt::Display for Rejection {
             Reason::Tls => "no TLS with the upstream comes about",
             Reason::ConnectTimeout => "the upstream does not accept connections in time",
             Reason::TooManyPending => "too many requests wait for the upstream",
+            Reason::Unhealthy => "no server of the upstream is well",
             Reason::Reset => "the upstream closed the connection before an answer",
             Reason::BadAnswer => "the upstream's answer is malformed",
             Reason::ResponseTimeout => "the upstream does not answer in time",
@@ -158,6 +163,7 @@ mod tests {
             (Reason::ConnectTimeout, 504, false),
             (Reason::ResponseTimeout, 504, false),
             (Reason::TooManyPending, 503, false),
+            (Reason::Unhealthy, 503, false),
             (Reason::BodyTooLarge, 413, true),
             (Reason::BodyStalled, 408, true),
             (Reason::BodyBroken, 400, true),

@@ -97,6 +97,18 @@ families! {
         "Open connections to an upstream, unused ones included.";
     UPSTREAM_WAITING = Gauge "portcullis_upstream_requests_waiting" ["upstream"]
         "Requests that wait for their turn at an upstream whose limit of connections is reached.";
+    UPSTREAM_RETRIES = Counter "portcullis_upstream_retries_total" ["upstream", "reason"]
+        "Requests that were sent again.";
+    UPSTREAM_RETRIES_HELD_BACK = Counter "portcullis_upstream_retries_held_back_total" ["upstream"]
+        "Requests that were not sent again because too many were already.";
+    BACKEND_UP = Gauge "portcullis_backend_up" ["upstream", "server"]
+        "Whether requests go to a server: 0 while it fails its checks or is left out.";
+    BACKEND_IN_PROGRESS = Gauge "portcullis_backend_requests_in_progress" ["upstream", "server"]
+        "Requests in progress at a server.";
+    BACKEND_REQUESTS = Counter "portcullis_backend_requests_total" ["upstream", "server"]
+        "Requests that were sent to a server, each time counted.";
+    BACKEND_EJECTIONS = Counter "portcullis_backend_ejections_total" ["upstream", "server"]
+        "How often a server was left out because it failed requests.";
     CONNECTIONS = Gauge "portcullis_connections_open" ["listener"]
         "Open client connections.";
     CONNECTIONS_ACCEPTED = Counter "portcullis_connections_accepted_total" ["listener"]

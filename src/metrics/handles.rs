@@ -17,6 +17,8 @@ pub struct Metrics {
     pub routes: Named<Route>,
     /// By upstream.
     pub upstreams: Named<Upstream>,
+    /// By upstream and server.
+    pub backends: Named<Backend>,
     /// By address.
     pub listeners: Named<Listener>,
     /// WebSockets.
@@ -51,6 +53,7 @@ impl Metrics {
         Self {
             routes,
             upstreams: Named::default(),
+            backends: Named::default(),
             listeners: Named::default(),
             tunnels: Arc::default(),
             connections_refused: Arc::default(),
@@ -242,6 +245,10 @@ pub struct Upstream {
     pub connections: Gauge,
     /// Requests that wait for their turn.
     pub waiting: Gauge,
+    /// Requests that were sent again, by why: `connect`, `stale`, `unprocessed`, `reset`, `status`.
+    pub retries: Words,
+    /// Those that were not, because too many were already.
+    pub retries_held_back: Counter,
 }
 
 impl Default for Upstream {
@@ -253,14 +260,26 @@ impl Default for Upstream {
                 "tls",
                 "connect_timeout",
                 "too_many_pending",
+                "unhealthy",
                 "reset",
                 "bad_answer",
                 "response_timeout",
             ]),
             connections: Gauge::default(),
             waiting: Gauge::default(),
+            retries: Words::new(&["connect", "stale", "unprocessed", "reset", "status"]),
+            retries_held_back: Counter::default(),
         }
     }
+}
+
+/// What one server of an upstream was given.
+#[derive(Debug, Default)]
+pub struct Backend {
+    /// Requests, each time that one was sent.
+    pub requests: Counter,
+    /// How often it was left out because it failed requests.
+    pub ejections: Counter,
 }
 
 /// The client connections of one listener.

@@ -19,6 +19,6 @@ mod process;
 mod text;
 
 pub use count::{Counter, Gauge, Held, Histogram, Words, enter_stripe};
-pub use handles::{Listener, Lookups, Metrics, Named, Outcome, Reloads, Route, Tunnels, Upstream};
+pub use handles::{Backend, Listener, Lookups, Metrics, Named, Outcome, Reloads, Route, Tunnels, Upstream};
 pub use process::write as write_process;
 pub use text::{Format, Page};

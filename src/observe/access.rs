@@ -203,6 +203,8 @@ struct Line<'a> {
     duration_ms: f64,
     upstream_ms: Option<f64>,
     upstream: Option<&'a str>,
+    server: Option<&'a str>,
+    tries: u32,
     trace_id: Option<String>,
 }
 
@@ -226,6 +228,8 @@ fn json_line(record: &Record) -> Vec<u8> {
         duration_ms: millis(record.duration),
         upstream_ms: record.upstream_time.map(millis),
         upstream: record.upstream.as_deref(),
+        server: record.server.as_deref(),
+        tries: record.tries,
         trace_id: record.trace.map(|trace| trace.to_string()),
     };
     let mut bytes = serde_json::to_vec(&line).unwrap_or_default();
@@ -236,11 +240,13 @@ fn json_line(record: &Record) -> Vec<u8> {
 fn text_line(record: &Record) -> Vec<u8> {
     let mut line = Vec::with_capacity(256);
     let upstream = record.upstream_time.map(|time| format!(" upstream_ms={:.3}", millis(time))).unwrap_or_default();
+    let server = record.server.as_deref().map(|server| format!(" server={server} tries={}", record.tries));
+    let server = server.unwrap_or_default();
     let trace = record.trace.map(|trace| format!(" trace={trace}")).unwrap_or_default();
     let observed = record.observed.map(|decision| format!(" observed={decision}")).unwrap_or_default();
     let _infallible = writeln!(
         line,
-        "{time} {client} {user} \"{method} {host}{path}\" {status} route={route} {decision} ({reason}) code={code}{observed} in={bytes_in} out={bytes_out} ms={ms:.3}{upstream} id={id}{trace}",
+        "{time} {client} {user} \"{method} {host}{path}\" {status} route={route} {decision} ({reason}) code={code}{observed} in={bytes_in} out={bytes_out} ms={ms:.3}{upstream}{server} id={id}{trace}",
         time = record.time,
         client = record.client,
         user = record.user.as_deref().map_or_else(|| "-".into(), escaped),
@@ -299,6 +305,7 @@ mod tests {
         let line: serde_json::Value = serde_json::from_slice(&json_line(&record())).unwrap();
         assert_eq!((&line["decision"], line.get("observed")), (&"permit".into(), None));
         assert_eq!(line["duration_ms"], 1.5);
+        assert_eq!((&line["server"], &line["tries"]), (&"10.0.0.1:9000".into(), &2.into()));
         assert_eq!(line["time"], "2023-11-14T22:13:20.123Z");
     }
 

@@ -66,6 +66,10 @@ pub struct Record {
     pub upstream_time: Option<Duration>,
     /// The upstream's name.
     pub upstream: Option<Arc<str>>,
+    /// The address of the server that was asked last.
+    pub server: Option<Arc<str>>,
+    /// How often it was sent there and elsewhere.
+    pub tries: u32,
     /// The trace that it is part of.
     pub trace: Option<TraceId>,
     /// Its spans, where it is recorded.
@@ -132,6 +136,8 @@ pub fn blank(request_id: Arc<str>, client: IpAddr) -> Record {
         duration: Duration::ZERO,
         upstream_time: None,
         upstream: None,
+        server: None,
+        tries: 0,
         trace: None,
         recording: None,
     }
@@ -187,6 +193,8 @@ pub(super) fn blank_for_tests() -> Record {
         duration: Duration::from_micros(1500),
         upstream_time: Some(Duration::from_micros(1200)),
         upstream: Some("app".into()),
+        server: Some("10.0.0.1:9000".into()),
+        tries: 2,
         trace: None,
         recording: None,
     }

@@ -53,6 +53,7 @@ pub(super) fn finish(state: &State, answered: Answered, mut record: Record, obse
         }
     }
     record.status = response.status();
+    (record.server, record.tries) = (observed.server(), observed.tries());
     count(state, &record, &observed);
     let record = Arc::new(record);
     state.shared.recent.keep(&record);

@@ -1,31 +1,32 @@
 //! One request to its upstream and the answer back.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::header::{EXPECT, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
+use super::attempts::{Answered, Attempts};
+use super::retry::Allowance;
 use super::rewrite::{self, RewriteFacts};
 use super::upgrade::{self, Tunnels};
-use super::{framing, retry};
 use crate::access::Lease;
-use crate::config::Timeouts;
+use crate::config::{Retries, Timeouts};
 use crate::message::body::Body;
 use crate::message::connection::Stop;
-use crate::message::loan::{Loan, drain_after};
+use crate::message::loan::Loan;
 use crate::message::rejection::{Blame, Reason, Rejection};
 use crate::message::tether::Tether;
-use crate::upstream::{Admission, Held, SendError, Upstream};
+use crate::upstream::{Admission, Backend, Caller, Held, Pool, Turn, Upstream};
 
 /// What goes on, where to, and for how long.
 #[derive(Debug)]
@@ -40,6 +41,10 @@ pub(super) struct Onward<'a> {
     pub(super) body_bytes: Option<u64>,
     /// How long the upstream may take, as the route says it.
     pub(super) timeouts: &'a Timeouts,
+    /// What is tried again beyond what always is.
+    pub(super) retries: Option<&'a Retries>,
+    /// Who asks, where that decides about the server.
+    pub(super) caller: Caller<'a>,
     /// What allows streams to go on.
     pub(super) lease: Lease,
 }
@@ -60,6 +65,9 @@ pub struct Observed {
     away_micros: AtomicU64,
     left: OnceLock<Instant>,
     loan: OnceLock<Arc<Loan>>,
+    pool: OnceLock<Arc<Pool>>,
+    server: AtomicUsize,
+    tries: AtomicU32,
 }
 
 impl Observed {
@@ -82,6 +90,23 @@ impl Observed {
     /// Bytes of the request's body that came.
     pub fn bytes_in(&self) -> u64 {
         self.loan.get().map_or(0, |loan| loan.received())
+    }
+
+    /// The server that was asked last.
+    pub fn server(&self) -> Option<Arc<str>> {
+        let backend = self.pool.get()?.backend(self.server.load(Relaxed))?;
+        Some(Arc::clone(backend.label()))
+    }
+
+    /// How often the request was sent, or would have been had a connection come about.
+    pub fn tries(&self) -> u32 {
+        self.tries.load(Relaxed)
+    }
+
+    pub(super) fn asks(&self, pool: &Arc<Pool>, at: usize) {
+        self.pool.get_or_init(|| Arc::clone(pool));
+        self.server.store(at, Relaxed);
+        self.tries.fetch_add(1, Relaxed);
     }
 
     fn leaves(&self) -> Instant {
@@ -128,7 +153,7 @@ impl Forwarder {
         if let Err(rejection) = &answer
             && rejection.blame == Blame::Upstream
         {
-            upstream.backend().counts().errors.count(rejection.reason.name());
+            upstream.pool().counts().errors.count(rejection.reason.name());
         }
         answer
     }
@@ -140,7 +165,6 @@ impl Forwarder {
         mut request: Request<Incoming>,
         observed: &Observed,
     ) -> Result<Response<Body>, Rejection> {
-        let uri = upstream.uri(onward.target).map_err(|error| internal().because(error))?;
         let bodiless = request.body().is_end_stream();
         let switch = (bodiless && upgrade::is_wanted(&request)).then(|| hyper::upgrade::on(&mut request));
         let (head, body) = request.into_parts();
@@ -158,82 +182,90 @@ impl Forwarder {
             let _ = observed.loan.set(loan.clone());
         }
         let mut headers = head.headers;
+        let key = upstream.pool().key(&headers, onward.caller);
         rewrite::request(&mut headers, &onward.facts, hint.exact());
         if switch.is_some() {
             upgrade::announce(&mut headers);
         } else if hint.exact().is_none() {
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        let attempts =
-            Attempts { timeouts: onward.timeouts, upstream, method: head.method, uri, headers, loan, expects_continue };
         let left = observed.leaves();
-        let admission = match upstream.backend().admit().await {
-            Ok(admission) => admission,
-            Err(_) => {
-                observed.comes_back(left.elapsed());
-                return Err(attempts.give_up(Rejection::new(Reason::TooManyPending)));
-            }
+        let deadline = onward.timeouts.total.map(|total| left + total);
+        let allowance = Allowance::new(&head.method, loan.is_none() && switch.is_none(), onward.retries)
+            .for_http2(upstream.pool().may_speak_http2());
+        let attempts = Attempts {
+            upstream,
+            timeouts: onward.timeouts,
+            deadline,
+            method: head.method,
+            target: onward.target,
+            headers,
+            loan,
+            expects_continue,
+            switching: switch.is_some(),
+            key,
+            allowance,
+            observed,
         };
-        let started = Instant::now();
-        let answer = attempts.run(switch.is_some()).await;
+        let answered = attempts.run().await;
         let back = Instant::now();
         observed.comes_back(back - left);
-        let answer = answer?;
-        observed.answered(back - started);
-        self.pass_back(
-            answer,
-            switch,
-            upstream,
-            &onward.facts,
-            onward.timeouts.between,
-            Hold { lease: onward.lease, _admission: admission, held: None },
-        )
+        let Answered { answer, turn: Turn { at, admission }, sent } = answered?;
+        observed.answered(back - sent);
+        let backend = upstream.pool().backend(at).ok_or_else(internal)?;
+        let hold = Hold { lease: onward.lease, deadline, _admission: admission, held: None };
+        Ok(self.pass_back(answer, switch, backend, &onward.facts, onward.timeouts.between, hold))
     }
 
     fn pass_back(
         &self,
         mut answer: Response<Incoming>,
         switch: Option<OnUpgrade>,
-        upstream: &Upstream,
+        backend: &Backend,
         facts: &RewriteFacts<'_>,
         between: Option<Duration>,
         mut hold: Hold,
-    ) -> Result<Response<Body>, Rejection> {
+    ) -> Response<Body> {
         let status = answer.status();
         let switches = status == StatusCode::SWITCHING_PROTOCOLS;
-        let agreed = switch.is_some() && upgrade::names_websocket(answer.headers());
-        framing::check_answer(status, answer.headers(), answer.version(), agreed)
-            .map_err(|fault| Rejection::new(Reason::BadAnswer).because(fault))?;
         let far_side = switches.then(|| hyper::upgrade::on(&mut answer));
         let (mut head, body) = answer.into_parts();
         // The client's version is hyper's to know.
         head.version = Version::HTTP_11;
         hold.held = head.extensions.remove::<Held>();
-        rewrite::answer(status, &mut head.headers, facts, upstream.backend().origin());
+        rewrite::answer(status, &mut head.headers, facts, backend.origin());
         if let (Some(near), Some(far)) = (switch, far_side) {
             upgrade::announce(&mut head.headers);
             let hold = Arc::new(hold);
             upgrade::join(near, far, &self.tunnels, self.stop.clone(), async move { hold.lease.ended().await });
-            return Ok(Response::from_parts(head, Body::empty()));
+            return Response::from_parts(head, Body::empty());
         }
         if body.is_end_stream() {
-            return Ok(Response::from_parts(head, Body::empty()));
+            return Response::from_parts(head, Body::empty());
         }
         let body = Body::from_upstream(body, between, Some(Arc::new(hold)), facts.guarded);
-        Ok(Response::from_parts(head, body))
+        Response::from_parts(head, body)
     }
 }
 
 /// What an answer holds on to while it streams.
 struct Hold {
     lease: Lease,
+    /// When all of it must be over.
+    deadline: Option<Instant>,
     _admission: Admission,
     held: Option<Held>,
 }
 
 impl Tether for Hold {
     fn cut(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(async move { end_of_stream(&self.lease).await })
+        Box::pin(async move {
+            let ended = end_of_stream(&self.lease);
+            match self.deadline {
+                Some(deadline) => drop(timeout_at(deadline, ended).await),
+                None => ended.await,
+            }
+        })
     }
 }
 
@@ -250,87 +282,6 @@ impl Tether for Upload {
 async fn end_of_stream(lease: &Lease) {
     tokio::time::sleep(STREAM_AFTER).await;
     lease.ended().await;
-}
-
-/// A request that may have to be sent more than once.
-struct Attempts<'a> {
-    timeouts: &'a Timeouts,
-    upstream: &'a Upstream,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    loan: Option<Arc<Loan>>,
-    expects_continue: bool,
-}
-
-impl Attempts<'_> {
-    async fn run(mut self, switching: bool) -> Result<Response<Incoming>, Rejection> {
-        let repeatable = self.loan.is_none() && !switching && retry::is_safe(&self.method);
-        let keeps = repeatable || self.upstream.backend().address().may_speak_http2();
-        let mut spare = keeps.then(|| self.headers.clone());
-        loop {
-            let sent = self.attempt().await;
-            let rejection = match sent {
-                Ok(answer) => return Ok(answer),
-                Err(Failure::Late) => Rejection::new(Reason::ResponseTimeout),
-                Err(Failure::Broken(error)) => {
-                    let is_whole = self.loan.as_ref().is_none_or(|loan| loan.is_at_home());
-                    let again = (repeatable && error.is_stale()) || (is_whole && error.is_unprocessed());
-                    if let Some(headers) = spare.take_if(|_| again) {
-                        self.headers = headers;
-                        continue;
-                    }
-                    retry::rejection(error, self.loan.as_deref())
-                }
-            };
-            return Err(self.give_up(rejection));
-        }
-    }
-
-    async fn attempt(&mut self) -> Result<Response<Incoming>, Failure> {
-        let body = self.loan.as_ref().and_then(Loan::lend).unwrap_or_default();
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = std::mem::take(&mut self.headers);
-        let limit = self.timeouts.response;
-        let mut sending = pin!(self.upstream.send(request));
-        let mut timer = pin!(tokio::time::sleep(limit));
-        loop {
-            tokio::select! {
-                biased;
-                answer = sending.as_mut() => return answer.map_err(Failure::Broken),
-                () = timer.as_mut() => match self.due(limit) {
-                    Some(due) => timer.as_mut().reset(due),
-                    None => return Err(Failure::Late),
-                },
-            }
-        }
-    }
-
-    /// When the upstream is late, if that is still to come: a client that is slow to send is not its fault.
-    fn due(&self, limit: Duration) -> Option<Instant> {
-        let now = Instant::now();
-        let since = self.loan.as_ref()?.upstream_since().unwrap_or(now);
-        Some(since + limit).filter(|due| *due > now)
-    }
-
-    /// Lets go of the client's body, so that the client can see the answer.
-    fn give_up(&self, rejection: Rejection) -> Rejection {
-        let Some(loan) = &self.loan else {
-            return rejection;
-        };
-        let close = match loan.take_back() {
-            Some(body) => drain_after(body, self.expects_continue),
-            None => !loan.is_over(),
-        };
-        rejection.closing(close)
-    }
-}
-
-enum Failure {
-    Late,
-    Broken(SendError),
 }
 
 /// Whether the client waits for leave to send its body (RFC 9110, section 10.1.1).
@@ -360,6 +311,7 @@ mod tests {
             Reason::Tls,
             Reason::ConnectTimeout,
             Reason::TooManyPending,
+            Reason::Unhealthy,
             Reason::Reset,
             Reason::BadAnswer,
             Reason::ResponseTimeout,

@@ -1,8 +1,9 @@
 //! Forwarding: what has leave to go on goes to its upstream, and the answer comes back.
 //!
-//! Headers are rewritten in `rewrite`, framing is judged in `framing`, `retry` says what an error means and
-//! whether to try again, `upgrade` joins tunnels.
+//! Headers are rewritten in `rewrite`, framing is judged in `framing`, `attempts` sends a request to one server and then
+//! another, `retry` says what an error means and whether to try again, `upgrade` joins tunnels.
 
+mod attempts;
 mod forward;
 pub mod framing;
 mod onward;

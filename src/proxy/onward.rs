@@ -21,6 +21,7 @@ use crate::message::rejection::{Reason, Rejection};
 use crate::observe::trace::Recording;
 use crate::pattern::carry;
 use crate::token::Assertions;
+use crate::upstream::Caller;
 
 /// What is the same for every request of a connection's configuration, and how this one came.
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +88,10 @@ impl Forwarder {
         let body_bytes = route.body_bytes.or(surroundings.body_bytes);
         let lease = permit.lease().clone();
         let upstream = route.to.upstream().ok_or_else(|| Rejection::new(Reason::Internal))?;
-        let onward = Onward { upstream, target, facts, body_bytes, timeouts: &route.timeouts, lease };
+        let caller =
+            Caller { user: permit.identity().map(|identity| identity.profile.user.as_str()), client: head.client.0 };
+        let (timeouts, retries) = (&route.timeouts, route.retries.as_ref());
+        let onward = Onward { upstream, target, facts, body_bytes, timeouts, retries, caller, lease };
         self.send_on(onward, request, observed).await
     }
 }

@@ -105,6 +105,7 @@ mod tests {
             origins: Vec::new(),
             cors: Cors::None,
             body_bytes: None,
+            retries: None,
             observe: false,
             fall_through: false,
             strips_method_overrides: false,
@@ -112,6 +113,7 @@ mod tests {
                 connect: Duration::from_secs(5),
                 response: Duration::from_secs(60),
                 between: None,
+                total: None,
                 idle: Duration::from_secs(90),
             },
         })

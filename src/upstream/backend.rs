@@ -1,15 +1,17 @@
-//! One server of an upstream, as all workers share it: its limits and what is in use of them.
+//! One server of an upstream, as all workers share it: its limits, what is in use of them, and its health.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use http::uri::Authority;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::connect::Way;
-use super::{BackendFault, LONGEST_WAIT, authority};
-use crate::config::{ServerAddr, Timeouts, Upstream as Settings};
-use crate::metrics::{Gauge, Upstream as Counts};
+use super::health::Health;
+use super::{BackendFault, authority};
+use crate::config::{ServerAddr, Timeouts, Upstream as Settings, UpstreamLimits, UpstreamTls};
+use crate::metrics::{Backend as Tally, Gauge, Metrics, Upstream as Counts};
 
 /// One server of an upstream.
 #[derive(Debug)]
@@ -17,14 +19,17 @@ pub struct Backend {
     name: String,
     address: ServerAddr,
     authority: Authority,
+    label: Arc<str>,
     way: Way,
+    tls: UpstreamTls,
     timeouts: Timeouts,
-    idle: usize,
+    limits: UpstreamLimits,
     turns: Arc<Semaphore>,
     pending: AtomicUsize,
-    pending_limit: usize,
     open: AtomicUsize,
     counts: Arc<Counts>,
+    tally: Arc<Tally>,
+    health: Arc<Health>,
 }
 
 /// Leave to have one request in progress at a backend, until it is dropped.
@@ -33,30 +38,44 @@ pub struct Admission {
     _turn: OwnedSemaphorePermit,
 }
 
-/// Why a request may not wait for its turn, or not any longer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused;
-
 impl Backend {
-    /// The server `address` of the upstream `settings`, whose `counts` all its servers share.
+    /// The server `address` of the upstream `settings`, counted in `metrics`. `former` is what was known of the same
+    /// server under other settings.
     ///
     /// # Errors
     /// When `address` can't stand in a URI, or no TLS can come about with it.
-    pub fn new(settings: &Settings, address: ServerAddr, counts: Arc<Counts>) -> Result<Arc<Self>, BackendFault> {
-        let limits = &settings.limits;
+    pub(super) fn new(
+        settings: &Settings,
+        address: ServerAddr,
+        metrics: &Metrics,
+        former: Option<&Self>,
+    ) -> Result<Arc<Self>, BackendFault> {
+        let authority = authority(&address).map_err(BackendFault::Address)?;
+        let label = label(&address);
         Ok(Arc::new(Self {
             name: settings.name.clone(),
-            authority: authority(&address).map_err(BackendFault::Address)?,
             way: Way::to(&address, &settings.tls).map_err(BackendFault::Tls)?,
+            tls: settings.tls.clone(),
             address,
             timeouts: settings.timeouts.clone(),
-            idle: limits.idle,
-            turns: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
+            limits: settings.limits.clone(),
+            turns: Arc::new(Semaphore::new(settings.limits.connections.min(Semaphore::MAX_PERMITS))),
             pending: AtomicUsize::new(0),
-            pending_limit: limits.pending,
             open: AtomicUsize::new(0),
-            counts,
+            counts: metrics.upstreams.find(&settings.name),
+            tally: metrics.backends.find(&format!("{} {label}", settings.name)),
+            label,
+            authority,
+            health: former.map_or_else(|| Arc::new(Health::new(Instant::now())), |former| Arc::clone(&former.health)),
         }))
+    }
+
+    /// Whether it is the server `address` under `settings`, so that its connections are good for them too.
+    pub(super) fn is_same(&self, settings: &Settings, address: &ServerAddr) -> bool {
+        let Self { name, address: own, tls, timeouts, limits, .. } = self;
+        let is_spoken_to_alike = !own.is_https() || *tls == settings.tls;
+        let is_treated_alike = *timeouts == settings.timeouts && *limits == settings.limits;
+        *name == settings.name && own == address && is_spoken_to_alike && is_treated_alike
     }
 
     /// The name of its upstream.
@@ -74,6 +93,11 @@ impl Backend {
         &self.authority
     }
 
+    /// What logs and metrics call it: its address.
+    pub fn label(&self) -> &Arc<str> {
+        &self.label
+    }
+
     /// The scheme and the place by which it may name itself.
     pub fn origin(&self) -> (&'static str, &Authority) {
         (if self.address.is_https() { "https" } else { "http" }, &self.authority)
@@ -89,7 +113,7 @@ impl Backend {
     }
 
     pub(super) const fn idle_limit(&self) -> usize {
-        self.idle
+        self.limits.idle
     }
 
     /// What is counted of its upstream.
@@ -97,9 +121,25 @@ impl Backend {
         &self.counts
     }
 
+    /// What is counted of itself.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// How it is.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
     /// Open connections to it, those that wait for a request included.
     pub fn open(&self) -> usize {
         self.open.load(Relaxed)
+    }
+
+    /// Requests in progress there, over all workers.
+    pub fn in_flight(&self) -> usize {
+        // What has leave is what is not to be had: nothing else is counted on the way of a request.
+        self.limits.connections.min(Semaphore::MAX_PERMITS).saturating_sub(self.turns.available_permits())
     }
 
     pub(super) fn count_open(&self) {
@@ -112,29 +152,38 @@ impl Backend {
         self.counts.connections.fall();
     }
 
-    /// Waits until one more request may be in progress here. HTTP/1.1 has one request to a connection, so
+    /// Leave for one more request, if it may be in progress here at once. HTTP/1.1 has one request to a connection, so
     /// that this bounds the connections in use; unused ones that workers keep come on top. Requests over HTTP/2 share
     /// connections, of which there are fewer then.
-    ///
-    /// # Errors
-    /// When too many wait already, or the wait has lasted as long as an answer may.
-    pub async fn admit(&self) -> Result<Admission, Refused> {
-        match self.turns.clone().try_acquire_owned() {
-            Ok(turn) => return Ok(Admission { _turn: turn }),
-            Err(TryAcquireError::Closed) => return Err(Refused),
-            Err(TryAcquireError::NoPermits) => {}
-        }
-        let _waiting = Waiting::begin(&self.pending, &self.counts.waiting, self.pending_limit).ok_or(Refused)?;
-        let wait = self.timeouts.response.min(LONGEST_WAIT);
-        match tokio::time::timeout(wait, self.turns.clone().acquire_owned()).await {
-            Ok(Ok(turn)) => Ok(Admission { _turn: turn }),
-            Ok(Err(_)) | Err(_) => Err(Refused),
-        }
+    pub(super) fn try_admit(&self) -> Option<Admission> {
+        self.turns.clone().try_acquire_owned().ok().map(|turn| Admission { _turn: turn })
+    }
+
+    /// Waits for the same. Whoever waits holds a [`Waiting`] of this or another server of the upstream.
+    pub(super) fn turn(&self) -> impl Future<Output = Option<Admission>> + Send + 'static {
+        let turn = self.turns.clone().acquire_owned();
+        async move { turn.await.ok().map(|turn| Admission { _turn: turn }) }
+    }
+
+    /// One more who waits, if that may be.
+    pub(super) fn wait(&self) -> Option<Waiting<'_>> {
+        Waiting::begin(&self.pending, &self.counts.waiting, self.limits.pending)
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub(super) fn pending(&self) -> usize {
+        self.pending.load(Relaxed)
     }
 }
 
+/// What logs and metrics call the server at `address`.
+pub(super) fn label(address: &ServerAddr) -> Arc<str> {
+    address.host_port().map_or_else(|| address.to_string(), ToString::to_string).into()
+}
+
 /// One who waits, counted also when it gives up.
-struct Waiting<'a> {
+pub(super) struct Waiting<'a> {
     count: &'a AtomicUsize,
     shown: &'a Gauge,
 }
@@ -151,56 +200,5 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Relaxed);
         self.shown.fall();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::config::{HostPort, UpstreamLimits};
-
-    fn backend(connections: usize, pending: usize) -> Arc<Backend> {
-        let settings = Settings {
-            name: "app".into(),
-            servers: Vec::new(),
-            tls: Default::default(),
-            timeouts: Timeouts {
-                connect: Duration::from_secs(5),
-                response: Duration::from_millis(20),
-                between: None,
-                idle: Duration::from_secs(90),
-            },
-            limits: UpstreamLimits { connections, idle: 32, pending },
-        };
-        Backend::new(&settings, ServerAddr::Http(HostPort { host: "::1".into(), port: 80 }), Arc::default()).unwrap()
-    }
-
-    #[tokio::test]
-    async fn one_too_many_waits_and_one_more_is_refused() {
-        let backend = backend(1, 1);
-        assert_eq!(backend.authority().as_str(), "[::1]:80");
-        let first = backend.admit().await.unwrap();
-        let waiting = tokio::spawn({
-            let backend = backend.clone();
-            async move { backend.admit().await.map(drop) }
-        });
-        while backend.pending.load(Relaxed) == 0 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(backend.admit().await.unwrap_err(), Refused);
-        assert_eq!(backend.counts().waiting.value(), 1);
-        drop(first);
-        assert_eq!(waiting.await.unwrap(), Ok(()));
-        assert_eq!((backend.pending.load(Relaxed), backend.counts().waiting.value()), (0, 0));
-    }
-
-    #[tokio::test]
-    async fn nobody_waits_for_ever() {
-        let backend = backend(1, 1);
-        let _first = backend.admit().await.unwrap();
-        assert_eq!(backend.admit().await.unwrap_err(), Refused);
-        assert_eq!(backend.pending.load(Relaxed), 0);
     }
 }

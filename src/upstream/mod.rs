@@ -1,13 +1,20 @@
 //! Where requests go: named upstreams, their servers, and the connections to them.
 //!
-//! A [`Backend`] is one server and shared by all workers; an [`Upstream`] is a worker's own client of it.
+//! A [`Pool`] is an upstream and a [`Backend`] one of its servers, both shared by all workers; an [`Upstream`] is a worker's
+//! own client of a pool, with a [`Lane`] to each server. `balance` says which server is next, `health` which are well,
+//! `check` asks them, `budget` holds back what is sent again.
 
 mod backend;
+mod balance;
+mod budget;
+mod check;
 mod connect;
 mod dns;
 pub mod fetch;
 mod flight;
+mod health;
 mod multiplex;
+mod pool;
 mod send;
 mod stream;
 mod tls;
@@ -16,45 +23,88 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::uri::{Authority, InvalidUri, InvalidUriParts, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 
-pub use backend::{Admission, Backend, Refused};
+pub use backend::{Admission, Backend};
+pub use budget::Budget;
+pub use check::Checkers;
 pub use connect::{ConnectError, Stale};
+pub use health::{Checked, Health, Standing};
+pub use pool::{Caller, NoTurn, Pool, Turn, order};
 pub(crate) use send::{SendError, beneath};
 pub use tls::{TlsFault, verify};
 
-use crate::config::{ServerAddr, Timeouts};
+use crate::config::ServerAddr;
 use crate::message::body::Body;
-use multiplex::Turn;
 use send::Sender;
+
+/// The upstreams of the configuration in force, for whoever looks at them from outside.
+#[derive(Debug, Default)]
+pub struct Pools(ArcSwap<Vec<Arc<Pool>>>);
+
+impl Pools {
+    /// Those in force, in the order of the configuration.
+    pub fn load(&self) -> Arc<Vec<Arc<Pool>>> {
+        self.0.load_full()
+    }
+
+    /// From now on these are in force.
+    pub fn replace(&self, pools: Arc<Vec<Arc<Pool>>>) {
+        self.0.store(pools);
+    }
+}
 
 /// One worker's client of an upstream.
 #[derive(Debug)]
 pub struct Upstream {
+    pool: Arc<Pool>,
+    lanes: Vec<Arc<Lane>>,
+}
+
+/// One worker's connections to one server.
+#[derive(Debug)]
+pub struct Lane {
     backend: Arc<Backend>,
     sender: Sender,
 }
 
 impl Upstream {
-    /// A client of `backend` for one of `workers` workers.
-    pub fn new(backend: Arc<Backend>, workers: usize) -> Self {
-        let sender = Sender::new(&backend, workers);
+    /// A client of `pool` for one of `workers` workers. `former` finds the lanes that it has already.
+    pub fn new(pool: Arc<Pool>, workers: usize, former: impl Fn(&Arc<Backend>) -> Option<Arc<Lane>>) -> Self {
+        let lane = |backend: &Arc<Backend>| {
+            let idle = backend.idle_limit().div_ceil(workers.max(1));
+            former(backend).unwrap_or_else(|| Arc::new(Lane::new(Arc::clone(backend), idle)))
+        };
+        Self { lanes: pool.backends().map(lane).collect(), pool }
+    }
+
+    /// The upstream behind it.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// The connections to each server, in the order of the configuration.
+    pub fn lanes(&self) -> &[Arc<Lane>] {
+        &self.lanes
+    }
+}
+
+impl Lane {
+    /// Connections to `backend`, of which `idle` are kept unused.
+    fn new(backend: Arc<Backend>, idle: usize) -> Self {
+        let sender = Sender::new(&backend, idle);
         Self { backend, sender }
     }
 
-    /// The server behind it.
+    /// The server at its end.
     pub fn backend(&self) -> &Arc<Backend> {
         &self.backend
     }
 
-    /// Its timeouts.
-    pub fn timeouts(&self) -> &Timeouts {
-        self.backend.timeouts()
-    }
-
-    /// The absolute form of `target` at this upstream.
+    /// The absolute form of `target` at this server.
     ///
     /// # Errors
     /// Never for a target that was parsed; the types don't say so.
@@ -75,11 +125,11 @@ impl Upstream {
 /// What an answer over HTTP/2 holds on to in its extensions: its place on the connection, to be kept while it streams.
 #[derive(Clone, Debug)]
 pub(crate) struct Held {
-    _turn: Arc<Turn>,
+    _turn: Arc<multiplex::Turn>,
 }
 
 impl Held {
-    fn of(turn: Turn) -> Self {
+    fn of(turn: multiplex::Turn) -> Self {
         Self { _turn: Arc::new(turn) }
     }
 }

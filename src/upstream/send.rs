@@ -49,9 +49,8 @@ pub(crate) enum SendError {
 }
 
 impl Sender {
-    /// Connections to `backend` for one of `workers` workers.
-    pub(super) fn new(backend: &Arc<Backend>, workers: usize) -> Self {
-        let keep = backend.idle_limit().div_ceil(workers.max(1));
+    /// Connections to `backend`, of which `keep` are kept unused.
+    pub(super) fn new(backend: &Arc<Backend>, keep: usize) -> Self {
         let parked = Parked::default();
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())

@@ -13,6 +13,8 @@ mod account_keys;
 mod admin;
 mod answers;
 mod apps;
+mod backend_health;
+mod balance;
 mod cli_config;
 mod cli_doctor;
 mod cli_explain;

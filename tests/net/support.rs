@@ -8,7 +8,10 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use portcullis::access::Decision;
 use portcullis::clock::Clock;
-use portcullis::config::{HostPort, Limits, ServerAddr, Timeouts, Upstream as Settings, UpstreamLimits};
+use portcullis::config::{
+    Balance, Ejection, Health, HostPort, Limits, ServerAddr, Timeouts, Upstream as Settings, UpstreamLimits,
+    WeightedServer,
+};
 use portcullis::listen::{conn, socket};
 use portcullis::message::body::{Body, End, Watcher};
 use portcullis::message::connection::{Link, Stop};
@@ -17,9 +20,10 @@ use portcullis::message::head::Head;
 use portcullis::message::host::Host;
 use portcullis::message::path::RequestPath;
 use portcullis::message::{loan, respond};
+use portcullis::metrics::Metrics;
 use portcullis::proxy::upgrade::Tunnels;
 use portcullis::proxy::{Forwarder, Observed, Surroundings, framing};
-use portcullis::upstream::{Backend, Upstream};
+use portcullis::upstream::{Backend, Pool, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -165,7 +169,9 @@ pub(crate) fn settings() -> Settings {
         name: "app".into(),
         servers: Vec::new(),
         tls: portcullis::config::UpstreamTls::default(),
-        timeouts: Timeouts { connect: PATIENCE, response: PATIENCE, between: None, idle: PATIENCE },
+        balance: Balance::LeastRequests,
+        health: Health { check: None, ejection: Ejection::default() },
+        timeouts: Timeouts { connect: PATIENCE, response: PATIENCE, between: None, total: None, idle: PATIENCE },
         limits: UpstreamLimits { connections: 256, idle: 32, pending: 1024 },
     }
 }
@@ -174,15 +180,18 @@ pub(crate) async fn gateway(upstream: SocketAddr) -> Gateway {
     gateway_with(upstream, limits(), settings()).await
 }
 
-pub(crate) async fn gateway_with(upstream: SocketAddr, limits: Limits, settings: Settings) -> Gateway {
+pub(crate) async fn gateway_with(upstream: SocketAddr, limits: Limits, mut settings: Settings) -> Gateway {
     let listener = socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(Stop::Run);
     let server = ServerAddr::Http(HostPort { host: upstream.ip().to_string(), port: upstream.port() });
-    let backend = Backend::new(&settings, server, Arc::default()).unwrap();
+    settings.servers = vec![WeightedServer { address: server, weight: 1 }];
+    let settings = Arc::new(settings);
+    let pool = Pool::new(&settings, &Metrics::new(0), None).unwrap();
+    let backend = Arc::clone(pool.backend(0).unwrap());
     let tunnels = Tunnels::new();
-    let pool = vec![Arc::new(Upstream::new(backend.clone(), 1))];
-    let forwarder = Forwarder::new(pool, limits.body_timeout, tunnels.clone(), stopped.clone());
+    let upstreams = vec![Arc::new(Upstream::new(pool, 1, |_| None))];
+    let forwarder = Forwarder::new(upstreams, limits.body_timeout, tunnels.clone(), stopped.clone());
     let census = socket::Census::new(limits.connections, 1);
     let ends = Arc::new(Mutex::new(Vec::new()));
     let rules = Rules::everyone(&settings.timeouts).await;

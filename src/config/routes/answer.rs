@@ -300,6 +300,7 @@ const ON_THE_WAY: &[&str] = &[
     "forward_token",
     "upgrade",
     "timeouts",
+    "retries",
     "identity",
     "body_bytes",
 ];

@@ -114,7 +114,7 @@ pub(super) fn sent_host(cx: &Context<'_>, host: &Written<RawHost>, upstream: &Up
     let own = match host.get_ref() {
         RawHost::Client => return None,
         RawHost::Named(host) => return Some(host.clone()),
-        RawHost::Upstream => upstream.servers.iter().map(super::super::upstreams::host_of),
+        RawHost::Upstream => upstream.servers.iter().map(|server| super::super::upstreams::host_of(&server.address)),
     };
     let mut own: Vec<String> = own.collect();
     own.dedup();

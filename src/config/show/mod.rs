@@ -4,6 +4,7 @@
 //! `..`, so that a new key can't be forgotten.
 
 mod routes;
+mod upstreams;
 mod written;
 
 use std::path::Path;
@@ -13,9 +14,8 @@ use serde_json::Value;
 
 use self::written::{Entries, Shown};
 use super::{
-    AccessLog, Accounts, Address, Admin, AdminListen, Certificate, ClientCertificate, Config, Identity, Issuer,
-    IssuerKeys, KeySource, Limits, Listen, Log, LogFormat, Login, Server, ServerAddr, Sessions, Store, StoreKind,
-    Timeouts, Tokens, Trace, TrustedHeaders, Upstream, UpstreamLimits, UpstreamTls,
+    AccessLog, Accounts, Address, Admin, AdminListen, Certificate, Config, Identity, Issuer, IssuerKeys, KeySource,
+    Limits, Listen, Log, LogFormat, Login, Server, Sessions, Store, StoreKind, Tokens, Trace, TrustedHeaders,
 };
 use crate::secret::Secret;
 
@@ -62,7 +62,7 @@ impl Show {
             ("issuers", Shown::Sections(issuers.iter().map(|one| issuer(one)).collect())),
             ("login", Shown::Section(login(of_login))),
             ("identity", Shown::Section(identity(of_identity))),
-            ("upstreams", Shown::Section(upstreams.iter().map(|one| upstream(one)).collect())),
+            ("upstreams", Shown::Section(upstreams.iter().map(|one| upstreams::upstream(one)).collect())),
             ("routes", Shown::Sections(config.routes.iter().map(|route| routes::route(config, route)).collect())),
             ("tests", Shown::Sections(config.tests.iter().map(|test| routes::test(config, test)).collect())),
         ];
@@ -348,45 +348,6 @@ fn identity(identity: &Identity) -> Entries {
         ("claims", Shown::Inline(claims)),
         ("strip", texts(strip)),
     ])
-}
-
-fn upstream(upstream: &Upstream) -> (String, Shown) {
-    let Upstream { name, servers, tls, timeouts: of_all, limits } = upstream;
-    let UpstreamLimits { connections, idle, pending } = limits;
-    let limits = [("connections", number(*connections)), ("idle", number(*idle)), ("pending", number(*pending))];
-    let mut shown = entries([
-        ("servers", texts(servers)),
-        ("timeouts", timeouts(of_all)),
-        ("limits", Shown::Inline(entries(limits))),
-    ]);
-    if servers.iter().any(ServerAddr::is_https) {
-        shown.push(("tls".to_owned(), upstream_tls(tls)));
-    }
-    (name.clone(), Shown::Section(shown))
-}
-
-fn upstream_tls(tls: &UpstreamTls) -> Shown {
-    let UpstreamTls { ca, client, server_name } = tls;
-    let file = |file: &Path| text(absolute(file));
-    let client_file = |chosen: fn(&ClientCertificate) -> &Path| {
-        client.as_ref().map_or_else(|| nothing("none"), |client| file(chosen(client)))
-    };
-    Shown::Inline(entries([
-        ("ca", ca.as_ref().map_or_else(|| nothing("the system's"), |ca| file(&ca.file))),
-        ("cert", client_file(|client| &client.chain.file)),
-        ("key", client_file(|client| &client.key_file)),
-        ("server_name", optional(server_name.as_ref(), "the server's host")),
-    ]))
-}
-
-fn timeouts(timeouts: &Timeouts) -> Shown {
-    let Timeouts { connect, response, between, idle } = timeouts;
-    Shown::Inline(entries([
-        ("connect", duration(*connect)),
-        ("response", duration(*response)),
-        ("between", between.map_or_else(|| nothing("none"), duration)),
-        ("idle", duration(*idle)),
-    ]))
 }
 
 /// As many placeholders as there are secrets; nothing of a secret, its length neither.

@@ -6,10 +6,9 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 
+use super::upstreams::{retries, timeouts};
 use super::written::{Entries, Shown};
-use super::{
-    HIDDEN, absolute, duration, entries, identity, named, nothing, number, optional, size, text, texts, timeouts,
-};
+use super::{HIDDEN, absolute, duration, entries, identity, named, nothing, number, optional, size, text, texts};
 use crate::config::{
     Accept, AllowedOrigins, Config, Cors, CorsRules, Destination, Expected, HeaderEdits, Invented, Issuers, RateLimit,
     Readings, Redirect, Respond, RespondBody, Route, Test, Unauthenticated,
@@ -43,6 +42,7 @@ pub(super) fn route(config: &Config, route: &Route) -> Entries {
         cors: of_cors,
         body_bytes,
         timeouts: of_route,
+        retries: again,
         observe,
         fall_through,
         strips_method_overrides: _,
@@ -84,6 +84,7 @@ pub(super) fn route(config: &Config, route: &Route) -> Entries {
         ("cors", cors(of_cors)),
         ("body_bytes", on_the_way(body(*body_bytes))),
         ("timeouts", on_the_way(timeouts(of_route))),
+        ("retries", on_the_way(again.as_ref().map_or_else(|| nothing("only what always is"), retries))),
         ("observe", truth(*observe)),
         ("fall_through", truth(*fall_through)),
     ])

@@ -1,0 +1,255 @@
+//! A request that may have to be sent more than once: which server, how often, and what an attempt came to.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, Response};
+use hyper::body::Incoming;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::forward::Observed;
+use super::framing::{self, FramingFault};
+use super::retry::{self, Allowance, Cause};
+use super::upgrade;
+use crate::config::Timeouts;
+use crate::message::loan::{Loan, drain_after};
+use crate::message::rejection::{Reason, Rejection};
+use crate::upstream::{Lane, NoTurn, SendError, Turn, Upstream};
+
+/// A request on its way.
+pub(super) struct Attempts<'a> {
+    pub(super) upstream: &'a Upstream,
+    pub(super) timeouts: &'a Timeouts,
+    /// When all of it must be over.
+    pub(super) deadline: Option<Instant>,
+    pub(super) method: Method,
+    pub(super) target: PathAndQuery,
+    pub(super) headers: HeaderMap,
+    pub(super) loan: Option<Arc<Loan>>,
+    pub(super) expects_continue: bool,
+    /// Whether it asks for another protocol.
+    pub(super) switching: bool,
+    /// What its server is found by.
+    pub(super) key: u64,
+    /// What may be tried again.
+    pub(super) allowance: Allowance<'a>,
+    pub(super) observed: &'a Observed,
+}
+
+/// An answer, and the server that gave it.
+pub(super) struct Answered {
+    pub(super) answer: Response<Incoming>,
+    pub(super) turn: Turn,
+    /// When it was sent that time.
+    pub(super) sent: Instant,
+}
+
+enum Failure {
+    /// The server took too long.
+    Late,
+    /// The time for all of it was over, whoever used it up.
+    Over,
+    Broken(SendError),
+    Malformed(FramingFault),
+    Unsendable(http::uri::InvalidUriParts),
+}
+
+impl Attempts<'_> {
+    /// The answer, from the first server or another one.
+    ///
+    /// # Errors
+    /// When there is none; the client's body is let go of then, so that the client can see the answer.
+    pub(super) async fn run(mut self) -> Result<Answered, Rejection> {
+        self.tries().await.map_err(|rejection| self.give_up(rejection))
+    }
+
+    async fn tries(&mut self) -> Result<Answered, Rejection> {
+        let upstream = self.upstream;
+        let pool = upstream.pool();
+        let mut tried = Vec::new();
+        let mut turn = self.admit(&tried).await.map_err(no_turn)?;
+        self.allowance.earn(pool.budget());
+        loop {
+            let at = turn.at;
+            let lane = upstream.lanes().get(at).ok_or_else(|| Rejection::new(Reason::Internal))?;
+            self.observed.asks(pool, at);
+            lane.backend().tally().requests.count();
+            let spare = self.allowance.is_left(pool.settings().servers.len()).then(|| self.headers.clone());
+            let sent = Instant::now();
+            let outcome = self.attempt(lane).await;
+            self.judge(at, &outcome);
+            let again = match &outcome {
+                Ok(answer) => self.allowance.take(Cause::Status(answer.status()), pool.budget(), sent),
+                Err(Failure::Broken(_)) if self.client_failed() => None,
+                Err(Failure::Broken(error)) => self.allowance.take(retry::cause(error), pool.budget(), sent),
+                Err(Failure::Late | Failure::Over | Failure::Malformed(_) | Failure::Unsendable(_)) => None,
+            };
+            if self.allowance.was_held_back() {
+                pool.counts().retries_held_back.count();
+            }
+            // Of a body that went out in part nothing is left to send.
+            let again = again.filter(|why| *why != "unprocessed" || self.is_whole());
+            let (Some(why), Some(headers)) = (again, spare) else {
+                return self.end(outcome, turn, sent);
+            };
+            turn = match why {
+                // Nothing was sent: any other server will do, and there must be one.
+                "connect" => {
+                    tried.push(at);
+                    drop(turn);
+                    match self.admit(&tried).await {
+                        Ok(turn) => turn,
+                        Err(_) => return Err(self.rejection(outcome)),
+                    }
+                }
+                // The connection was over, and perhaps the server is about to be.
+                "stale" if !pool.is_sticky() => pool.admit_now(&[at], self.key).unwrap_or(turn),
+                "stale" | "unprocessed" => turn,
+                _ => {
+                    tried.push(at);
+                    match pool.admit_now(&tried, self.key) {
+                        Ok(other) => other,
+                        Err(full) if !full.is_empty() => return self.end(outcome, turn, sent),
+                        Err(_) if self.rests(pool.draw()).await => turn,
+                        Err(_) => return self.end(outcome, turn, sent),
+                    }
+                }
+            };
+            self.headers = headers;
+            pool.counts().retries.count(why);
+        }
+    }
+
+    /// Leave to send it to a server that is none of `tried`.
+    async fn admit(&self, tried: &[usize]) -> Result<Turn, NoTurn> {
+        let admitted = self.upstream.pool().admit(tried, self.key);
+        match self.deadline {
+            Some(deadline) => timeout_at(deadline, admitted).await.unwrap_or(Err(NoTurn::Busy)),
+            None => admitted.await,
+        }
+    }
+
+    /// Sends it once. The headers go with it.
+    async fn attempt(&mut self, lane: &Lane) -> Result<Response<Incoming>, Failure> {
+        let body = self.loan.as_ref().and_then(Loan::lend).unwrap_or_default();
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = lane.uri(self.target.clone()).map_err(Failure::Unsendable)?;
+        *request.headers_mut() = std::mem::take(&mut self.headers);
+        let limit = self.timeouts.response;
+        let mut sending = pin!(lane.send(request));
+        let mut timer = pin!(sleep_until(self.by_deadline(Instant::now() + limit)));
+        let answer = loop {
+            tokio::select! {
+                biased;
+                answer = sending.as_mut() => break answer.map_err(Failure::Broken)?,
+                () = timer.as_mut() => match self.due(limit) {
+                    Some(due) => timer.as_mut().reset(due),
+                    None if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                        return Err(Failure::Over);
+                    }
+                    None => return Err(Failure::Late),
+                },
+            }
+        };
+        let agreed = self.switching && upgrade::names_websocket(answer.headers());
+        framing::check_answer(answer.status(), answer.headers(), answer.version(), agreed)
+            .map_err(Failure::Malformed)?;
+        Ok(answer)
+    }
+
+    /// When the upstream is late, if that is still to come: a client that is slow to send is not its fault.
+    fn due(&self, limit: Duration) -> Option<Instant> {
+        let now = Instant::now();
+        let since = self.loan.as_ref()?.upstream_since().unwrap_or(now);
+        Some(self.by_deadline(since + limit)).filter(|due| *due > now)
+    }
+
+    fn by_deadline(&self, due: Instant) -> Instant {
+        self.deadline.map_or(due, |deadline| deadline.min(due))
+    }
+
+    /// Waits a moment before the same server is asked again; not where the time would be over then.
+    async fn rests(&self, draw: u64) -> bool {
+        let until = Instant::now() + REST + Duration::from_millis(draw % 25);
+        let is_in_time = self.deadline.is_none_or(|deadline| until < deadline);
+        if is_in_time {
+            sleep_until(until).await;
+        }
+        is_in_time
+    }
+
+    /// Whether nothing of the body is missing.
+    fn is_whole(&self) -> bool {
+        self.loan.as_ref().is_none_or(|loan| loan.is_at_home())
+    }
+
+    fn client_failed(&self) -> bool {
+        self.loan.as_ref().is_some_and(|loan| loan.fault().is_some())
+    }
+
+    /// What an attempt says of the server at `at`.
+    fn judge(&self, at: usize, outcome: &Result<Response<Incoming>, Failure>) {
+        let pool = self.upstream.pool();
+        match outcome {
+            Ok(answer) if matches!(answer.status().as_u16(), 502..=504) => pool.failed(at),
+            Ok(_) => pool.served(at),
+            Err(Failure::Late | Failure::Malformed(_)) => pool.failed(at),
+            // One that closes what nobody uses does well, and a client that breaks off is not its fault.
+            Err(Failure::Broken(error)) if error.is_stale() || error.is_unprocessed() || self.client_failed() => {}
+            Err(Failure::Broken(_)) => pool.failed(at),
+            Err(Failure::Over | Failure::Unsendable(_)) => {}
+        }
+    }
+
+    fn end(
+        &self,
+        outcome: Result<Response<Incoming>, Failure>,
+        turn: Turn,
+        sent: Instant,
+    ) -> Result<Answered, Rejection> {
+        match outcome {
+            Ok(answer) => Ok(Answered { answer, turn, sent }),
+            Err(_) => Err(self.rejection(outcome)),
+        }
+    }
+
+    fn rejection(&self, outcome: Result<Response<Incoming>, Failure>) -> Rejection {
+        match outcome {
+            Ok(_) => Rejection::new(Reason::Internal),
+            Err(Failure::Late | Failure::Over) => Rejection::new(Reason::ResponseTimeout),
+            Err(Failure::Malformed(fault)) => Rejection::new(Reason::BadAnswer).because(fault),
+            Err(Failure::Unsendable(error)) => Rejection::new(Reason::Internal).because(error),
+            Err(Failure::Broken(error)) => retry::rejection(error, self.loan.as_deref()),
+        }
+    }
+
+    /// Lets go of the client's body, so that the client can see the answer.
+    fn give_up(&self, rejection: Rejection) -> Rejection {
+        let Some(loan) = &self.loan else {
+            return rejection;
+        };
+        let close = match loan.take_back() {
+            Some(body) => drain_after(body, self.expects_continue),
+            None => !loan.is_over(),
+        };
+        rejection.closing(close)
+    }
+}
+
+fn no_turn(why: NoTurn) -> Rejection {
+    match why {
+        NoTurn::Busy => Rejection::new(Reason::TooManyPending),
+        NoTurn::Down(again) => {
+            let mut rejection = Rejection::new(Reason::Unhealthy);
+            rejection.retry_after = Some(again);
+            rejection
+        }
+        NoTurn::NoOther => Rejection::new(Reason::Unhealthy),
+    }
+}
+
+/// How long a server rests that is asked again because there is no other.
+const REST: Duration = Duration::from_millis(25);
