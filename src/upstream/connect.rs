@@ -195,6 +195,8 @@ pub(super) struct Wire {
     answered: bool,
     /// Of HTTP/2, where many requests share it: what came. It is not judged by what was written last.
     heard: Option<Arc<Heard>>,
+    /// What was read while looking for why nothing can be written any more.
+    ahead: Vec<u8>,
 }
 
 /// What came over a connection that many share.
@@ -230,7 +232,7 @@ impl Heard {
 impl Wire {
     fn new(stream: Stream, backend: Arc<Backend>) -> Self {
         backend.count_open();
-        Self { stream, backend, served: false, answered: false, heard: None }
+        Self { stream, backend, served: false, answered: false, heard: None, ahead: Vec::new() }
     }
 
     /// A connection for HTTP/2, which counts in `heard` what comes.
@@ -261,7 +263,14 @@ impl Connection for Wire {
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = into.filled().len();
-        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, into));
+        let read = if self.ahead.is_empty() {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, into))
+        } else {
+            let count = self.ahead.len().min(into.remaining());
+            into.put_slice(&self.ahead[..count]);
+            self.ahead.drain(..count);
+            Ok(())
+        };
         if let Some(heard) = &self.heard {
             heard.note(&read);
         }
@@ -276,7 +285,30 @@ impl AsyncRead for Wire {
 }
 
 impl Wire {
-    fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    /// Why nothing can be written any more: `error`, or what the other end has said of it in TLS, as when it refuses a
+    /// certificate. It has closed, so that there is something to read soon.
+    fn last_word(&mut self, error: io::Error, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if !self.stream.is_tls() || !self.ahead.is_empty() {
+            return Poll::Ready(error);
+        }
+        let mut bytes = [0; 1024];
+        let mut into = ReadBuf::new(&mut bytes);
+        match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut into)) {
+            Err(said) if said.get_ref().is_some_and(|said| said.is::<rustls::Error>()) => {
+                let said = Err(said);
+                if let Some(heard) = &self.heard {
+                    heard.note(&said);
+                }
+                Poll::Ready(said.err().unwrap_or(error))
+            }
+            Ok(()) | Err(_) => {
+                self.ahead.extend_from_slice(into.filled());
+                Poll::Ready(error)
+            }
+        }
+    }
+
+    fn wrote(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match ready!(written) {
             Ok(count) => {
                 self.answered = false;
@@ -285,7 +317,7 @@ impl Wire {
             Err(_) if self.served && self.heard.is_none() => {
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::BrokenPipe, Stale)))
             }
-            Err(error) => Poll::Ready(Err(error)),
+            Err(error) => self.last_word(error, cx).map(Err),
         }
     }
 }
@@ -293,7 +325,7 @@ impl Wire {
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.wrote(written)
+        self.wrote(written, cx)
     }
 
     fn poll_write_vectored(
@@ -302,7 +334,7 @@ impl AsyncWrite for Wire {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
-        self.wrote(written)
+        self.wrote(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -310,7 +342,10 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        match ready!(Pin::new(&mut self.stream).poll_flush(cx)) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(error) => self.last_word(error, cx).map(Err),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -24,6 +24,10 @@ impl Stream {
         matches!(self, Self::Tls(stream) if !chose_http2(stream))
     }
 
+    pub(super) const fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
     fn reader(&mut self) -> Pin<&mut (dyn AsyncRead + Send + Unpin)> {
         match self {
             Self::Tcp(stream) => Pin::new(stream),
