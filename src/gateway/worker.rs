@@ -4,10 +4,12 @@
 //! with the connections to every upstream that is still the same.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::thread;
 
 use arc_swap::ArcSwap;
+use http::Response;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout_at;
@@ -21,6 +23,7 @@ use crate::listen::door::ClientSocket;
 use crate::listen::proxy_protocol::{self, ProxyFault, Told};
 use crate::listen::socket::{self, Census};
 use crate::listen::{conn, h2, tls};
+use crate::message::body::Body;
 use crate::message::connection::{ConnInfo, Link, Stop};
 use crate::metrics::{self, Held, Metrics};
 use crate::pipeline::{self, Worker};
@@ -234,7 +237,12 @@ fn note_unintroduced(counts: &metrics::Listener, info: &ConnInfo, fault: &ProxyF
     counts.unintroduced.count();
 }
 
+/// A request in progress.
+type Handled = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
 /// Serves one connection, over TLS where `manner` says so. The handshake and the first head have one deadline.
+///
+/// What a connection does in turn has places of its own, so that an idle one keeps no more than it needs.
 async fn begin(
     mut stream: ClientSocket,
     mut info: ConnInfo,
@@ -256,10 +264,10 @@ async fn begin(
     }
     if !manner.tls {
         drop(config);
-        return serve(stream, info, manner.h2c, in_force, stop).await;
+        return Box::pin(serve(stream, info, manner.h2c, in_force, stop)).await;
     }
     let peer = info.peer;
-    let handshake = tls::accept(stream, &config.server.tls);
+    let handshake = Box::pin(tls::accept(stream, &config.server.tls));
     let handshake = tokio::select! {
         ended = timeout_at(deadline, handshake) => ended,
         _ = stop.wait_for(|stop| *stop == Stop::Now) => return,
@@ -269,7 +277,7 @@ async fn begin(
     match handshake {
         Ok(Ok((stream, tls))) => {
             let is_http2 = tls.http2;
-            serve(stream, ConnInfo { tls: Some(tls), ..info }, is_http2, in_force, stop).await;
+            Box::pin(serve(stream, ConnInfo { tls: Some(tls), ..info }, is_http2, in_force, stop)).await;
         }
         Ok(Err(failure)) => {
             counts.handshakes_failed.count(failure.reason());
@@ -296,10 +304,12 @@ async fn serve<S: ClientStream>(
     let (peer, current) = (Arc::clone(&info), Arc::clone(&in_force));
     let service = move |request, link: Arc<Link>| {
         let (worker, peer) = (current.load_full(), Arc::clone(&peer));
-        async move { pipeline::handle(&worker, &peer, request, &link).await }
+        // hyper has a place for it in every connection, which would keep its size while nothing is asked.
+        let handled: Handled = Box::pin(async move { pipeline::handle(&worker, &peer, request, &link).await });
+        handled
     };
     if is_http2 {
-        return h2::serve(stream, info, &limits, service, stop).await;
+        return Box::pin(h2::serve(stream, info, &limits, service, stop)).await;
     }
     let refused = |info: &ConnInfo, error: &hyper::Error| pipeline::unreadable(&in_force.load_full(), info, error);
     conn::serve(stream, info, &limits, service, refused, stop).await;
