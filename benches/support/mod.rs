@@ -53,14 +53,23 @@ pub(crate) struct Gate {
 impl Gate {
     /// With own tokens of `algorithm`.
     pub(crate) fn new(algorithm: Algorithm) -> Self {
+        Self::with_routes(algorithm, 0)
+    }
+
+    /// The same behind `count` routes: `/service-0/**`, `/service-1/**` and so on, for her group too.
+    pub(crate) fn with_routes(algorithm: Algorithm, count: usize) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (directory, name) = (tempfile::tempdir().unwrap(), algorithm_name(algorithm));
-        let text = format!(
+        let mut text = format!(
             "[server]\npublic_url = \"{ISSUER}\"\n[tokens]\nalgorithm = \"{name}\"\n\
              [upstreams]\napp = \"http://127.0.0.1:1\"\n\
-             [[routes]]\npath = \"/app/**\"\nallow = {{ groups = [\"staff\"] }}\nupstream = \"app\"\n\
-             [[routes]]\npath = \"/**\"\nallow = \"signed-in\"\nupstream = \"app\"\n"
+             [[routes]]\npath = \"/app/**\"\nallow = {{ groups = [\"staff\"] }}\nupstream = \"app\"\n"
         );
+        for number in 0..count {
+            let path = format!("/service-{number}/**");
+            text += &format!("[[routes]]\npath = \"{path}\"\nallow = {{ groups = [\"staff\"] }}\nupstream = \"app\"\n");
+        }
+        text += "[[routes]]\npath = \"/**\"\nallow = \"signed-in\"\nupstream = \"app\"\n";
         let config = config::load_text(&directory.path().join("gateway.toml"), text, &|_| None).config.unwrap();
         let key = token::generate(algorithm, &Random::system()).unwrap();
         let (people, keys) = runtime.block_on(open(&config, &key));
@@ -82,10 +91,15 @@ impl Gate {
 
     /// A request that shows `token`.
     pub(crate) fn request(&self, token: &str) -> (Arc<Head>, HeaderMap) {
+        self.request_for("/app/page", token)
+    }
+
+    /// A request for `path` that shows `token`.
+    pub(crate) fn request_for(&self, path: &str, token: &str) -> (Arc<Head>, HeaderMap) {
         let head = Head {
             method: Method::GET,
             host: Host::parse(b"apps.example.com").unwrap(),
-            path: RequestPath::parse("/app/page").unwrap(),
+            path: RequestPath::parse(path).unwrap(),
             query: None,
             client: ClientAddr([192, 0, 2, 7].into()),
             https: true,
