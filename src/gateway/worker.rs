@@ -21,7 +21,7 @@ use crate::config::{Config, Listen};
 use crate::listen::conn::ClientStream;
 use crate::listen::door::ClientSocket;
 use crate::listen::proxy_protocol::{self, ProxyFault, Told};
-use crate::listen::socket::{self, Census};
+use crate::listen::socket::{self, Admitted, Census};
 use crate::listen::{conn, h2, tls};
 use crate::message::body::Body;
 use crate::message::connection::{ConnInfo, Link, Stop};
@@ -198,13 +198,13 @@ impl Hand {
     fn accept(&self, entrances: Vec<Entrance>, in_force: &InForce, accepting: &mut JoinSet<std::io::Result<()>>) {
         for Entrance { listener, manner, stop, counts } in entrances {
             let (in_force, stopping, open) = (Arc::clone(in_force), stop.clone(), self.open.clone());
-            let connection = move |stream: ClientSocket, info: ConnInfo| {
+            let connection = move |stream: ClientSocket, info: ConnInfo, admitted: Admitted| {
                 let (in_force, stopping, open) = (Arc::clone(&in_force), stopping.clone(), open.clone());
                 counts.accepted.count();
                 let manner = manner.borrow().clone();
                 let (held, counts) = (Held::new(&counts), Arc::clone(&counts));
                 async move {
-                    let _held = held;
+                    let _held = (held, admitted);
                     begin(stream, info, manner, &counts, in_force, stopping).await;
                     drop(open);
                 }

@@ -117,7 +117,7 @@ pub async fn accept<F, A>(
     connection: F,
 ) -> io::Result<()>
 where
-    F: Fn(ClientSocket, ConnInfo) -> A,
+    F: Fn(ClientSocket, ConnInfo, Admitted) -> A,
     A: Future<Output = ()> + Send + 'static,
 {
     let listener = listener.into().open()?;
@@ -126,11 +126,8 @@ where
         let Some(admitted) = census.admit(worker) else {
             return refuse(stream, trouble);
         };
-        let serving = connection(stream, info);
-        tokio::spawn(async move {
-            serving.await;
-            drop(admitted);
-        });
+        // Whoever serves it holds on to its place in the count: a task around it would take its size once more.
+        tokio::spawn(connection(stream, info, admitted));
     };
     loop {
         match *stop.borrow_and_update() {
@@ -276,7 +273,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (drain, stop) = watch::channel(Stop::Drain);
         let mut clients: Vec<_> = (0..5).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
-        let connection = |mut stream: ClientSocket, _| async move { stream.write_all(b"served").await.unwrap() };
+        let connection = |mut stream: ClientSocket, _, _| async move { stream.write_all(b"served").await.unwrap() };
         accept(listener, 0, Census::new(100, 1), stop, connection).await.unwrap();
         assert!(std::net::TcpStream::connect(address).is_err(), "nobody listens any more");
         let reading = tokio::task::spawn_blocking(move || {

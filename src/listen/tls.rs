@@ -50,7 +50,7 @@ impl std::error::Error for Failure {}
 ///
 /// # Errors
 /// When the client speaks no TLS, or none that both sides know.
-pub async fn accept(stream: ClientSocket, tls: &Tls) -> Result<(TlsStream<ClientSocket>, TlsInfo), Failure> {
+pub async fn accept(stream: ClientSocket, tls: &Tls) -> Result<(Secure, TlsInfo), Failure> {
     if stream.first_byte().await.map_err(Failure::Handshake)?.is_some_and(|first| first.is_ascii_uppercase()) {
         return Err(turn_away(stream).await);
     }
@@ -73,7 +73,7 @@ pub async fn accept(stream: ClientSocket, tls: &Tls) -> Result<(TlsStream<Client
         _ => None,
     };
     let info = TlsInfo { server_name, client, http2 };
-    Ok((stream, info))
+    Ok((Box::new(stream), info))
 }
 
 /// Tells a client that speaks HTTP what to do instead, as other servers do.
@@ -91,10 +91,13 @@ async fn turn_away(mut stream: ClientSocket) -> Failure {
     }
 }
 
-impl ClientStream for TlsStream<ClientSocket> {
+/// A client's connection over TLS. Boxed, as all that serves it has a place for it in each of its steps.
+pub type Secure = Box<TlsStream<ClientSocket>>;
+
+impl ClientStream for Secure {
     fn break_off(self) {
         // Without a `close_notify` no client takes the end for a whole answer; the reset says it louder.
-        self.into_inner().0.break_off();
+        (*self).into_inner().0.break_off();
     }
 }
 

@@ -199,9 +199,10 @@ pub(crate) async fn gateway_with(upstream: SocketAddr, limits: Limits, mut setti
     let accepting = tokio::spawn({
         let (census, stopped) = (census.clone(), stopped.clone());
         async move {
-            let connection = |stream, info| {
+            let connection = |stream, info, admitted| {
                 let (handler, stopped) = (handler.clone(), stopped.clone());
                 async move {
+                    let _admitted: socket::Admitted = admitted;
                     let service = |request, link| {
                         let handler = handler.clone();
                         async move { handler.answer(request, link).await }
