@@ -76,7 +76,8 @@ pub(super) fn normalize(
         query: request.uri().query().map(str::to_owned),
         client: origin.client,
         https: origin.scheme == Some(Scheme::Https),
-        certificate: info.tls.as_ref().and_then(|tls| tls.client.clone()),
+        // Whoever speaks for others shows its own, which is none of theirs.
+        certificate: info.tls.as_ref().filter(|_| !origin.peer_is_trusted).and_then(|tls| tls.client.clone()),
         now,
         started,
     };

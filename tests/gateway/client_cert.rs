@@ -286,3 +286,13 @@ fn a_certificate_counts_on_the_hosts_whose_authorities_vouch_for_it() {
     }
     stage.app.assert_untouched("a connection for another host");
 }
+
+#[test]
+fn the_certificate_of_a_trusted_proxy_is_nobodys() {
+    let stage = start_with("", r#"["127.0.0.0/8"]"#);
+    let proxy = stage.authority.client("alice", |_| {});
+    for forwarded in ["\r\nX-Forwarded-For: 192.0.2.7", ""] {
+        assert_eq!(stage.ask(Some(&proxy), &format!("{GET}{forwarded}")), Some(401), "its clients are not it");
+    }
+    stage.app.assert_untouched("a proxy shows a certificate of its own");
+}
