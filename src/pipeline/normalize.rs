@@ -61,7 +61,11 @@ pub(super) fn normalize(
         return Err(Malformed::Line(line::RAW_FRAGMENT));
     }
     line::check_method(request.method()).map_err(Malformed::Line)?;
-    let mut origin = trust.read(info.peer.ip(), request.headers()).map_err(Malformed::Host)?;
+    let origin = match info.is_relayed {
+        false => trust.read(info.peer.ip(), request.headers()),
+        true => Trust::default().read(info.peer.ip(), request.headers()),
+    };
+    let mut origin = origin.map_err(Malformed::Host)?;
     if info.tls.is_some() && origin.scheme.is_none() {
         origin.scheme = Some(Scheme::Https);
     }
