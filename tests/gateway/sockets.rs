@@ -26,6 +26,11 @@ const ROUTES: &str = r#"
     path = "/near"
     allow = { anyone = true, from = ["192.0.2.0/24"] }
     upstream = "app"
+
+    [[routes]]
+    path = "/network"
+    allow = { anyone = true, from = ["0.0.0.0/0", "::/0"] }
+    upstream = "app"
 "#;
 
 fn setup(app: &Recorder) -> Setup {
@@ -57,6 +62,10 @@ fn a_unix_socket_serves_with_its_mode_and_goes_with_the_gateway() {
     assert_eq!((seen.header("x-forwarded-for"), seen.header("x-real-ip")), (None, None));
     let near = over(&path, "GET /near HTTP/1.1\r\nhost: h\r\nconnection: close\r\nx-forwarded-for: 192.0.2.7\r\n\r\n");
     assert!(!near.starts_with("HTTP/1.1 200 "), "{near}");
+    let nowhere = over(&path, "GET /network HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+    assert!(!nowhere.starts_with("HTTP/1.1 200 "), "{nowhere}");
+    gateway.send(&get("/network")).assert_status(200, "somebody of the network");
+    app.only("somebody of the network");
     app.assert_untouched("what a stranger says of its network");
     // Only the mode is another one: the socket stays.
     let listen = r#"["127.0.0.1:0", { address = "unix:gateway.sock", mode = "0666" }]"#;
