@@ -108,7 +108,7 @@ impl Access {
             Credential::ApiKey(text) => self.by_api_key(text, now).await,
             Credential::TwoApiKeys => return Standing::Refused(Bad::Invalid("two API keys".into())),
             Credential::Cookies(keys) => self.by_cookie(keys, now).await,
-            Credential::Certificate(certificate) => self.by_certificate(certificate, now).await,
+            Credential::Certificate(certificate) => self.by_certificate(certificate, head).await,
         };
         judged.unwrap_or_else(|error| {
             tracing::warn!(%error, "a credential can't be judged");
@@ -273,8 +273,8 @@ impl Access {
     }
 
     /// The local account that has the name of a certificate which the handshake has verified: no authority makes people.
-    async fn by_certificate(&self, certificate: &ClientCertificate, now: Timestamp) -> Result<Standing, StoreError> {
-        if let Some(why) = self.doubts(certificate, now) {
+    async fn by_certificate(&self, certificate: &ClientCertificate, head: &Head) -> Result<Standing, StoreError> {
+        if let Some(why) = self.doubts(certificate, head, head.now) {
             return refused(why);
         }
         let Some(name) = certificate.name.as_deref().and_then(UserName::parse) else {
@@ -291,13 +291,16 @@ impl Access {
         }
     }
 
-    /// Why a certificate does not count any more, though the handshake has verified it.
-    pub(super) fn doubts(&self, certificate: &ClientCertificate, now: Timestamp) -> Option<&'static str> {
+    /// Why a certificate does not count for the request with `head`, though the handshake has verified it: its time is over,
+    /// or those who vouch for it are not, or no longer, those whom the host that is asked believes. What a connection was
+    /// opened for is no reason: a client may write another host than it asked TLS for.
+    pub(super) fn doubts(&self, certificate: &ClientCertificate, head: &Head, now: Timestamp) -> Option<&'static str> {
         if u64::try_from(certificate.not_after).is_ok_and(|end| end < now.as_secs()) {
             return Some("the client's certificate has expired");
         }
-        let is_trusted = self.config.server.tls.trusts(&certificate.trust);
-        (!is_trusted).then_some("clients are no longer believed by what has verified the certificate")
+        let is_trusted = self.config.server.tls.trusts(head.host.name(), &certificate.trust);
+        (!is_trusted)
+            .then_some("clients of this host are not, or no longer, believed by what has verified the certificate")
     }
 
     /// A name and password judged as those of the sign-in page are, and remembered for a moment.

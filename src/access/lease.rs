@@ -97,7 +97,10 @@ impl Lease {
         let is_revoked = proof.own.as_ref().is_some_and(is_withdrawn)
             || proof.claims.as_ref().is_some_and(|claims| people.revocations.refuses(claims).is_some())
             || proof.session.as_ref().is_some_and(|session| people.revocations.session_ended(session))
-            || proof.certificate.as_ref().is_some_and(|certificate| access.doubts(certificate, now).is_some());
+            || proof
+                .certificate
+                .as_ref()
+                .is_some_and(|certificate| access.doubts(certificate, &self.head, now).is_some());
         if is_revoked {
             return false;
         }

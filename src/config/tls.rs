@@ -78,9 +78,11 @@ impl Tls {
         name.and_then(|name| exact(&name).or_else(|| pattern(&name))).or_else(|| self.0.first())
     }
 
-    /// Whether clients are still believed by what has this fingerprint.
-    pub fn trusts(&self, trust: &Trust) -> bool {
-        self.0.iter().filter_map(|one| one.clients.as_ref()).any(|clients| clients.trust == *trust)
+    /// Whether clients of `host` are believed by what has this fingerprint: the host's own certificate says so, whichever
+    /// the connection was opened with.
+    pub fn trusts(&self, host: &str, trust: &Trust) -> bool {
+        let clients = self.choose(Some(host)).and_then(|certificate| certificate.clients.as_ref());
+        clients.is_some_and(|clients| clients.trust == *trust)
     }
 
     /// Whether clients are asked for certificates.

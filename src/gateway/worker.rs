@@ -257,7 +257,8 @@ async fn begin(
     if sends_proxy_header(&in_force.load().state, &info) {
         match timeout_at(deadline, proxy_protocol::read(&mut stream)).await {
             Ok(Ok(Told::Addresses { source, destination })) => (info.peer, info.local) = (source, destination),
-            Ok(Ok(Told::Nothing)) => {}
+            Ok(Ok(Told::Own)) => {}
+            Ok(Ok(Told::Unknown)) => info.is_relayed = true,
             Ok(Err(fault)) => return note_unintroduced(counts, &info, &fault),
             Err(_) => return tracing::debug!(peer = %info.peer, "no PROXY header came in time"),
         }

@@ -12,8 +12,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{COOKIE, HOST};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -52,6 +52,7 @@ pub async fn serve<S, F, A>(
         *next.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&stream));
         // h2 bounds the bytes of a head, not its fields.
         let is_too_long = request.headers().len() > most_fields;
+        let asks_head = *request.method() == Method::HEAD;
         adapt(&mut request);
         let answer = (!is_too_long).then(|| service(request, Arc::new(Link::new())));
         async move {
@@ -60,6 +61,7 @@ pub async fn serve<S, F, A>(
                 None => respond::empty(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
             };
             stream.answers.store(true, Relaxed);
+            let response = if asks_head { without_body(response) } else { response };
             Ok::<_, Infallible>(response.map(|body| Paced { body, stream }))
         }
     });
@@ -174,6 +176,17 @@ fn adapt(request: &mut Request<Incoming>) {
         headers.insert(HOST, authority);
     }
     join_cookies(headers);
+}
+
+/// The answer to a HEAD, whose body hyper would send over HTTP/2: its length stays (RFC 9110, section 9.3.2).
+fn without_body(mut response: Response<Body>) -> Response<Body> {
+    let length = response.body().size_hint().exact().filter(|length| *length > 0);
+    if let Some(length) = length
+        && !response.headers().contains_key(CONTENT_LENGTH)
+    {
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+    response.map(|_unread| Body::empty())
 }
 
 fn join_cookies(headers: &mut HeaderMap) {

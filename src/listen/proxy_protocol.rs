@@ -19,8 +19,10 @@ pub enum Told {
         /// What it connected to.
         destination: SocketAddr,
     },
-    /// Nothing of a client: the load balancer speaks for itself, or knows no addresses.
-    Nothing,
+    /// Nothing of a client: the load balancer speaks for itself.
+    Own,
+    /// A client whose address the load balancer does not know, or that has none.
+    Unknown,
 }
 
 /// Why a connection has no header that can be read.
@@ -84,7 +86,7 @@ pub async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Told, ProxyFau
         return Err(ProxyFault::Malformed("a sign before a number".to_owned()));
     }
     let header = v1::Header::try_from(line.as_slice()).map_err(malformed)?;
-    Ok(match header.addresses {
+    somebodys(match header.addresses {
         v1::Addresses::Tcp4(ends) => Told::Addresses {
             source: (ends.source_address, ends.source_port).into(),
             destination: (ends.destination_address, ends.destination_port).into(),
@@ -93,7 +95,7 @@ pub async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Told, ProxyFau
             source: (ends.source_address, ends.source_port).into(),
             destination: (ends.destination_address, ends.destination_port).into(),
         },
-        v1::Addresses::Unknown => Told::Nothing,
+        v1::Addresses::Unknown => Told::Unknown,
     })
 }
 
@@ -112,13 +114,13 @@ async fn read_binary<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Told, Proxy
     stream.read_exact(&mut header[SIGNATURE.len() + fixed.len()..]).await.map_err(ProxyFault::Io)?;
     let header = v2::Header::try_from(header.as_slice()).map_err(malformed)?;
     if header.command == v2::Command::Local {
-        return Ok(Told::Nothing);
+        return Ok(Told::Own);
     }
     // Who is connected by datagrams is no client of ours.
     if header.protocol == v2::Protocol::Datagram {
         return Err(ProxyFault::Malformed("not a stream".to_owned()));
     }
-    Ok(match header.addresses {
+    somebodys(match header.addresses {
         v2::Addresses::IPv4(ends) => Told::Addresses {
             source: (ends.source_address, ends.source_port).into(),
             destination: (ends.destination_address, ends.destination_port).into(),
@@ -127,8 +129,18 @@ async fn read_binary<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Told, Proxy
             source: (ends.source_address, ends.source_port).into(),
             destination: (ends.destination_address, ends.destination_port).into(),
         },
-        v2::Addresses::Unspecified | v2::Addresses::Unix(_) => Told::Nothing,
+        v2::Addresses::Unspecified | v2::Addresses::Unix(_) => Told::Unknown,
     })
+}
+
+/// `told`, unless it names an address that is nobody's: `0.0.0.0` stands for who is on a unix socket.
+fn somebodys(told: Told) -> Result<Told, ProxyFault> {
+    match told {
+        Told::Addresses { source, .. } if source.ip().to_canonical().is_unspecified() => {
+            Err(malformed(format_args!("nobody has the address {}", source.ip())))
+        }
+        told => Ok(told),
+    }
 }
 
 fn malformed(error: impl fmt::Display) -> ProxyFault {
@@ -173,7 +185,7 @@ mod tests {
         assert_eq!(rest, b"GET / HTTP/1.1\r\n");
         let (told, rest) = parse(b"PROXY TCP6 2001:db8::7 2001:db8::1 56110 443\r\nx").await;
         assert_eq!((told, rest), (addresses("[2001:db8::7]:56110", "[2001:db8::1]:443"), b"x".to_vec()));
-        assert_eq!(parse(b"PROXY UNKNOWN\r\nx").await, (Ok(Told::Nothing), b"x".to_vec()));
+        assert_eq!(parse(b"PROXY UNKNOWN\r\nx").await, (Ok(Told::Unknown), b"x".to_vec()));
     }
 
     #[tokio::test]
@@ -192,9 +204,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_balancer_that_speaks_for_itself_names_nobody() {
-        assert_eq!(parse(&binary(0x20, 0x00, b"")).await.0, Ok(Told::Nothing));
-        assert_eq!(parse(&binary(0x20, 0x11, FOUR)).await.0, Ok(Told::Nothing), "LOCAL, whatever addresses it has");
-        assert_eq!(parse(&binary(0x21, 0x00, b"")).await.0, Ok(Told::Nothing));
+        assert_eq!(parse(&binary(0x20, 0x00, b"")).await.0, Ok(Told::Own));
+        assert_eq!(parse(&binary(0x20, 0x11, FOUR)).await.0, Ok(Told::Own), "LOCAL, whatever addresses it has");
+        assert_eq!(parse(&binary(0x21, 0x00, b"")).await.0, Ok(Told::Unknown));
     }
 
     #[tokio::test]

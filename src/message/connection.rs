@@ -28,12 +28,15 @@ pub struct ConnInfo {
     pub tls: Option<TlsInfo>,
     /// Whether every request is sent to `https` instead of being judged.
     pub redirects: bool,
+    /// Whether the peer passes on what a client says of whom it knows nothing. It is not believed then, whoever it is: what
+    /// the client says is not its word.
+    pub is_relayed: bool,
 }
 
 impl ConnInfo {
     /// A connection in the clear from `peer` to `local`.
     pub fn plain(peer: SocketAddr, local: SocketAddr) -> Self {
-        Self { opened: Instant::now(), peer, local, tls: None, redirects: false }
+        Self { opened: Instant::now(), peer, local, tls: None, redirects: false, is_relayed: false }
     }
 
     /// A connection over a unix socket, whose ends have no addresses.

@@ -224,7 +224,7 @@ fn parse_node(text: &[u8]) -> Option<IpAddr> {
 
 /// Whether `name` folds to one by which proxies tell of clients. Identity headers, and those that tell an application
 /// another path, are in [`super::headers::IdentityNames`].
-fn is_forwarded_name(name: &str) -> bool {
+pub(super) fn is_forwarded_name(name: &str) -> bool {
     let Some(b'x' | b'f' | b't' | b'c') = folded(name).next() else {
         return false;
     };

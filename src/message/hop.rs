@@ -6,6 +6,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue};
 
+use super::forwarded::is_forwarded_name;
 use super::headers::{IdentityNames, is_method_override, remove_where};
 
 /// Removes what ends at this hop (RFC 9110 section 7.6.1), with what `Connection` names. `TE: trailers` stays, as
@@ -59,6 +60,7 @@ fn may_trail(name: &HeaderName, names: &IdentityNames) -> bool {
     !decides
         && !NOT_IN_TRAILERS.contains(&name.as_str())
         && !name.as_str().starts_with("x-forwarded-")
+        && !is_forwarded_name(name.as_str())
         && !is_method_override(name.as_str())
         && !names.guards(name.as_str())
 }
@@ -213,6 +215,10 @@ mod tests {
             ("content-length", "3"),
             ("host", "h"),
             ("x-forwarded-for", "1.2.3.4"),
+            ("x_forwarded_for", "1.2.3.4"),
+            ("x_real.ip", "1.2.3.4"),
+            ("true-client-ip", "1.2.3.4"),
+            ("cf-connecting-ip", "1.2.3.4"),
             ("x-http-method", "PUT"),
             ("grpc-status", "0"),
             ("x-checksum", "1"),

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 
 use crate::access::{Permit, Preflight};
 use crate::endpoint::answer::{Asker, Manner};
@@ -89,7 +89,12 @@ async fn judge(
 ) -> Answered {
     let state = &*worker.state;
     let origin = cors::origin(request.headers());
-    let mut answered = match state.access.preflight(&normal.head, request.headers(), &state.shared.current) {
+    // Over HTTP/2 no field tells of a body.
+    let preflight = request
+        .body()
+        .is_end_stream()
+        .then(|| state.access.preflight(&normal.head, request.headers(), &state.shared.current));
+    let mut answered = match preflight.flatten() {
         None => decide(worker, request, normal, record, observed).await,
         Some(preflight) => {
             let request_id = Arc::clone(&record.request_id);

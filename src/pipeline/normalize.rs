@@ -61,7 +61,11 @@ pub(super) fn normalize(
         return Err(Malformed::Line(line::RAW_FRAGMENT));
     }
     line::check_method(request.method()).map_err(Malformed::Line)?;
-    let mut origin = trust.read(info.peer.ip(), request.headers()).map_err(Malformed::Host)?;
+    let origin = match info.is_relayed {
+        false => trust.read(info.peer.ip(), request.headers()),
+        true => Trust::default().read(info.peer.ip(), request.headers()),
+    };
+    let mut origin = origin.map_err(Malformed::Host)?;
     if info.tls.is_some() && origin.scheme.is_none() {
         origin.scheme = Some(Scheme::Https);
     }
@@ -76,7 +80,8 @@ pub(super) fn normalize(
         query: request.uri().query().map(str::to_owned),
         client: origin.client,
         https: origin.scheme == Some(Scheme::Https),
-        certificate: info.tls.as_ref().and_then(|tls| tls.client.clone()),
+        // Whoever speaks for others shows its own, which is none of theirs.
+        certificate: info.tls.as_ref().filter(|_| !origin.peer_is_trusted).and_then(|tls| tls.client.clone()),
         now,
         started,
     };

@@ -96,7 +96,9 @@ impl Rule {
     /// Whether the one condition that `key` names holds. `None`: it is not written, or nobody is there to ask it of.
     pub(super) fn holds(&self, key: Refused, facts: &Facts<'_>) -> Option<bool> {
         if key == Refused::Network {
-            return self.from.as_ref().map(|from| from.iter().any(|network| network.contains(&facts.client)));
+            // Whoever has no address is in no network, not even in that of all.
+            let is_in = |network: &ipnet::IpNet| network.contains(&facts.client) && !facts.client.is_unspecified();
+            return self.from.as_ref().map(|from| from.iter().any(is_in));
         }
         let person = facts.person.as_ref()?;
         Some(match key {

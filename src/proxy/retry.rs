@@ -110,7 +110,7 @@ fn is_idempotent(method: &Method) -> bool {
 
 /// What `error` is a reason for.
 pub(super) fn cause(error: &SendError) -> Cause {
-    if error.is_connect() || beneath::<ConnectError>(error).is_some() {
+    if error.is_connect() {
         Cause::Connect
     } else if error.is_unprocessed() {
         Cause::Unprocessed

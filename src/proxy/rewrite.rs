@@ -90,10 +90,11 @@ pub fn request(headers: &mut HeaderMap, facts: &RewriteFacts<'_>, length: Option
         strip_method_overrides(headers);
     }
     remove_credentials(headers, facts.our_cookies, facts.remove_authorization);
-    edit_request(headers, facts.edits.request);
     if let Some(way) = facts.way {
         way.trust.apply(headers, way.origin, way.scheme, way.host);
     }
+    // Of what tells of the way a route may set the fields that were not just written, such as a port.
+    edit_request(headers, facts.edits.request);
     if let Some(host) = facts.host {
         headers.insert(HOST, host.clone());
     }

@@ -72,6 +72,8 @@ impl Multiplex {
                 }
                 // New ones end at once: the last one's end says why.
                 return Err(match self.pool.last_end() {
+                    // On none of them was anything of the request sent.
+                    Some(SendError::Tls(fault)) => SendError::Connect(fault),
                     Some(end) => end,
                     None => {
                         let source = std::io::Error::other("every new connection ended at once");
@@ -229,7 +231,7 @@ impl State {
     /// What an error on it means.
     fn failed(&self, source: hyper::Error) -> SendError {
         match self.heard.fault() {
-            Some(fault) => SendError::Connect(Arc::new(fault)),
+            Some(fault) => SendError::Tls(Arc::new(fault)),
             None => SendError::Http2 { source, reused: self.has_answered.load(Relaxed) },
         }
     }

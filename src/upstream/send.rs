@@ -40,6 +40,8 @@ enum Versions {
 pub(crate) enum SendError {
     /// No connection came about.
     Connect(Arc<ConnectError>),
+    /// TLS broke under a connection for HTTP/2 that stood, and on which the request may have been read.
+    Tls(Arc<ConnectError>),
     /// Over HTTP/1.1.
     Http1(legacy::Error),
     /// Over HTTP/2; `reused`: on a connection that had answered before.
@@ -109,7 +111,7 @@ impl SendError {
         match self {
             Self::Connect(_) => true,
             Self::Http1(error) => error.is_connect(),
-            Self::Http2 { .. } | Self::NotSpoken => false,
+            Self::Tls(_) | Self::Http2 { .. } | Self::NotSpoken => false,
         }
     }
 
@@ -118,7 +120,7 @@ impl SendError {
         match self {
             Self::Http1(error) => beneath::<Stale>(error).is_some(),
             Self::Http2 { source, reused } => *reused && (source.is_closed() || is_cut(source)),
-            Self::Connect(_) | Self::NotSpoken => false,
+            Self::Connect(_) | Self::Tls(_) | Self::NotSpoken => false,
         }
     }
 
@@ -142,7 +144,7 @@ impl SendError {
             Self::Http1(error) => {
                 beneath::<hyper::Error>(error).is_some_and(|error| error.is_parse() || error.is_parse_status())
             }
-            Self::Connect(_) | Self::NotSpoken => false,
+            Self::Connect(_) | Self::Tls(_) | Self::NotSpoken => false,
         }
     }
 }
@@ -174,6 +176,7 @@ impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(_) => f.write_str("no connection came about"),
+            Self::Tls(_) => f.write_str("TLS with the upstream broke"),
             Self::Http1(source) => write!(f, "{source}"),
             Self::Http2 { source, .. } => write!(f, "{source}"),
             Self::NotSpoken => f.write_str("the upstream does not speak HTTP/2 any longer"),
@@ -184,7 +187,7 @@ impl fmt::Display for SendError {
 impl StdError for SendError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            Self::Connect(source) => Some(source.as_ref()),
+            Self::Connect(source) | Self::Tls(source) => Some(source.as_ref()),
             // Shown above, so that each says what it adds.
             Self::Http1(source) => source.source(),
             Self::Http2 { source, .. } => source.source(),

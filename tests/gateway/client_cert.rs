@@ -70,8 +70,9 @@ type Shown = (CertificateDer<'static>, Vec<u8>);
 struct Stage {
     app: Recorder,
     gateway: Gateway,
-    root: CertificateDer<'static>,
+    roots: [CertificateDer<'static>; 2],
     authority: Authority,
+    partner: Authority,
 }
 
 const ROUTES: &str = r#"
@@ -90,21 +91,30 @@ const ROUTES: &str = r#"
 "#;
 
 fn start(more: &str) -> Stage {
+    start_with(more, "[]")
+}
+
+/// The first certificate with `more`, a second for `partner.example` with authorities of its own, and these `proxies`.
+fn start_with(more: &str, proxies: &str) -> Stage {
     let app = Recorder::start();
-    let tls = format!(r#"[{{ cert = "first.pem", key = "first.key", client_ca = "ca.pem"{more} }}]"#);
-    let setup = Setup::new(app.address()).key("server.tls", &tls).routes(ROUTES);
+    let first = format!(r#"{{ cert = "first.pem", key = "first.key", client_ca = "ca.pem"{more} }}"#);
+    let second = r#"{ cert = "partner.pem", key = "partner.key", client_ca = "partner-ca.pem" }"#;
+    let setup = Setup::new(app.address()).key("server.tls", &format!("[{first}, {second}]")).routes(ROUTES);
+    let setup = setup.key("server.trusted_proxies", proxies);
     let setup = setup.key("server.public_url", r#""https://app.example""#);
     let dir = tempfile::Builder::new().prefix("gate").tempdir().unwrap();
     std::fs::write(dir.path().join("gateway.toml"), setup.toml()).unwrap();
     let root = issue(dir.path(), "first", &["app.example"]);
-    let authority = Authority::new("people");
+    let partner_root = issue(dir.path(), "partner", &["partner.example"]);
+    let (authority, partner) = (Authority::new("people"), Authority::new("partner"));
     std::fs::write(dir.path().join("ca.pem"), &authority.pem).unwrap();
+    std::fs::write(dir.path().join("partner-ca.pem"), &partner.pem).unwrap();
     std::fs::write(dir.path().join("ca.crl"), authority.revoked(7)).unwrap();
     for (name, groups) in [("alice", "staff"), ("bob", "other")] {
         let args = ["user", "add", name, "--password-stdin", "--groups", groups];
         command(dir.path(), &args, &format!("{}\n", password_of(name))).succeeded();
     }
-    Stage { app, gateway: Gateway::serve(dir), root, authority }
+    Stage { app, gateway: Gateway::serve(dir), roots: [root, partner_root], authority, partner }
 }
 
 /// A connection on which `shown` was shown, or what the handshake came to.
@@ -112,15 +122,23 @@ struct Connection(StreamOwned<ClientConnection, TcpStream>);
 
 impl Connection {
     fn open(address: SocketAddr, config: &Arc<ClientConfig>) -> Self {
+        Self::to("app.example", address, config)
+    }
+
+    fn to(name: &'static str, address: SocketAddr, config: &Arc<ClientConfig>) -> Self {
         let stream = TcpStream::connect_timeout(&address, DEADLINE).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        let name = ServerName::try_from("app.example").unwrap();
+        let name = ServerName::try_from(name).unwrap();
         Self(StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), stream))
     }
 
     /// The status of a request; `None`: the handshake or the connection failed.
     fn try_ask(&mut self, request: &str) -> Option<u16> {
-        self.0.write_all(format!("{request}\r\nHost: app.example\r\n\r\n").as_bytes()).ok()?;
+        self.try_ask_of("app.example", request)
+    }
+
+    fn try_ask_of(&mut self, host: &str, request: &str) -> Option<u16> {
+        self.0.write_all(format!("{request}\r\nHost: {host}\r\n\r\n").as_bytes()).ok()?;
         let (mut head, mut byte) = (Vec::new(), [0]);
         while !head.ends_with(b"\r\n\r\n") {
             self.0.read_exact(&mut byte).ok()?;
@@ -137,7 +155,7 @@ impl Connection {
 impl Stage {
     fn config(&self, shown: Option<&Shown>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
-        roots.add(self.root.clone()).unwrap();
+        self.roots.iter().for_each(|root| roots.add(root.clone()).unwrap());
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let config = config.with_root_certificates(roots);
@@ -253,4 +271,28 @@ fn other_authorities_end_what_the_former_ones_vouched_for() {
     assert_eq!(Connection::open(stage.gateway.address, &config).try_ask(GET), None, "no session is resumed");
     let theirs = other.client("alice", |_| {});
     assert_eq!(stage.ask(Some(&theirs), GET), Some(200));
+}
+
+#[test]
+fn a_certificate_counts_on_the_hosts_whose_authorities_vouch_for_it() {
+    let stage = start("");
+    // The partner signs what it likes.
+    let theirs = stage.config(Some(&stage.partner.client("alice", |_| {})));
+    let mut connection = Connection::to("partner.example", stage.gateway.address, &theirs);
+    assert_eq!(connection.try_ask_of("partner.example", GET), Some(200), "where the partner is believed");
+    stage.app.only("the partner's host");
+    for host in ["app.example", "APP.example.:443", "nowhere.example"] {
+        assert_eq!(connection.try_ask_of(host, GET), Some(401), "{host} believes others");
+    }
+    stage.app.assert_untouched("a connection for another host");
+}
+
+#[test]
+fn the_certificate_of_a_trusted_proxy_is_nobodys() {
+    let stage = start_with("", r#"["127.0.0.0/8"]"#);
+    let proxy = stage.authority.client("alice", |_| {});
+    for forwarded in ["\r\nX-Forwarded-For: 192.0.2.7", ""] {
+        assert_eq!(stage.ask(Some(&proxy), &format!("{GET}{forwarded}")), Some(401), "its clients are not it");
+    }
+    stage.app.assert_untouched("a proxy shows a certificate of its own");
 }

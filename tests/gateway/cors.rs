@@ -243,6 +243,28 @@ fn a_false_preflight_gains_nothing() {
 }
 
 #[test]
+fn a_preflight_over_http_2_has_no_body_either() {
+    use crate::common::frames::{DATA, END_STREAM, HEADERS, Raw, basic, literals};
+    let app = Recorder::start();
+    let listen = r#"[{ address = "127.0.0.1:0", h2c = true }]"#;
+    let gateway = Setup::new(app.address()).without_users().key("server.listen", listen).routes(ROUTES).start();
+    let asked: [(&str, &[u8]); 2] = [("origin", APP.as_bytes()), ("access-control-request-method", b"GET")];
+    for path in ["/own/x", "/data/x"] {
+        // A body needs neither a length nor a coding there.
+        let mut client = Raw::connect(gateway.address, &[]);
+        let fields = [basic("OPTIONS", "h", path), asked.to_vec()].concat();
+        client.send(HEADERS, 4, 1, &literals(&fields));
+        client.send(DATA, END_STREAM, 1, b"delete everything");
+        assert_eq!(client.outcome(1), "401", "{path}");
+        app.assert_untouched(path);
+    }
+    let mut client = Raw::connect(gateway.address, &[]);
+    client.request(1, &[basic("OPTIONS", "h", "/own/x"), asked.to_vec()].concat());
+    assert_eq!(client.outcome(1), "200", "a true one");
+    app.only("a true one");
+}
+
+#[test]
 fn an_application_that_answers_itself_gets_true_preflights_without_a_name() {
     let (app, gateway) = gateway();
     let request = preflight("/own/x?a=b", "https://evil.example", "DELETE").header("X-Forwarded-User", "root");

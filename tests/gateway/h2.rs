@@ -171,6 +171,28 @@ fn a_request_has_one_host_one_path_and_a_method_that_is_one() {
     app.assert_untouched("more fields than limits.headers");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answer_to_head_has_the_head_alone() {
+    let app = Recorder::answering(|_| Answer::Keep(reply("200 OK", "", "")));
+    let gateway = clear(&app).start();
+    let mut client = connect(gateway.address).await;
+    for (path, status) in [("/private", 401), ("/login", 200), ("/.gateway/unknown", 404), ("/public/a", 200)] {
+        let uri = format!("http://apps.example.com{path}");
+        let (asked, _) = client.send_request(request("GET", &uri), true).unwrap();
+        let (head, whole, _) = answer(asked).await;
+        assert_eq!(head.status.as_u16(), status, "{path}");
+        let (asked, _) = client.send_request(request("HEAD", &uri), true).unwrap();
+        let (head, body) = asked.await.unwrap().into_parts();
+        assert_eq!(head.status.as_u16(), status, "{path}");
+        assert!(body.is_end_stream(), "{path}: no client expects more");
+        if !whole.is_empty() {
+            let length = head.headers["content-length"].to_str().unwrap().parse::<usize>().unwrap();
+            // Nonces and ids are as long as ever.
+            assert_eq!(length, whole.len(), "{path}: as long as the body of a GET");
+        }
+    }
+}
+
 #[test]
 fn a_body_that_is_not_as_long_as_it_says_never_looks_whole() {
     let app = Recorder::start();

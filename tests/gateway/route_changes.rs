@@ -207,6 +207,28 @@ fn fields_of_a_request_are_changed_in_every_spelling_and_before_the_gateways_own
 }
 
 #[test]
+fn a_forwarded_field_that_the_gateway_does_not_write_is_the_routes() {
+    let app = Recorder::start();
+    let gateway = with_routes(
+        &app,
+        r#"
+        [[routes]]
+        path = "/**"
+        allow = "anyone"
+        upstream = "app"
+        request_headers = { set = { "X-Forwarded-Port" = "443" }, add = { "X-Forwarded-Server" = "edge" } }
+        "#,
+    );
+    let request = get("/x").header("X_Forwarded_Port", "1").header("X-Forwarded-Server", "mallory");
+    gateway.send(&request.header("X-Real-IP", "192.0.2.7")).assert_status(200, "edited");
+    let seen = app.only("edited");
+    assert_eq!(values(&seen, "x-forwarded-port"), ["443"]);
+    assert_eq!(values(&seen, "x-forwarded-server"), ["edge"], "and not the client's");
+    assert_eq!(values(&seen, "x-real-ip"), [""; 0]);
+    assert_eq!(values(&seen, "x-forwarded-for"), ["127.0.0.1"]);
+}
+
+#[test]
 fn fields_of_an_answer_are_changed_and_what_is_private_stays_private() {
     let (_app, gateway) = edited();
     let answer = gateway.send(&get("/x").bearer(&gateway.token("alice")));
@@ -254,6 +276,8 @@ fn names_that_are_the_gateways_are_refused_in_every_spelling() {
         "Transfer-Encoding",
         "Host",
         "X-Forwarded-For",
+        "X.Forwarded.For",
+        "HTTP-X-Forwarded-Proto",
         "Forwarded",
         "Proxy-Authorization",
         "Sec-WebSocket-Key",

@@ -26,6 +26,11 @@ const ROUTES: &str = r#"
     path = "/near"
     allow = { anyone = true, from = ["192.0.2.0/24"] }
     upstream = "app"
+
+    [[routes]]
+    path = "/network"
+    allow = { anyone = true, from = ["0.0.0.0/0", "::/0"] }
+    upstream = "app"
 "#;
 
 fn setup(app: &Recorder) -> Setup {
@@ -57,6 +62,10 @@ fn a_unix_socket_serves_with_its_mode_and_goes_with_the_gateway() {
     assert_eq!((seen.header("x-forwarded-for"), seen.header("x-real-ip")), (None, None));
     let near = over(&path, "GET /near HTTP/1.1\r\nhost: h\r\nconnection: close\r\nx-forwarded-for: 192.0.2.7\r\n\r\n");
     assert!(!near.starts_with("HTTP/1.1 200 "), "{near}");
+    let nowhere = over(&path, "GET /network HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+    assert!(!nowhere.starts_with("HTTP/1.1 200 "), "{nowhere}");
+    gateway.send(&get("/network")).assert_status(200, "somebody of the network");
+    app.only("somebody of the network");
     app.assert_untouched("what a stranger says of its network");
     // Only the mode is another one: the socket stays.
     let listen = r#"["127.0.0.1:0", { address = "unix:gateway.sock", mode = "0666" }]"#;
@@ -140,10 +149,38 @@ fn a_load_balancer_names_the_client() {
     let line = gateway.access_line("its line", |line| line["path"] == "/near");
     assert_eq!(line["client"], "192.0.2.7");
     // It speaks for itself.
+    let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
     let mut wire = Wire::connect(gateway.address);
-    wire.write(b"PROXY UNKNOWN\r\nGET /public/x HTTP/1.1\r\nhost: h\r\n\r\n");
+    wire.write([&local[..], b"GET /public/x HTTP/1.1\r\nhost: h\r\n\r\n"].concat());
     wire.read_answer("GET").unwrap().assert_status(200, "a health check");
     assert_eq!(app.only("a health check").header("x-forwarded-for").as_deref(), Some("127.0.0.1"));
+}
+
+#[test]
+fn a_client_whom_the_load_balancer_does_not_know_is_not_believed_in_its_place() {
+    let app = Recorder::start();
+    let setup = setup(&app).behind_a_proxy().key("server.proxy_protocol", "true");
+    let gateway = setup.key("server.forward_auth", "\"traefik\"").start();
+    let unspecified = b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0";
+    let lies = "host: h\r\nx-forwarded-for: 192.0.2.7\r\nx-forwarded-proto: https\r\n\r\n";
+    for header in [&b"PROXY UNKNOWN\r\n"[..], unspecified] {
+        let mut wire = Wire::connect(gateway.address);
+        wire.write(header);
+        wire.write(format!("GET /public/x HTTP/1.1\r\n{lies}"));
+        wire.read_answer("GET").unwrap().assert_status(200, "served all the same");
+        let seen = app.only("a client of whom nothing is known");
+        assert_eq!(seen.header("x-forwarded-for").as_deref(), Some("127.0.0.1"));
+        assert_eq!(seen.header("x-forwarded-proto").as_deref(), Some("http"));
+        wire.write(format!("GET /near HTTP/1.1\r\n{lies}"));
+        assert_ne!(wire.read_answer("GET").unwrap().status, 200, "its word for its network");
+        wire.write(format!("GET /.gateway/check HTTP/1.1\r\n{lies}"));
+        wire.read_answer("GET").unwrap().assert_status(403, "only a proxy asks for others");
+    }
+    app.assert_untouched("the rest is refused");
+    // Nobody has that address: it stands for who has none.
+    let mut wire = Wire::connect(gateway.address);
+    wire.write(b"PROXY TCP4 0.0.0.0 192.0.2.1 1 2\r\nGET /public/x HTTP/1.1\r\nhost: h\r\n\r\n");
+    assert!(wire.read_to_end().unwrap_or_default().is_empty());
 }
 
 #[test]

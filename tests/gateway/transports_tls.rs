@@ -132,6 +132,57 @@ fn a_server_that_asks_for_a_certificate_gets_ours() {
     }
 }
 
+/// A server of HTTP/2 over TLS that reads a whole request, tells of it, and then writes what is no TLS.
+fn goes_mad(config: Box<ServerConfig>, told: std::sync::mpsc::Sender<String>) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = format!("https://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(*config));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut beneath = stream.try_clone().unwrap();
+            runtime.block_on(async {
+                stream.set_nonblocking(true).unwrap();
+                let stream = acceptor.accept(tokio::net::TcpStream::from_std(stream).unwrap()).await.unwrap();
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                let Some(Ok((request, _respond))) = connection.accept().await else { return };
+                let method = request.method().clone();
+                let mut body = request.into_body();
+                let mut whole = Vec::new();
+                let read = async {
+                    while let Some(Ok(data)) = body.data().await {
+                        whole.extend(data);
+                    }
+                };
+                tokio::select! {
+                    () = read => {}
+                    _ = std::future::poll_fn(|cx| connection.poll_closed(cx)) => {}
+                }
+                told.send(format!("{method} {}", String::from_utf8_lossy(&whole))).unwrap();
+                std::io::Write::write_all(&mut beneath, &[&b"\x17\x03\x03\x00\x20"[..], &[0; 32]].concat()).unwrap();
+                drop(std::future::poll_fn(|cx| connection.poll_closed(cx)).await);
+            });
+        }
+    });
+    server
+}
+
+#[test]
+fn what_a_server_has_read_before_tls_broke_is_not_sent_to_another() {
+    let authority = Authority::new();
+    let (tell, told) = std::sync::mpsc::channel();
+    let server = || goes_mad(authority.server("127.0.0.1", 2099, &["h2"], None), tell.clone());
+    let both = format!("{}\", \"{}", server(), server());
+    let gateway = before(&both, "ca = \"ca.pem\"", &[("ca.pem", &authority.pem())]);
+    let pay = post("/pay").body("text/plain", "7 crowns");
+    for (request, read) in [(pay, "POST 7 crowns"), (crate::common::Request::new("DELETE", "/all"), "DELETE ")] {
+        gateway.send(&request).assert_status(502, "no answer");
+        assert_eq!(told.recv_timeout(DEADLINE).unwrap(), read);
+        gateway.stdout.wait("its access line", |line| line.contains("tries=1 ").then_some(()));
+        assert_eq!(told.try_recv().ok(), None, "it may have been done");
+    }
+}
+
 #[test]
 fn what_is_no_tls_is_502_and_a_handshake_without_end_504() {
     for junk in [&b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"[..], b"\x00\x01 no record of TLS"] {

@@ -8,7 +8,7 @@ use super::super::secrets;
 use super::super::values::Fault;
 use crate::diag::{Diagnostic, Span, quoted};
 use crate::message::cookie;
-use crate::message::headers::IdentityNames;
+use crate::message::headers::{IdentityNames, reads_as};
 
 /// What a route changes in the fields of a request, or of an answer. Every name is in it once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -180,10 +180,10 @@ fn edited(text: &str, way: Way) -> Result<HeaderName, Fault> {
         let message = format!("the header {} belongs to the connection", quoted(text));
         return fault(message, "remove it: each side of the gateway has its own");
     }
-    let of_the_way = ["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-prefix"];
+    let is_of_the_way = OF_THE_WAY.iter().any(|known| reads_as(&name, &HeaderName::from_static(known)));
     match way {
         Way::Request if name == header::HOST => fault("`Host` is not set here".to_owned(), "write `set_host`"),
-        Way::Request if of_the_way.contains(&name.as_str()) => {
+        Way::Request if is_of_the_way => {
             let message = format!("the gateway itself writes {}", quoted(text));
             fault(message, "remove it: it says how the request came, and is in order already")
         }
@@ -193,6 +193,10 @@ fn edited(text: &str, way: Way) -> Result<HeaderName, Fault> {
         Way::Request | Way::Response => Ok(name),
     }
 }
+
+/// What the gateway writes of how a request came.
+const OF_THE_WAY: [&str; 5] =
+    ["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-prefix"];
 
 /// What frames a message, or says something of one connection only.
 const CONNECTION: &[&str] = &[
