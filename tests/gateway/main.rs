@@ -23,6 +23,7 @@ mod cli_user;
 mod cli_why;
 mod client_cert;
 mod cors;
+mod descriptors;
 mod forward_auth;
 mod forward_auth_real;
 mod forwarded;
