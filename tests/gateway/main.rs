@@ -72,4 +72,5 @@ mod trace;
 mod transports_http2;
 mod transports_plain;
 mod transports_tls;
+mod vanish;
 mod websocket;
