@@ -10,7 +10,7 @@ use crate::common::frames::{HEADERS, Raw};
 use crate::common::recorder::reply;
 use crate::common::{Client, DEADLINE, Gateway, Recorder, Setup, Wire, get, raw, until};
 use crate::h2::clear;
-use crate::tls::{client_config, issue};
+use crate::tls::{Secure, client_config, issue};
 
 /// GOAWAY after empty settings (RFC 9113, section 6.8).
 const GOODBYE: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0b";
@@ -176,16 +176,9 @@ fn one_connection_too_many_is_told_so_in_what_the_listener_speaks() {
     let root = issue(dir.path(), "own", &["app.example"]);
     let gateway = Gateway::serve(dir);
     let config = Arc::new(client_config(&[&root], &[]));
-    let connect = || {
-        let stream = std::net::TcpStream::connect(gateway.address).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        let name = rustls::pki_types::ServerName::try_from("app.example").unwrap();
-        let connection = rustls::ClientConnection::new(Arc::clone(&config), name).unwrap();
-        let mut stream = rustls::StreamOwned::new(connection, stream);
-        stream.conn.complete_io(&mut stream.sock).map(|_| stream)
-    };
+    let connect = || Secure::try_connect(gateway.address, &config, "app.example");
     let there = connect().expect("the one that there may be");
-    let error = connect().expect_err("one too many");
+    let error = connect().err().expect("one too many");
     assert!(error.to_string().contains("InternalError"), "{error}");
     drop(there);
     until("room for another", || connect().ok().map(drop));

@@ -66,6 +66,7 @@ mod sockets;
 mod store_changes;
 mod store_faults;
 mod tls;
+mod tls_life;
 mod tokens;
 mod tokens_hostile;
 mod trace;

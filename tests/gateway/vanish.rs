@@ -1,18 +1,14 @@
 //! Clients that vanish amid an upload or a download: the application learns of it at once, and nothing of them is left.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
-
 use crate::common::frames::{DATA, END_HEADERS, HEADERS, Raw, basic, literals};
 use crate::common::{DEADLINE, Gateway, Recorder, Setup, Wire, until};
 use crate::h2::clear;
-use crate::tls::{client_config, issue};
+use crate::tls::{Secure, client_config, issue};
 
 /// What the application sees of each request.
 #[derive(Debug, PartialEq, Eq)]
@@ -98,7 +94,7 @@ fn over_tls_as_well() {
     let gateway = Gateway::serve(dir);
     let config = Arc::new(client_config(&[&root], &[]));
     vanish(&gateway, &seen, 200, |number| {
-        let mut client = secure(gateway.address, &config);
+        let mut client = Secure::connect(gateway.address, &config, "app.example").0;
         client.write_all(head(number).as_bytes()).unwrap();
         if !number.is_multiple_of(2) {
             let mut some = [0; 16];
@@ -107,13 +103,6 @@ fn over_tls_as_well() {
         }
         client
     });
-}
-
-fn secure(address: SocketAddr, config: &Arc<ClientConfig>) -> StreamOwned<ClientConnection, TcpStream> {
-    let stream = TcpStream::connect_timeout(&address, DEADLINE).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    let name = ServerName::try_from("app.example").unwrap();
-    StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), stream)
 }
 
 #[test]
