@@ -24,6 +24,7 @@ mod cli_why;
 mod client_cert;
 mod cors;
 mod descriptors;
+mod expiry;
 mod forward_auth;
 mod forward_auth_real;
 mod forwarded;
