@@ -78,3 +78,4 @@ mod transports_plain;
 mod transports_tls;
 mod vanish;
 mod websocket;
+mod websocket_ends;
