@@ -10,8 +10,10 @@ use std::sync::Arc;
 use rustls::{ClientConfig, ServerConfig, ServerConnection, StreamOwned};
 
 use crate::common::application::Authority;
-use crate::common::frames::{DATA, END_STREAM, GOAWAY, HEADERS, RST_STREAM, Raw, status};
-use crate::common::{Gateway, Setup, Wire, until};
+use crate::common::frames::{DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, Raw, basic, literals, status};
+use crate::common::recorder::reply;
+use crate::common::{Gateway, Recorder, Setup, Wire, get, until};
+use crate::h2::clear;
 use crate::reload_listeners::named;
 use crate::tls::{Secure, client_config, issue};
 
@@ -31,6 +33,9 @@ const FAULTS: &[(&[u8], bool)] = &[
 /// Without a length the end of the connection is the end, and over TLS only where it is said (RFC 8446, section 6.1).
 const UNSAID: &[u8] = b"HTTP/1.1 200 OK\r\n\r\nhello";
 
+/// The number of a whole answer on a connection that could be used again, but is not there any more.
+const KEPT: usize = 1000;
+
 /// Reads a request, and answers with the fault that its path numbers.
 fn fail(mut stream: impl Read + Write) {
     let mut head = Vec::new();
@@ -43,7 +48,10 @@ fn fail(mut stream: impl Read + Write) {
     }
     let target = String::from_utf8(head).unwrap().split(' ').nth(1).unwrap().to_owned();
     let number: usize = target.rsplit('/').next().unwrap().parse().unwrap();
-    let bytes = FAULTS.get(number).map_or(UNSAID, |fault| fault.0);
+    let bytes = match number {
+        KEPT => b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        _ => FAULTS.get(number).map_or(UNSAID, |fault| fault.0),
+    };
     let _gateway_left = stream.write_all(bytes).and_then(|()| stream.flush());
 }
 
@@ -174,8 +182,33 @@ fn every_fault_over_every_way_is_seen_by_every_client() {
         }
     }
     assert_eq!(count, 81);
+    open.stdout.wait("a line of an answer that was cut", |line| line.contains(", cut)").then_some(()));
+    let mut client = open.client();
+    for number in 0..30 {
+        let target = format!("/{}/{KEPT}", ways[number % 3]);
+        client.send(&get(&target)).assert_status(200, "a used connection that is gone is no fault of the client's");
+    }
     let unsaid = format!("/secured/{}", FAULTS.len());
     for got in [plain(open.address, &unsaid), secure(closed.address, &config, &unsaid), streamed(http2, &unsaid)] {
         assert!(!got.is_whole || got.status == 502, "an end over TLS that nobody said: {got:?}");
     }
+}
+
+#[test]
+fn over_http_2_an_early_answer_is_seen_and_a_stalled_upload_is_told_so() {
+    let app = Recorder::serving(|mut wire| {
+        let Ok(head) = wire.read_head() else { return };
+        if head.starts_with(b"POST /public/early") {
+            wire.write(reply("413 Content Too Large", "Connection: close\r\n", "no more"));
+        }
+        drop(wire.read_to_end());
+    });
+    let gateway = clear(&app).key("server.limits.body_timeout", "\"1s\"").start();
+    let mut client = Raw::connect(gateway.address, &[(1, 0)]);
+    for (stream, path, expected) in [(1, "/public/early", "413"), (3, "/public/stalls", "408")] {
+        client.send(HEADERS, END_HEADERS, stream, &literals(&basic("POST", "h", path)));
+        client.send(DATA, 0, stream, b"begun");
+        assert_eq!(client.outcome(stream), expected, "{path}");
+    }
+    gateway.stdout.wait("the reason", |line| line.contains("code=body_stalled").then_some(()));
 }
