@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::common::frames::{DATA, END_HEADERS, HEADERS, Raw, basic, literals};
+use crate::common::frames::{DATA, END_HEADERS, HEADERS, RST_STREAM, Raw, basic, literals};
 use crate::common::{DEADLINE, Gateway, Recorder, Setup, Wire, until};
 use crate::h2::clear;
 use crate::tls::{Secure, client_config, issue};
@@ -58,6 +58,12 @@ fn vanish<C>(gateway: &Gateway, seen: &Receiver<Seen>, times: usize, begin: impl
     (0..4).for_each(one);
     let base = descriptors(gateway);
     (4..times).for_each(one);
+    // Each has its line, whatever came of it.
+    let lines = |word: &str| gateway.stdout.text().lines().filter(|line| line.contains(word)).count();
+    until("a line for each download", || (lines(", cut)") == times / 2).then_some(()));
+    until("a line for each upload", || {
+        (lines("code=body_broken") + lines("code=client_gone") == times / 2).then_some(())
+    });
     until("no descriptor to be left of them", || (descriptors(gateway) <= base).then_some(()));
 }
 
@@ -120,4 +126,43 @@ fn over_http_2_as_well() {
         }
         client
     });
+}
+
+#[test]
+fn who_leaves_before_an_answer_is_told_of() {
+    let (tell, seen) = mpsc::channel();
+    let tell = Mutex::new(tell);
+    let app = Recorder::serving(move |mut wire| {
+        let Ok(head) = wire.read_head() else { return };
+        let target = String::from_utf8_lossy(&head).split(' ').nth(1).unwrap().to_owned();
+        drop(tell.lock().unwrap().send((target.clone(), false)));
+        drop(tell.lock().unwrap().send((target, wire.is_closed())));
+    });
+    let gateway = clear(&app).key("admin.listen", "\"127.0.0.1:0\"").start();
+    let plain = Setup::new(app.address()).without_users().start();
+    let arrives = |path: &str| assert_eq!(seen.recv_timeout(DEADLINE), Ok((path.to_owned(), false)));
+    let ends = |path: &str, gateway: &Gateway| {
+        assert_eq!(seen.recv_timeout(DEADLINE), Ok((path.to_owned(), true)), "the application learns of it");
+        let line = gateway.stdout.wait(path, |line| line.contains(path).then(|| line.to_owned()));
+        assert!(line.contains(" 499 route=public permit ") && line.contains("code=client_gone"), "{line}");
+        assert!(line.contains("tries=1"), "{line}");
+    };
+    let mut wire = Wire::connect(plain.address);
+    wire.write("GET /public/one HTTP/1.1\r\nHost: a\r\n\r\n");
+    arrives("/public/one");
+    drop(wire);
+    ends("/public/one", &plain);
+
+    let mut client = Raw::connect(gateway.address, &[]);
+    client.get(1, "/public/two");
+    arrives("/public/two");
+    client.send(RST_STREAM, 0, 1, &[0, 0, 0, 8]);
+    ends("/public/two", &gateway);
+    client.get(3, "/public/three");
+    arrives("/public/three");
+    drop(client);
+    ends("/public/three", &gateway);
+    let page = crate::common::Client::of(gateway.admin()).send(&crate::common::get("/metrics")).text();
+    let counted = "portcullis_requests_total{route=\"public\",outcome=\"bad-request\"} 2";
+    assert!(page.lines().any(|line| line == counted), "{page}");
 }
