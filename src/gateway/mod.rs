@@ -6,6 +6,7 @@
 mod account_file;
 mod admin;
 pub mod control;
+mod expiry;
 mod files;
 mod listeners;
 mod prepare;
@@ -41,6 +42,7 @@ use crate::store::StoreError;
 use crate::upstream::Checkers;
 use admin::{AdminPlace, Desk};
 use control::{Clerk, Control};
+use expiry::Expiry;
 use files::Watch;
 use prepare::Prepared;
 use readiness::Readiness;
@@ -270,11 +272,18 @@ impl Running {
         orders: &mut mpsc::UnboundedReceiver<Order>,
         reloads: &mut mpsc::Receiver<reload::Request>,
     ) -> Order {
+        let (mut expiry, mut tick) = (Expiry::default(), interval(EXPIRY_EVERY));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let first = tokio::select! {
                 biased;
                 order = orders.recv() => return order.unwrap_or(Order::Stop),
                 Some(request) = reloads.recv() => request,
+                _ = tick.tick() => {
+                    let certificates = self.reloader.state.config.server.tls.certificates();
+                    expiry.look(certificates.iter().map(AsRef::as_ref), self.shared.clock.now());
+                    continue;
+                }
                 () = self.reloader.watch.changed() => reload::Request::because_of("file"),
             };
             let mut asked = vec![first];
@@ -401,6 +410,9 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 
 /// How often what waits is written.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the certificates are looked at.
+const EXPIRY_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the store is cleaned, in ticks of the former: every ten minutes.
 const CLEAN_EVERY: u64 = 600;

@@ -201,8 +201,33 @@ pub(super) fn open_files(config: &Config) {
     // One for the client and one for the upstream.
     let needed = u64::try_from(config.server.limits.connections).unwrap_or(u64::MAX).saturating_mul(2);
     if let Some(files) = files.filter(|files| *files < needed) {
-        tracing::warn!(files, needed, "fewer open files than `server.limits.connections` needs: raise LimitNOFILE");
+        let clients = clients(config);
+        tracing::warn!(
+            files,
+            needed,
+            clients,
+            "fewer open files than `server.limits.connections` needs: raise LimitNOFILE. There are fewer clients until then"
+        );
     }
+}
+
+/// How many clients there may be: as many as `server.limits.connections` says, and no more than there are descriptors for. A
+/// request that was let in needs one more for its upstream.
+pub(super) fn clients(config: &Config) -> usize {
+    affordable(config.server.limits.connections, files())
+}
+
+/// How many files may be open.
+pub(super) fn files() -> usize {
+    let limit = rustix::process::getrlimit(Resource::Nofile).current;
+    limit.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX))
+}
+
+fn affordable(wanted: usize, files: usize) -> usize {
+    if files / 2 >= wanted {
+        return wanted;
+    }
+    (files.saturating_sub(OWN_FILES) / 2).max(1)
 }
 
 async fn people(
@@ -251,5 +276,27 @@ fn bind_control(config: &Config) -> Result<Option<Control>, StartError> {
             Ok(None)
         }
         Err(source) => Err(StartError::Control { path: path.clone(), source }),
+    }
+}
+
+/// Descriptors that are no connections: the store, logs, listeners, what a runtime needs.
+const OWN_FILES: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_no_more_clients_than_descriptors_for_them_and_their_upstreams() {
+        for (wanted, files, expected) in [
+            (100, usize::MAX, 100),
+            (100, 200, 100),
+            (100, 199, 83),
+            (10_000, 1024, 496),
+            (10_000, 64, 16),
+            (10_000, 10, 1),
+        ] {
+            assert_eq!(affordable(wanted, files), expected, "{wanted} of {files}");
+        }
     }
 }

@@ -20,6 +20,7 @@ use super::prepare;
 use crate::config::{Config, Listen};
 use crate::listen::conn::ClientStream;
 use crate::listen::door::ClientSocket;
+use crate::listen::full::Spoken;
 use crate::listen::proxy_protocol::{self, ProxyFault, Told};
 use crate::listen::socket::{self, Admitted, Census};
 use crate::listen::{conn, h2, tls};
@@ -75,8 +76,9 @@ impl Crew {
     ) -> Result<Self, StartError> {
         let workers = entrances.len();
         let metrics = &state.shared.metrics;
-        let limit = state.config.server.limits.connections;
+        let limit = prepare::clients(&state.config);
         let census = Census::counting(limit, workers, Arc::clone(&metrics.connections_refused));
+        census.set_files(prepare::files());
         let (working, alive) = mpsc::channel(1);
         let mut changes = Vec::new();
         for (number, entrances) in entrances.into_iter().enumerate() {
@@ -118,7 +120,7 @@ impl Crew {
         pools: &Arc<Vec<Arc<Pool>>>,
         entrances: Vec<Vec<Entrance>>,
     ) -> mpsc::Receiver<()> {
-        self.census.set_limit(state.config.server.limits.connections);
+        self.census.set_limit(prepare::clients(&state.config));
         let (taken_in, all) = mpsc::channel(1);
         for (worker, entrances) in self.changes.iter().zip(entrances) {
             let (state, pools) = (Arc::clone(state), Arc::clone(pools));
@@ -198,6 +200,10 @@ impl Hand {
     fn accept(&self, entrances: Vec<Entrance>, in_force: &InForce, accepting: &mut JoinSet<std::io::Result<()>>) {
         for Entrance { listener, manner, stop, counts } in entrances {
             let (in_force, stopping, open) = (Arc::clone(in_force), stop.clone(), self.open.clone());
+            let spoken = {
+                let manner = manner.clone();
+                move || spoken(&manner.borrow())
+            };
             let connection = move |stream: ClientSocket, info: ConnInfo, admitted: Admitted| {
                 let (in_force, stopping, open) = (Arc::clone(&in_force), stopping.clone(), open.clone());
                 counts.accepted.count();
@@ -209,7 +215,8 @@ impl Hand {
                     drop(open);
                 }
             };
-            accepting.spawn(socket::accept(listener, self.number, Arc::clone(&self.census), stop, connection));
+            let census = Arc::clone(&self.census);
+            accepting.spawn(socket::accept(listener, self.number, census, stop, spoken, connection));
         }
     }
 
@@ -217,6 +224,15 @@ impl Hand {
         if let Ok(Err(error)) = ended {
             tracing::error!(%error, worker = self.number, "a listener can't be used");
         }
+    }
+}
+
+/// What clients of a listener speak.
+const fn spoken(manner: &Listen) -> Spoken {
+    match (manner.tls, manner.h2c) {
+        (true, _) => Spoken::Tls,
+        (false, true) => Spoken::Http2,
+        (false, false) => Spoken::Http1,
     }
 }
 

@@ -101,8 +101,8 @@ pub async fn serve<S, F, A, R>(
             }
             Event::Late => {
                 tracing::debug!(peer = %info.peer, stage = ?link.stage(), "client connection timed out");
-                let in_head = matches!(link.stage(), Stage::Opened | Stage::Head);
-                if let Some(parts) = conn.into_parts().filter(|_| in_head) {
+                let is_between = matches!(link.stage(), Stage::Opened | Stage::Head | Stage::Idle);
+                if let Some(parts) = conn.into_parts().filter(|_| is_between) {
                     say_goodbye(parts.io.into_inner()).await;
                 }
                 return;
@@ -250,13 +250,14 @@ impl ClientStream for TcpStream {
     }
 }
 
-/// Tells a client that has not finished its head in time (RFC 9110, section 15.5.9).
+/// Tells a client that has not finished its head in time (RFC 9110, section 15.5.9); one that has begun none is owed the
+/// end of its TLS only (RFC 8446, section 6.1).
 async fn say_goodbye<S: ClientStream>(watched: Watched<S>) {
     let (mut stream, begun) = watched.into_stream();
-    if !begun {
-        return;
-    }
     let goodbye = async {
+        if !begun {
+            return stream.shutdown().await;
+        }
         stream.write_all(TOO_SLOW).await?;
         stream.shutdown().await?;
         while stream.read(&mut [0; 256]).await? > 0 {}

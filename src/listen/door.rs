@@ -137,6 +137,22 @@ pub enum ClientSocket {
 }
 
 impl ClientSocket {
+    /// Writes what fits at once.
+    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+        }
+    }
+
+    /// Reads what is there already.
+    pub(super) fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_read(into),
+            Self::Unix(stream) => stream.try_read(into),
+        }
+    }
+
     /// Waits for the first byte, and leaves it where it is; `None`: that can't be seen on a unix socket.
     pub(super) async fn first_byte(&self) -> io::Result<Option<u8>> {
         let Self::Tcp(stream) = self else { return Ok(None) };

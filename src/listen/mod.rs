@@ -3,6 +3,7 @@
 pub mod conn;
 pub mod door;
 mod frames;
+pub mod full;
 pub mod h2;
 pub mod inherited;
 pub mod proxy_protocol;

@@ -1,7 +1,8 @@
 //! Listening sockets, and the loop that accepts from one.
 //!
 //! Each address has one socket, cloned into every worker's runtime. Running out of descriptors pauses the
-//! loop instead of ending or spinning it; a worker well above the average lets others accept.
+//! loop instead of ending or spinning it, and whoever waits for longer than a pause is told so; a worker well above the
+//! average lets others accept.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::door::{ClientSocket, Door};
+use super::full::{self, Spare, Spoken, is_out_of_descriptors};
 use crate::message::connection::{ConnInfo, Stop};
 use crate::metrics::Counter;
 
@@ -39,6 +41,8 @@ pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
 #[derive(Debug)]
 pub struct Census {
     limit: AtomicUsize,
+    /// How many that are refused may have a moment to read why; each holds a descriptor meanwhile.
+    lingering: AtomicUsize,
     total: AtomicUsize,
     workers: Vec<AtomicUsize>,
     refused: Arc<Counter>,
@@ -53,13 +57,18 @@ impl Census {
     /// The same; those that are refused are counted in `refused`.
     pub fn counting(limit: usize, workers: usize, refused: Arc<Counter>) -> Arc<Self> {
         let workers = (0..workers.max(1)).map(|_| AtomicUsize::new(0)).collect();
-        let limit = AtomicUsize::new(limit);
-        Arc::new(Self { limit, total: AtomicUsize::new(0), workers, refused })
+        let (limit, lingering) = (AtomicUsize::new(limit), AtomicUsize::new(LINGERING));
+        Arc::new(Self { limit, lingering, total: AtomicUsize::new(0), workers, refused })
     }
 
     /// From now on there may be `limit` connections; more that are open stay so.
     pub fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Relaxed);
+    }
+
+    /// From now on the same goes for `files` descriptors in all: a small part of them is for those that are refused.
+    pub fn set_files(&self, files: usize) {
+        self.lingering.store((files / 64).min(LINGERING), Relaxed);
     }
 
     /// Open connections.
@@ -105,7 +114,7 @@ impl Drop for Admitted {
 /// Accepts from `listener` until `stop` rises, and spawns what `connection` makes of each connection. Those that stand
 /// already when it drains are served too: the system would break them off with the socket.
 ///
-/// Call it in `worker`'s runtime with that worker's clone of the socket.
+/// Call it in `worker`'s runtime with that worker's clone of the socket. `spoken` is what its clients speak now.
 ///
 /// # Errors
 /// When the socket can't be registered with the runtime.
@@ -114,6 +123,7 @@ pub async fn accept<F, A>(
     worker: usize,
     census: Arc<Census>,
     mut stop: watch::Receiver<Stop>,
+    spoken: impl Fn() -> Spoken,
     connection: F,
 ) -> io::Result<()>
 where
@@ -121,10 +131,10 @@ where
     A: Future<Output = ()> + Send + 'static,
 {
     let listener = listener.into().open()?;
-    let mut trouble = Trouble::default();
+    let (mut trouble, mut spare) = (Trouble::default(), Spare::new());
     let begin = |stream: ClientSocket, info: ConnInfo, trouble: &mut Trouble| {
         let Some(admitted) = census.admit(worker) else {
-            return refuse(stream, trouble);
+            return refuse(stream, spoken(), census.lingering.load(Relaxed), trouble);
         };
         // Whoever serves it holds on to its place in the count: a task around it would take its size once more.
         tokio::spawn(connection(stream, info, admitted));
@@ -151,12 +161,17 @@ where
         let (stream, info) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
+                // Not after the first pause: then there were descriptors again, mostly.
+                if is_out_of_descriptors(&error) && trouble.lasts() {
+                    census.refused.add(spare.shed(&listener, spoken()).await as u64);
+                }
                 if let Some(pause) = trouble.pause(&error, Instant::now()) {
                     tokio::time::sleep(pause).await;
                 }
                 continue;
             }
         };
+        trouble.is_over();
         begin(stream, info, &mut trouble);
         if census.is_crowded(worker) {
             tokio::time::sleep(STEP_BACK).await;
@@ -164,19 +179,20 @@ where
     }
 }
 
-/// Answers a connection that is one too many. It is not counted, so that it gets one moment only.
-fn refuse(mut stream: ClientSocket, trouble: &mut Trouble) {
+/// Answers a connection that is one too many. It is not counted, so that it gets one moment only; while `lingering` have
+/// one already, not even that.
+fn refuse(mut stream: ClientSocket, spoken: Spoken, lingering: usize, trouble: &mut Trouble) {
     if trouble.may_tell(Instant::now()) {
         tracing::warn!("too many client connections");
     }
-    if trouble.refusing.load(Relaxed) >= REFUSING {
-        return;
+    if trouble.refusing.load(Relaxed) >= lingering {
+        return full::tell(&stream, spoken);
     }
     trouble.refusing.fetch_add(1, Relaxed);
     let refusing = trouble.refusing.clone();
     tokio::spawn(async move {
         let answer = async {
-            stream.write_all(FULL).await?;
+            stream.write_all(spoken.farewell()).await?;
             stream.shutdown().await?;
             while stream.read(&mut [0; 1024]).await? > 0 {}
             io::Result::Ok(())
@@ -192,6 +208,8 @@ fn refuse(mut stream: ClientSocket, trouble: &mut Trouble) {
 struct Trouble {
     told: Option<Instant>,
     refusing: Arc<AtomicUsize>,
+    /// Whether the last one that was to be accepted could not be, for want of descriptors.
+    is_out: bool,
 }
 
 impl Trouble {
@@ -205,6 +223,15 @@ impl Trouble {
             tracing::error!(%error, "can't accept connections");
         }
         Some(BACK_OFF)
+    }
+
+    /// Notes that there was no descriptor; whether there was none the last time already.
+    const fn lasts(&mut self) -> bool {
+        std::mem::replace(&mut self.is_out, true)
+    }
+
+    const fn is_over(&mut self) {
+        self.is_out = false;
     }
 
     /// Whether a second has passed since the last message.
@@ -221,9 +248,7 @@ const BACKLOG: i32 = 1024;
 const BACK_OFF: Duration = Duration::from_millis(75);
 const STEP_BACK: Duration = Duration::from_millis(2);
 const SLACK: usize = 4;
-const REFUSING: usize = 64;
-const FULL: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+const LINGERING: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -274,7 +299,7 @@ mod tests {
         let (drain, stop) = watch::channel(Stop::Drain);
         let mut clients: Vec<_> = (0..5).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
         let connection = |mut stream: ClientSocket, _, _| async move { stream.write_all(b"served").await.unwrap() };
-        accept(listener, 0, Census::new(100, 1), stop, connection).await.unwrap();
+        accept(listener, 0, Census::new(100, 1), stop, || Spoken::Http1, connection).await.unwrap();
         assert!(std::net::TcpStream::connect(address).is_err(), "nobody listens any more");
         let reading = tokio::task::spawn_blocking(move || {
             for client in &mut clients {

@@ -63,6 +63,8 @@ pub enum Reason {
     BodyBroken,
     /// What allowed the request has ended while its body was on its way.
     LeaseEnded,
+    /// The gateway has no descriptor left for a connection.
+    NoDescriptors,
     /// The request could not be put together.
     Internal,
 }
@@ -83,6 +85,7 @@ impl Reason {
             Self::BodyStalled => "body_stalled",
             Self::BodyBroken => "body_broken",
             Self::LeaseEnded => "lease_ended",
+            Self::NoDescriptors => "no_descriptors",
             Self::Internal => "internal",
         }
     }
@@ -101,10 +104,10 @@ impl Rejection {
             Reason::BodyStalled => (StatusCode::REQUEST_TIMEOUT, Blame::Client),
             Reason::BodyBroken => (StatusCode::BAD_REQUEST, Blame::Client),
             Reason::LeaseEnded => (StatusCode::UNAUTHORIZED, Blame::Client),
+            Reason::NoDescriptors => (StatusCode::SERVICE_UNAVAILABLE, Blame::Gateway),
             Reason::Internal => (StatusCode::INTERNAL_SERVER_ERROR, Blame::Gateway),
         };
-        let retry_after =
-            matches!(reason, Reason::TooManyPending | Reason::Unhealthy).then_some(Duration::from_secs(1));
+        let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(Duration::from_secs(1));
         Self { status, reason, blame, retry_after, close: blame == Blame::Client, source: None }
     }
 
@@ -138,6 +141,7 @@ impl fmt::Display for Rejection {
             Reason::BodyStalled => "the client stopped sending the request's body",
             Reason::BodyBroken => "the request's body is malformed or cut",
             Reason::LeaseEnded => "what allowed the request has ended",
+            Reason::NoDescriptors => "no descriptor is left for a connection to the upstream",
             Reason::Internal => "the request can't be put together",
         })
     }
@@ -168,6 +172,7 @@ mod tests {
             (Reason::BodyStalled, 408, true),
             (Reason::BodyBroken, 400, true),
             (Reason::LeaseEnded, 401, true),
+            (Reason::NoDescriptors, 503, false),
             (Reason::Internal, 500, false),
         ] {
             let rejection = Rejection::new(reason);

@@ -114,7 +114,7 @@ families! {
     CONNECTIONS_ACCEPTED = Counter "portcullis_connections_accepted_total" ["listener"]
         "Client connections that were accepted.";
     CONNECTIONS_REFUSED = Counter "portcullis_connections_refused_total" []
-        "Client connections that were one too many for server.limits.connections.";
+        "Client connections that were one too many for server.limits.connections or the open files.";
     TUNNELS = Gauge "portcullis_tunnels_open" []
         "Open WebSockets.";
     TUNNELS_OPENED = Counter "portcullis_tunnels_opened_total" []

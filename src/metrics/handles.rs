@@ -237,7 +237,7 @@ const NO_ROUTE: &str = "-";
 /// The connections to an upstream, and what became of requests there.
 #[derive(Debug)]
 pub struct Upstream {
-    /// Attempts to connect, by result: `success`, `refused`, `timeout`, `unresolved`.
+    /// Attempts to connect, by result: `success`, `refused`, `timeout`, `tls`, `unresolved`, `no_descriptors`.
     pub connects: Words,
     /// Requests without an answer, by reason: the words of `message::rejection::Reason`.
     pub errors: Words,
@@ -254,7 +254,7 @@ pub struct Upstream {
 impl Default for Upstream {
     fn default() -> Self {
         Self {
-            connects: Words::new(&["success", "refused", "timeout", "tls", "unresolved"]),
+            connects: Words::new(&["success", "refused", "timeout", "tls", "unresolved", "no_descriptors"]),
             errors: Words::new(&[
                 "connect",
                 "tls",

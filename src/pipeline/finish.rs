@@ -66,8 +66,8 @@ pub(super) fn finish(state: &State, answered: Answered, mut record: Record, obse
     response.map(|body| body.watched(line))
 }
 
-/// Counts a request when the head of its answer is there.
-fn count(state: &State, record: &Record, observed: &Observed) {
+/// Counts a request when the head of its answer is there, or when it is clear that there will be none.
+pub(super) fn count(state: &State, record: &Record, observed: &Observed) {
     let counts = record.route_index.and_then(|index| state.route_counts.get(index));
     let counts = counts.unwrap_or(&state.shared.metrics.no_route);
     let own = record.started.elapsed().saturating_sub(observed.away());

@@ -7,6 +7,7 @@ mod finish;
 mod forward_auth;
 mod limit;
 mod normalize;
+mod open;
 mod refuse;
 mod secure;
 
@@ -28,6 +29,7 @@ use crate::observe::Record;
 use crate::proxy::{Forwarder, Observed, Surroundings};
 use crate::state::State;
 use normalize::Normal;
+use open::Open;
 
 /// What one worker thread has: the state in force and its own connections to upstreams.
 #[derive(Debug)]
@@ -42,9 +44,10 @@ pub struct Worker {
 pub async fn handle(worker: &Worker, info: &ConnInfo, request: Request<Incoming>, link: &Link) -> Response<Body> {
     let state = &*worker.state;
     let (now, started) = (state.shared.clock.now(), Instant::now());
-    let mut record = finish::begin(state, info, &request, (now, started));
-    state.shared.unbelieved.note(&state.trust, info.peer.ip(), request.headers());
     let observed = Arc::new(Observed::default());
+    let record = finish::begin(state, info, &request, (now, started));
+    let mut record = Open::new(state, record, Arc::clone(&observed));
+    state.shared.unbelieved.note(&state.trust, info.peer.ip(), request.headers());
     let mut came_over_tls = info.tls.is_some();
     let mut answered = match normalize::normalize(&request, info, link, &state.trust, (now, started)) {
         Err(malformed) => {
@@ -61,7 +64,7 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Request<Incoming>
                 record.decision = "own";
                 let answered =
                     Answered { response: secure::redirect(&state.config, &normal.head), unread: Some(request) };
-                return finish::finish(state, answered, record, observed);
+                return finish::finish(state, answered, record.finish(), observed);
             }
             match endpoint::find(&state.config, normal.head.host.name(), normal.head.path.canonical()) {
                 Some(Endpoint::Check) => forward_auth::answer(state, request, &normal, &mut record).await,
@@ -76,7 +79,7 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Request<Incoming>
     if let Some(time) = state.config.server.hsts.filter(|_| came_over_tls) {
         secure::hold_to_https(answered.response.headers_mut(), time);
     }
-    finish::finish(state, answered, record, observed)
+    finish::finish(state, answered, record.finish(), observed)
 }
 
 /// What is not the gateway's own: a preflight, or a request that is decided about. Either answer says who may read it.

@@ -82,7 +82,8 @@ impl Attempts<'_> {
             self.judge(at, &outcome);
             let again = match &outcome {
                 Ok(answer) => self.allowance.take(Cause::Status(answer.status()), pool.budget(), sent),
-                Err(Failure::Broken(_)) if self.client_failed() => None,
+                // Another server needs a descriptor too.
+                Err(Failure::Broken(error)) if error.is_own() || self.client_failed() => None,
                 Err(Failure::Broken(error)) => self.allowance.take(retry::cause(error), pool.budget(), sent),
                 Err(Failure::Late | Failure::Over | Failure::Malformed(_) | Failure::Unsendable(_)) => None,
             };
@@ -197,8 +198,9 @@ impl Attempts<'_> {
             Ok(answer) if matches!(answer.status().as_u16(), 502..=504) => pool.failed(at),
             Ok(_) => pool.served(at),
             Err(Failure::Late | Failure::Malformed(_)) => pool.failed(at),
-            // One that closes what nobody uses does well, and a client that breaks off is not its fault.
-            Err(Failure::Broken(error)) if error.is_stale() || error.is_unprocessed() || self.client_failed() => {}
+            // One that closes what nobody uses does well, and neither a client that breaks off nor our own want is its fault.
+            Err(Failure::Broken(error))
+                if error.is_stale() || error.is_unprocessed() || error.is_own() || self.client_failed() => {}
             Err(Failure::Broken(_)) => pool.failed(at),
             Err(Failure::Over | Failure::Unsendable(_)) => {}
         }

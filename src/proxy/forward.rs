@@ -318,6 +318,7 @@ mod tests {
             Reason::BodyTooLarge,
             Reason::BodyStalled,
             Reason::BodyBroken,
+            Reason::NoDescriptors,
             Reason::Internal,
         ];
         let theirs = all.map(Rejection::new).into_iter().filter(|rejection| rejection.blame == Blame::Upstream);

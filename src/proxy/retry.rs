@@ -140,6 +140,7 @@ pub(super) fn rejection(error: SendError, loan: Option<&Loan>) -> Rejection {
     }
     let reason = match beneath::<ConnectError>(&error) {
         Some(ConnectError::TimedOut) => Reason::ConnectTimeout,
+        Some(ConnectError::NoDescriptors { .. }) => Reason::NoDescriptors,
         Some(ConnectError::Tls { .. }) => Reason::Tls,
         Some(ConnectError::Resolve { .. } | ConnectError::NoAddress | ConnectError::Refused { .. }) => Reason::Connect,
         None if error.is_connect() => Reason::Connect,

@@ -76,6 +76,11 @@ async fn watch(backend: Arc<Backend>, check: Check, mut seed: u64) {
             Ok(asked) => asked,
             Err(_) => Err(Ill::Late(check.timeout)),
         };
+        if matches!(&asked, Err(Ill::Broken(error)) if error.is_own()) {
+            // Nothing was asked.
+            sleep(check.interval).await;
+            continue;
+        }
         let health = backend.health();
         let before = health.checked();
         let after = streak.judge(before, asked.is_ok(), &check);

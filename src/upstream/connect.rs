@@ -87,9 +87,23 @@ pub enum ConnectError {
     },
     /// None did in time.
     TimedOut,
+    /// This process has no descriptors left, whoever is at the other end.
+    NoDescriptors {
+        /// What the system says.
+        source: io::Error,
+    },
 }
 
 impl ConnectError {
+    /// Why the system gave no connection.
+    fn of_system(source: io::Error) -> Self {
+        let errno = rustix::io::Errno::from_io_error(&source);
+        match errno {
+            Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => Self::NoDescriptors { source },
+            _ => Self::Refused { source },
+        }
+    }
+
     /// A word for metrics.
     const fn name(&self) -> &'static str {
         match self {
@@ -97,6 +111,7 @@ impl ConnectError {
             Self::Refused { .. } => "refused",
             Self::Tls { .. } => "tls",
             Self::TimedOut => "timeout",
+            Self::NoDescriptors { .. } => "no_descriptors",
         }
     }
 }
@@ -149,7 +164,7 @@ async fn reach(way: &Way, limit: Duration, offer: Offer) -> Result<Stream, Conne
         Way::Unix(path) => {
             return match timeout(limit, UnixStream::connect(path)).await {
                 Ok(Ok(stream)) => Ok(Stream::Unix(stream)),
-                Ok(Err(source)) => Err(ConnectError::Refused { source }),
+                Ok(Err(source)) => Err(ConnectError::of_system(source)),
                 Err(_) => Err(ConnectError::TimedOut),
             };
         }
@@ -165,7 +180,7 @@ async fn reach(way: &Way, limit: Duration, offer: Offer) -> Result<Stream, Conne
         let left = u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
         let share = deadline.saturating_duration_since(Instant::now()) / left;
         let one = async {
-            let stream = TcpStream::connect(address).await.map_err(|source| ConnectError::Refused { source })?;
+            let stream = TcpStream::connect(address).await.map_err(ConnectError::of_system)?;
             // Small requests must not wait for an acknowledgement; a failure shows at the first write.
             let _ = stream.set_nodelay(true);
             match tls {
@@ -361,6 +376,7 @@ impl fmt::Display for ConnectError {
             Self::Refused { .. } => "the upstream took no connection",
             Self::Tls { .. } => "TLS with the upstream did not come about",
             Self::TimedOut => "the upstream took no connection in time",
+            Self::NoDescriptors { .. } => "no descriptor is left for a connection",
         })
     }
 }
@@ -369,7 +385,7 @@ impl std::error::Error for ConnectError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Resolve { source } => Some(source.as_ref()),
-            Self::Refused { source } | Self::Tls { source } => Some(source),
+            Self::Refused { source } | Self::Tls { source } | Self::NoDescriptors { source } => Some(source),
             Self::NoAddress | Self::TimedOut => None,
         }
     }
@@ -406,6 +422,28 @@ mod tests {
             reach(&way, Duration::from_secs(5), Offer::Http1).await.unwrap();
             listener.accept().await.unwrap();
         }
+    }
+
+    #[test]
+    fn running_out_of_descriptors_is_told_from_a_server_that_refuses() {
+        for (code, name) in [(24, "no_descriptors"), (23, "no_descriptors"), (111, "refused"), (13, "refused")] {
+            assert_eq!(ConnectError::of_system(io::Error::from_raw_os_error(code)).name(), name, "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_could_not_be_looked_up_is_asked_for_again_at_once() {
+        static IS_DOWN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(true);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let way = way(port, |_, port| match IS_DOWN.load(Relaxed) {
+            true => Err(io::Error::other("no resolver answers")),
+            false => Ok(vec![([127, 0, 0, 1], port).into()]),
+        });
+        let down = reach(&way, Duration::from_secs(5), Offer::Http1).await;
+        assert!(matches!(down, Err(ConnectError::Resolve { .. })));
+        IS_DOWN.store(false, Relaxed);
+        reach(&way, Duration::from_secs(5), Offer::Http1).await.unwrap();
     }
 
     #[tokio::test]

@@ -115,6 +115,11 @@ impl SendError {
         }
     }
 
+    /// Whether it is this process that has no descriptors left, which says nothing of the server.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(beneath::<ConnectError>(self), Some(ConnectError::NoDescriptors { .. }))
+    }
+
     /// Whether a used connection closed before a byte of an answer.
     pub(crate) fn is_stale(&self) -> bool {
         match self {

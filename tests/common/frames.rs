@@ -121,7 +121,7 @@ pub(crate) fn basic<'a>(method: &'a str, authority: &'a str, path: &'a str) -> V
 }
 
 /// The status at the beginning of a block of fields: from the static table, or three digits, plain or by Huffman's code.
-fn status(block: &[u8]) -> String {
+pub(crate) fn status(block: &[u8]) -> String {
     let known = [200, 204, 206, 304, 400, 404, 500];
     // The table may be made smaller first.
     let block = if block[0] & 0xe0 == 0x20 { &block[1..] } else { block };

@@ -42,10 +42,10 @@ pub(crate) fn client_config(roots: &[&CertificateDer<'static>], alpn: &[&str]) -
 }
 
 /// One TLS connection of a client.
-struct Secure(StreamOwned<ClientConnection, TcpStream>);
+pub(crate) struct Secure(pub(crate) StreamOwned<ClientConnection, TcpStream>);
 
 impl Secure {
-    fn try_connect(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> std::io::Result<Self> {
+    pub(crate) fn try_connect(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> std::io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, DEADLINE).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         let name = ServerName::try_from(name.to_owned()).unwrap();
@@ -55,12 +55,12 @@ impl Secure {
         Ok(Self(stream))
     }
 
-    fn connect(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> Self {
+    pub(crate) fn connect(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> Self {
         Self::try_connect(address, config, name).expect("a handshake")
     }
 
     /// The head of the answer to a GET.
-    fn get(&mut self, host: &str, target: &str) -> String {
+    pub(crate) fn get(&mut self, host: &str, target: &str) -> String {
         self.0.write_all(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).unwrap();
         let (mut head, mut byte) = (Vec::new(), [0]);
         while !head.ends_with(b"\r\n\r\n") {

@@ -12,6 +12,7 @@ use portcullis::config::{
     Balance, Ejection, Health, HostPort, Limits, ServerAddr, Timeouts, Upstream as Settings, UpstreamLimits,
     WeightedServer,
 };
+use portcullis::listen::full::Spoken;
 use portcullis::listen::{conn, socket};
 use portcullis::message::body::{Body, End, Watcher};
 use portcullis::message::connection::{Link, Stop};
@@ -210,7 +211,7 @@ pub(crate) async fn gateway_with(upstream: SocketAddr, limits: Limits, mut setti
                     conn::serve(stream, Arc::new(info), &handler.limits, service, |_, _| {}, stopped).await;
                 }
             };
-            socket::accept(listener, 0, census, stopped.clone(), connection).await.unwrap();
+            socket::accept(listener, 0, census, stopped.clone(), || Spoken::Http1, connection).await.unwrap();
         }
     });
     Gateway { address, stop, tunnels, ends, backend, census, accepting }

@@ -1,0 +1,88 @@
+//! The record of a request that has no answer yet. Its client can leave before there is one, and what was asked of the
+//! application by then is no less told of than any other request.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::finish;
+use crate::message::rejection::Blame;
+use crate::observe::trace::Finished;
+use crate::observe::{Record, blank};
+use crate::proxy::Observed;
+use crate::state::State;
+
+/// The record of a request in progress. Dropped before it is finished it says that the client has left.
+pub(super) struct Open<'a> {
+    state: &'a State,
+    record: Record,
+    observed: Arc<Observed>,
+    is_finished: bool,
+}
+
+impl<'a> Open<'a> {
+    /// The request of `record`, of which `observed` learns more.
+    pub(super) const fn new(state: &'a State, record: Record, observed: Arc<Observed>) -> Self {
+        Self { state, record, observed, is_finished: false }
+    }
+
+    /// There is an answer.
+    pub(super) fn finish(mut self) -> Record {
+        self.is_finished = true;
+        self.take()
+    }
+
+    fn take(&mut self) -> Record {
+        let left = blank(Arc::clone(&self.record.request_id), self.record.client);
+        std::mem::replace(&mut self.record, left)
+    }
+}
+
+impl Deref for Open<'_> {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        &self.record
+    }
+}
+
+impl DerefMut for Open<'_> {
+    fn deref_mut(&mut self) -> &mut Record {
+        &mut self.record
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if self.is_finished {
+            return;
+        }
+        let (mut record, observed, state) = (self.take(), &self.observed, self.state);
+        if record.decision != "permit" {
+            record.decision = "bad-request";
+        }
+        record.fault = Some(Blame::Client);
+        (record.code, record.reason) = (CLIENT_GONE, "the connection ended before an answer".to_owned());
+        record.status = StatusCode::from_u16(CLIENT_CLOSED_REQUEST).unwrap_or(StatusCode::BAD_REQUEST);
+        (record.server, record.tries) = (observed.server(), observed.tries());
+        record.bytes_in = observed.bytes_in();
+        record.duration = record.started.elapsed();
+        finish::count(state, &record, observed);
+        state.access_log.write(&record);
+        state.shared.recent.keep(&Arc::new(record.clone()));
+        if let Some(tracer) = record.recording.as_ref().and_then(|_| state.shared.tracer.as_ref()) {
+            let left = observed.left().map(|left| left.saturating_duration_since(record.started));
+            // Until it left the gateway waited for the application.
+            let away = left.map(|left| (left, record.duration.saturating_sub(left).max(Duration::from_micros(1))));
+            tracer.export(Finished { record, away, is_cut: true });
+        }
+    }
+}
+
+/// The code of a request whose client left before an answer.
+const CLIENT_GONE: &str = "client_gone";
+
+/// Nobody gets it; access logs know it from nginx.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
