@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::forward::Observed;
 use super::framing::{self, FramingFault};
+use super::interim::Interim;
 use super::retry::{self, Allowance, Cause};
-use super::upgrade;
+use super::upgrade::Switch;
 use crate::config::Timeouts;
 use crate::message::loan::{Loan, drain_after};
 use crate::message::rejection::{Reason, Rejection};
@@ -29,8 +30,8 @@ pub(super) struct Attempts<'a> {
     pub(super) headers: HeaderMap,
     pub(super) loan: Option<Arc<Loan>>,
     pub(super) expects_continue: bool,
-    /// Whether it asks for another protocol.
-    pub(super) switching: bool,
+    /// What it asks for where that is another protocol.
+    pub(super) switch: Option<&'a Switch>,
     /// What its server is found by.
     pub(super) key: u64,
     /// What may be tried again.
@@ -139,6 +140,7 @@ impl Attempts<'_> {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = lane.uri(self.target.clone()).map_err(Failure::Unsendable)?;
         *request.headers_mut() = std::mem::take(&mut self.headers);
+        let interim = Interim::of(&mut request);
         let limit = self.timeouts.response;
         let mut sending = pin!(lane.send(request));
         let mut timer = pin!(sleep_until(self.by_deadline(Instant::now() + limit)));
@@ -146,6 +148,7 @@ impl Attempts<'_> {
             tokio::select! {
                 biased;
                 answer = sending.as_mut() => break answer.map_err(Failure::Broken)?,
+                () = interim.too_many() => return Err(Failure::Malformed(FramingFault::Interim)),
                 () = timer.as_mut() => match self.due(limit) {
                     Some(due) => timer.as_mut().reset(due),
                     None if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
@@ -155,9 +158,14 @@ impl Attempts<'_> {
                 },
             }
         };
-        let agreed = self.switching && upgrade::names_websocket(answer.headers());
-        framing::check_answer(answer.status(), answer.headers(), answer.version(), agreed)
-            .map_err(Failure::Malformed)?;
+        if interim.are_too_many() {
+            return Err(Failure::Malformed(FramingFault::Interim));
+        }
+        let (status, headers) = (answer.status(), answer.headers());
+        if status == StatusCode::SWITCHING_PROTOCOLS && self.switch.is_some_and(|switch| !switch.is_agreed(headers)) {
+            return Err(Failure::Malformed(FramingFault::Switch));
+        }
+        framing::check_answer(status, headers, answer.version(), self.switch.is_some()).map_err(Failure::Malformed)?;
         Ok(answer)
     }
 

@@ -14,7 +14,7 @@ use crate::common::{DEADLINE, Gateway, Recorder, Setup, Wire, get, password_of, 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// An application that says who came, and then echoes.
-async fn echo_application() -> (std::net::SocketAddr, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+pub(crate) async fn echo_application() -> (std::net::SocketAddr, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -78,7 +78,7 @@ fn status_of(refused: Result<Socket, Error>) -> u16 {
 }
 
 /// Runs blocking work of the harness beside the application's tasks.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap()
 }
 
@@ -237,6 +237,40 @@ async fn a_subprotocol_passes() {
     let headers = [("authorization", format!("Bearer {token}")), ("sec-websocket-protocol", "chat.v1".to_owned())];
     let mut socket = open(&gateway, &headers).await.expect("the client checks the chosen protocol");
     next(&mut socket).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_opens_over_tls_by_the_same_rules() {
+    let (app, connections) = echo_application().await;
+    let (gateway, root) = blocking(move || {
+        let setup = Setup::new(app).key("server.tls", r#"[{ cert = "first.pem", key = "first.key" }]"#);
+        let dir = tempfile::tempdir().unwrap();
+        let setup = setup.key("server.public_url", "\"https://app.example\"");
+        std::fs::write(dir.path().join("gateway.toml"), setup.toml()).unwrap();
+        let root = crate::tls::issue(dir.path(), "first", &["app.example"]);
+        (Gateway::serve(dir), root)
+    })
+    .await;
+    let config = std::sync::Arc::new(crate::tls::client_config(&[&root], &["http/1.1"]));
+    for (path, expected) in [("/socket", 401), ("/public/socket", 101)] {
+        let stream = TcpStream::connect(gateway.address).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::clone(&config));
+        let stream = connector.connect("app.example".try_into().unwrap(), stream).await.unwrap();
+        let opened = tokio_tungstenite::client_async(format!("wss://app.example{path}"), stream).await;
+        match opened {
+            Err(Error::Http(response)) => assert_eq!(response.status(), expected),
+            Err(other) => panic!("{other}"),
+            Ok((mut socket, response)) => {
+                assert_eq!(response.status(), expected);
+                assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("||"));
+                for message in [Message::text("hello"), Message::binary(vec![7; 1 << 20])] {
+                    socket.send(message.clone()).await.unwrap();
+                    assert_eq!(socket.next().await.unwrap().unwrap(), message);
+                }
+            }
+        }
+    }
+    assert_eq!(connections.load(std::sync::atomic::Ordering::SeqCst), 1);
 }
 
 /// An upgrade of a public route, as bytes.
