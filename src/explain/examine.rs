@@ -150,6 +150,7 @@ fn bare(question: &Question, judgement: &Judgement<'_>) -> Explanation {
         reading: judgement.reading.map(|reading| reading.name().to_owned()),
         answer: match judgement.reason {
             Reason::Line(LineError::Method) => "405 Method Not Allowed".to_owned(),
+            Reason::Line(LineError::Protocol) => "501 Not Implemented".to_owned(),
             Reason::Line(LineError::OptionsOfServer) => "204 No Content, by the gateway itself".to_owned(),
             _ => "400 Bad Request".to_owned(),
         },

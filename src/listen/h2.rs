@@ -28,6 +28,7 @@ use super::frames::{Beat, Frames, Pulse};
 use crate::config::Limits;
 use crate::message::body::{Body, BodyError};
 use crate::message::connection::{ConnInfo, Link, Stop};
+use crate::message::extended::{self, Extended};
 use crate::message::respond;
 
 /// Serves `stream` until one side ends it, a deadline passes or `stop` says so.
@@ -54,12 +55,16 @@ pub async fn serve<S, F, A>(
         let is_too_long = request.headers().len() > most_fields;
         let asks_head = *request.method() == Method::HEAD;
         adapt(&mut request);
+        let is_socket = Extended::translate(&mut request, Arc::<Stream>::clone(&stream));
         let answer = (!is_too_long).then(|| service(request, Arc::new(Link::new())));
         async move {
-            let response = match answer {
+            let mut response = match answer {
                 Some(answer) => answer.await,
                 None => respond::empty(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
             };
+            if is_socket {
+                extended::translate_back(&mut response);
+            }
             stream.answers.store(true, Relaxed);
             let response = if asks_head { without_body(response) } else { response };
             Ok::<_, Infallible>(response.map(|body| Paced { body, stream }))
@@ -152,6 +157,7 @@ fn builder(limits: &Limits, streams: Streams) -> http2::Builder<Streams> {
     let mut builder = http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
+        .enable_connect_protocol()
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_local_error_reset_streams(MISTAKES)

@@ -13,6 +13,8 @@ use super::path::{PathError, RequestPath};
 pub enum LineError {
     /// TRACE and CONNECT are not for a gateway, and no method is spelled in another case: 405.
     Method,
+    /// A CONNECT for a protocol that is not known here (RFC 8441, section 4): 501.
+    Protocol,
     /// `OPTIONS *` asks the gateway itself.
     OptionsOfServer,
     /// The target is not a path.
@@ -25,6 +27,7 @@ impl fmt::Display for LineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Method => f.write_str("the method is not for a gateway"),
+            Self::Protocol => f.write_str("only a WebSocket can be asked for"),
             Self::OptionsOfServer => f.write_str("the gateway's own options"),
             Self::Target(why) => f.write_str(why),
             Self::Path(error) => write!(f, "{error}"),

@@ -4,6 +4,7 @@ pub mod body;
 pub mod certificate;
 pub mod connection;
 pub mod cookie;
+pub mod extended;
 pub mod forwarded;
 pub mod head;
 pub mod headers;

@@ -25,6 +25,7 @@ use crate::endpoint::answer::{Asker, Manner};
 use crate::endpoint::{self, Answered, Call, Endpoint};
 use crate::message::body::Body;
 use crate::message::connection::{ConnInfo, Link};
+use crate::message::extended::Extended;
 use crate::observe::Record;
 use crate::proxy::{Forwarder, Observed, Surroundings};
 use crate::state::State;
@@ -49,10 +50,11 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Request<Incoming>
     let mut record = Open::new(state, record, Arc::clone(&observed));
     state.shared.unbelieved.note(&state.trust, info.peer.ip(), request.headers());
     let mut came_over_tls = info.tls.is_some();
+    let (is_extended, manner) = (Extended::marks(request.extensions()), Manner::of(request.headers()));
     let mut answered = match normalize::normalize(&request, info, link, &state.trust, (now, started)) {
         Err(malformed) => {
             let request_id = Arc::clone(&record.request_id);
-            let asker = Asker { state, head: None, manner: Manner::of(request.headers()), request_id: &request_id };
+            let asker = Asker { state, head: None, manner, request_id: &request_id };
             let response = refuse::malformed(&asker, &mut record, &malformed);
             Answered { response, unread: Some(request) }
         }
@@ -76,6 +78,11 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Request<Incoming>
             }
         }
     };
+    if is_extended && answered.response.status().is_success() {
+        let request_id = Arc::clone(&record.request_id);
+        let asker = Asker { state, head: None, manner, request_id: &request_id };
+        answered.response = refuse::no_socket(&asker, &mut record);
+    }
     if let Some(time) = state.config.server.hsts.filter(|_| came_over_tls) {
         secure::hold_to_https(answered.response.headers_mut(), time);
     }
@@ -172,6 +179,7 @@ async fn permitted(
                 assertions: state.keys.assertions(),
                 upstream_names: &state.upstream_names,
                 recording: recording.as_deref(),
+                random: &state.shared.random,
             };
             let forwarded = worker.forwarder.forward(permit, &surroundings, request, observed).await;
             (forwarded.unwrap_or_else(|rejection| refuse::rejection(asker, record, &rejection)), None)

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 
 use crate::clock::Timestamp;
 use crate::message::connection::{ConnInfo, Link};
+use crate::message::extended;
 use crate::message::forwarded::{Origin, Scheme, Trust};
 use crate::message::head::Head;
 use crate::message::host::{Host, HostError};
@@ -59,6 +60,9 @@ pub(super) fn normalize(
     framing::check(request.headers(), request.version()).map_err(Malformed::Framing)?;
     if link.target_fault() {
         return Err(Malformed::Line(line::RAW_FRAGMENT));
+    }
+    if extended::is_foreign(request) {
+        return Err(Malformed::Line(LineError::Protocol));
     }
     line::check_method(request.method()).map_err(Malformed::Line)?;
     let origin = match info.is_relayed {

@@ -62,6 +62,9 @@ pub(super) fn malformed(asker: &Asker<'_>, record: &mut Record, malformed: &Malf
             let problem = Problem { detail: "Method not allowed", allow: Some(METHODS), ..Problem::default() };
             asker.problem(StatusCode::METHOD_NOT_ALLOWED, &problem)
         }
+        Malformed::Line(LineError::Protocol) => {
+            asker.problem(StatusCode::NOT_IMPLEMENTED, &Problem { detail: "Not implemented", ..Problem::default() })
+        }
         Malformed::Line(LineError::OptionsOfServer) => {
             record.decision = "own";
             let mut answer = asker.empty(StatusCode::NO_CONTENT);
@@ -73,6 +76,13 @@ pub(super) fn malformed(asker: &Asker<'_>, record: &mut Record, malformed: &Malf
             asker.problem(StatusCode::BAD_REQUEST, &problem)
         }
     }
+}
+
+/// 501: over HTTP/2 any success would tell a client that its WebSocket is open, and none is.
+pub(super) fn no_socket(asker: &Asker<'_>, record: &mut Record) -> Response<Body> {
+    record.code = NO_SOCKET;
+    record.reason.push_str(", no WebSocket there");
+    asker.problem(StatusCode::NOT_IMPLEMENTED, &Problem { detail: "No WebSocket here", ..Problem::default() })
 }
 
 /// 400: the credentials of a request that is well-formed otherwise contradict each other.
@@ -276,6 +286,9 @@ pub(super) fn rejection(asker: &Asker<'_>, record: &mut Record, rejection: &Reje
 fn step_up() -> String {
     format!("Bearer realm=\"{REALM}\", error=\"insufficient_user_authentication\"")
 }
+
+/// The code of an ordinary answer where only a WebSocket would do.
+const NO_SOCKET: &str = "no-websocket";
 
 /// The code of a body whose end is in doubt.
 const FRAMING: &str = "framing";

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::forward::Observed;
 use super::framing::{self, FramingFault};
 use super::retry::{self, Allowance, Cause};
-use super::upgrade;
+use super::upgrade::Switch;
 use crate::config::Timeouts;
 use crate::message::loan::{Loan, drain_after};
 use crate::message::rejection::{Reason, Rejection};
@@ -29,8 +29,8 @@ pub(super) struct Attempts<'a> {
     pub(super) headers: HeaderMap,
     pub(super) loan: Option<Arc<Loan>>,
     pub(super) expects_continue: bool,
-    /// Whether it asks for another protocol.
-    pub(super) switching: bool,
+    /// What it asks for where that is another protocol.
+    pub(super) switch: Option<&'a Switch>,
     /// What its server is found by.
     pub(super) key: u64,
     /// What may be tried again.
@@ -155,9 +155,11 @@ impl Attempts<'_> {
                 },
             }
         };
-        let agreed = self.switching && upgrade::names_websocket(answer.headers());
-        framing::check_answer(answer.status(), answer.headers(), answer.version(), agreed)
-            .map_err(Failure::Malformed)?;
+        let (status, headers) = (answer.status(), answer.headers());
+        if status == StatusCode::SWITCHING_PROTOCOLS && self.switch.is_some_and(|switch| !switch.is_agreed(headers)) {
+            return Err(Failure::Malformed(FramingFault::Switch));
+        }
+        framing::check_answer(status, headers, answer.version(), self.switch.is_some()).map_err(Failure::Malformed)?;
         Ok(answer)
     }
 

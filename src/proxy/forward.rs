@@ -11,14 +11,13 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::attempts::{Answered, Attempts};
 use super::retry::Allowance;
 use super::rewrite::{self, RewriteFacts};
-use super::upgrade::{self, Tunnels};
+use super::upgrade::{self, Switch, Tunnels};
 use crate::access::Lease;
 use crate::config::{Retries, Timeouts};
 use crate::message::body::Body;
@@ -26,6 +25,7 @@ use crate::message::connection::Stop;
 use crate::message::loan::Loan;
 use crate::message::rejection::{Blame, Reason, Rejection};
 use crate::message::tether::Tether;
+use crate::secret::Random;
 use crate::upstream::{Admission, Backend, Caller, Held, Pool, Turn, Upstream};
 
 /// What goes on, where to, and for how long.
@@ -47,6 +47,8 @@ pub(super) struct Onward<'a> {
     pub(super) caller: Caller<'a>,
     /// What allows streams to go on.
     pub(super) lease: Lease,
+    /// What keys of handshakes are made from.
+    pub(super) random: &'a Random,
 }
 
 /// A worker's way to the upstreams of one configuration.
@@ -166,7 +168,7 @@ impl Forwarder {
         observed: &Observed,
     ) -> Result<Response<Body>, Rejection> {
         let bodiless = request.body().is_end_stream();
-        let switch = (bodiless && upgrade::is_wanted(&request)).then(|| hyper::upgrade::on(&mut request));
+        let switch = bodiless.then(|| Switch::of(&mut request, onward.random)).flatten();
         let (head, body) = request.into_parts();
         let hint = body.size_hint();
         if onward.body_bytes.is_some_and(|limit| hint.lower() > limit) {
@@ -184,8 +186,8 @@ impl Forwarder {
         let mut headers = head.headers;
         let key = upstream.pool().key(&headers, onward.caller);
         rewrite::request(&mut headers, &onward.facts, hint.exact());
-        if switch.is_some() {
-            upgrade::announce(&mut headers);
+        if let Some(switch) = &switch {
+            switch.ask(&mut headers);
         } else if hint.exact().is_none() {
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
@@ -202,7 +204,7 @@ impl Forwarder {
             headers,
             loan,
             expects_continue,
-            switching: switch.is_some(),
+            switch: switch.as_ref(),
             key,
             allowance,
             observed,
@@ -220,7 +222,7 @@ impl Forwarder {
     fn pass_back(
         &self,
         mut answer: Response<Incoming>,
-        switch: Option<OnUpgrade>,
+        switch: Option<Switch>,
         backend: &Backend,
         facts: &RewriteFacts<'_>,
         between: Option<Duration>,

@@ -17,6 +17,8 @@ pub enum FramingFault {
     Both,
     /// A status that no answer may have.
     Status,
+    /// A 101 that is no answer to what was asked for.
+    Switch,
 }
 
 /// Whether a request's framing is in order; if not, it is answered 400 and the connection closed.
@@ -78,6 +80,7 @@ impl std::fmt::Display for FramingFault {
             Self::Length => "more than one length, or one that is not a number",
             Self::Both => "a length beside a transfer coding",
             Self::Status => "a status that no answer may have",
+            Self::Switch => "a 101 that does not agree to the WebSocket that was asked for",
         })
     }
 }

@@ -20,6 +20,7 @@ use crate::message::headers::IdentityNames;
 use crate::message::rejection::{Reason, Rejection};
 use crate::observe::trace::Recording;
 use crate::pattern::carry;
+use crate::secret::Random;
 use crate::token::Assertions;
 use crate::upstream::Caller;
 
@@ -42,6 +43,8 @@ pub struct Surroundings<'a> {
     pub upstream_names: &'a [Arc<str>],
     /// The spans that the upstream is told of, where the request is recorded.
     pub recording: Option<&'a Recording>,
+    /// What keys of handshakes are made from.
+    pub random: &'a Random,
 }
 
 impl Forwarder {
@@ -91,7 +94,17 @@ impl Forwarder {
         let caller =
             Caller { user: permit.identity().map(|identity| identity.profile.user.as_str()), client: head.client.0 };
         let (timeouts, retries) = (&route.timeouts, route.retries.as_ref());
-        let onward = Onward { upstream, target, facts, body_bytes, timeouts, retries, caller, lease };
+        let onward = Onward {
+            upstream,
+            target,
+            facts,
+            body_bytes,
+            timeouts,
+            retries,
+            caller,
+            lease,
+            random: surroundings.random,
+        };
         self.send_on(onward, request, observed).await
     }
 }

@@ -5,14 +5,17 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::sync::{Notify, watch};
 
+use super::handshake::Key;
 use crate::message::connection::Stop;
+use crate::message::extended::Extended;
 use crate::metrics::{self, Held};
+use crate::secret::Random;
 
 /// Open tunnels, which outlive their connections' tasks and are waited for when the gateway drains.
 #[derive(Debug, Default)]
@@ -77,13 +80,50 @@ impl Drop for Inside {
     }
 }
 
-/// Whether `request` asks for a WebSocket as RFC 6455 has it. Any other upgrade is not passed on.
+/// A client that waits for the upstream to agree to a WebSocket.
+#[derive(Debug)]
+pub(super) struct Switch {
+    client: OnUpgrade,
+    /// Over HTTP/2: the proof that the upstream owes us in the client's place.
+    key: Option<Key>,
+    /// Over HTTP/2: what the tunnel keeps.
+    stream: Option<Extended>,
+}
+
+impl Switch {
+    /// What `request` waits for, if it asks for a WebSocket.
+    pub(super) fn of<B>(request: &mut Request<B>, random: &Random) -> Option<Self> {
+        if !is_wanted(request) {
+            return None;
+        }
+        let client = hyper::upgrade::on(&mut *request);
+        let stream = request.extensions_mut().remove::<Extended>();
+        let key = stream.is_some().then(|| Key::new(random));
+        Some(Self { client, key, stream })
+    }
+
+    /// Writes the fields of the upgrade into the head that goes on, which hop-by-hop cleaning has removed.
+    pub(super) fn ask(&self, headers: &mut HeaderMap) {
+        announce(headers);
+        if let Some(key) = self.key.as_ref().and_then(Key::value) {
+            headers.insert(SEC_WEBSOCKET_KEY, key);
+        }
+    }
+
+    /// Whether an answer with these `headers` agrees. The proof is the client's to check where it asked for one.
+    pub(super) fn is_agreed(&self, headers: &HeaderMap) -> bool {
+        names_websocket(headers) && self.key.as_ref().is_none_or(|key| key.is_answered(headers))
+    }
+}
+
+/// Whether `request` asks for a WebSocket as RFC 6455 has it, or did so as RFC 8441 has it. Any other upgrade is not passed on.
 pub fn is_wanted<B>(request: &Request<B>) -> bool {
-    *request.method() == Method::GET && request.version() == Version::HTTP_11 && names_websocket(request.headers())
+    let is_possible = request.version() == Version::HTTP_11 || Extended::marks(request.extensions());
+    *request.method() == Method::GET && is_possible && names_websocket(request.headers())
 }
 
 /// Whether `headers` carry `Connection: upgrade` and `Upgrade: websocket`, and no other protocol.
-pub(super) fn names_websocket(headers: &HeaderMap) -> bool {
+fn names_websocket(headers: &HeaderMap) -> bool {
     let mut protocols = headers.get_all(UPGRADE).iter();
     let protocol = protocols.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
     protocol && protocols.next().is_none() && headers.get_all(CONNECTION).iter().any(lists_upgrade)
@@ -102,7 +142,7 @@ pub(super) fn announce(headers: &mut HeaderMap) {
 /// Joins client and upstream in a task of its own once both have switched, until one of them ends, `ended`
 /// resolves, or the gateway drains.
 pub(super) fn join(
-    client: OnUpgrade,
+    switch: Switch,
     upstream: OnUpgrade,
     tunnels: &Arc<Tunnels>,
     mut stop: watch::Receiver<Stop>,
@@ -111,6 +151,7 @@ pub(super) fn join(
     let inside = tunnels.enter();
     tokio::spawn(async move {
         let _inside = inside;
+        let Switch { client, stream: _stream, .. } = switch;
         let both = async {
             let (client, upstream) = tokio::try_join!(client, upstream)?;
             let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
@@ -148,6 +189,11 @@ mod tests {
         assert!(is_wanted(&request(Method::GET, Version::HTTP_11, &good)));
         assert!(!is_wanted(&request(Method::POST, Version::HTTP_11, &good)));
         assert!(!is_wanted(&request(Method::GET, Version::HTTP_10, &good)));
+        let mut extended = request(Method::GET, Version::HTTP_2, &good);
+        assert!(!is_wanted(&extended), "no request of HTTP/2 has such fields by itself");
+        *extended.method_mut() = Method::CONNECT;
+        extended.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+        assert!(Extended::translate(&mut extended, Arc::new(())) && is_wanted(&extended));
         for bad in [
             &[("connection", "upgrade"), ("upgrade", "h2c")][..],
             &[("connection", "upgrade"), ("upgrade", "websocket, h2c")],

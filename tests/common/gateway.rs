@@ -179,7 +179,7 @@ impl Drop for Gateway {
 }
 
 /// The value of the field `address` in a log line, text or JSON.
-fn address_in(line: &str) -> Option<SocketAddr> {
+pub(crate) fn address_in(line: &str) -> Option<SocketAddr> {
     let (_, after) = line.split_once("address")?;
     let start = after.find(|c: char| c.is_ascii_digit() || c == '[')?;
     let value = &after[start..];

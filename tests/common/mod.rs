@@ -10,6 +10,7 @@ pub(crate) mod recorder;
 pub(crate) mod request;
 pub(crate) mod setup;
 pub(crate) mod token;
+pub(crate) mod tunnel;
 pub(crate) mod wire;
 
 pub(crate) use gateway::Gateway;

@@ -23,19 +23,21 @@ pub(crate) fn clear(app: &Recorder) -> Setup {
     Setup::new(app.address()).key("server.listen", r#"[{ address = "127.0.0.1:0", h2c = true }]"#)
 }
 
-async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
+pub(crate) async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(address).await.unwrap();
     let (client, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
     client.ready().await.unwrap()
 }
 
-fn request(method: &str, uri: &str) -> Request<()> {
+pub(crate) fn request(method: &str, uri: &str) -> Request<()> {
     Request::builder().method(method).uri(uri).version(Version::HTTP_2).body(()).unwrap()
 }
 
 /// The answer's head, body and trailers.
-async fn answer(response: h2::client::ResponseFuture) -> (http::response::Parts, Vec<u8>, Option<HeaderMap>) {
+pub(crate) async fn answer(
+    response: h2::client::ResponseFuture,
+) -> (http::response::Parts, Vec<u8>, Option<HeaderMap>) {
     let (head, mut body) = response.await.unwrap().into_parts();
     let mut all = Vec::new();
     while let Some(data) = body.data().await {

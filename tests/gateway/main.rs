@@ -35,6 +35,8 @@ mod framing;
 mod framing_bodies;
 mod h2;
 mod h2_hostile;
+mod h2_websocket;
+mod h2_websocket_ends;
 mod harness;
 mod headers;
 mod hosts;

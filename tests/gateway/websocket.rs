@@ -14,7 +14,7 @@ use crate::common::{DEADLINE, Gateway, Recorder, Setup, Wire, get, password_of, 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// An application that says who came, and then echoes.
-async fn echo_application() -> (std::net::SocketAddr, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+pub(crate) async fn echo_application() -> (std::net::SocketAddr, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -78,7 +78,7 @@ fn status_of(refused: Result<Socket, Error>) -> u16 {
 }
 
 /// Runs blocking work of the harness beside the application's tasks.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap()
 }
 

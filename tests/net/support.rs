@@ -24,6 +24,7 @@ use portcullis::message::{loan, respond};
 use portcullis::metrics::Metrics;
 use portcullis::proxy::upgrade::Tunnels;
 use portcullis::proxy::{Forwarder, Observed, Surroundings, framing};
+use portcullis::secret::Random;
 use portcullis::upstream::{Backend, Pool, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -270,6 +271,7 @@ impl Handler {
             assertions: None,
             upstream_names: &[],
             recording: None,
+            random: &Random::system(),
         };
         let forwarded = self.forwarder.forward(permit, &surroundings, request, &Observed::default()).await;
         forwarded.unwrap_or_else(|rejection| respond::rejected(&rejection))
