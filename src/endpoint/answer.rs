@@ -5,9 +5,10 @@ use http::header::{
     ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, SET_COOKIE,
     WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
+use super::grpc;
 use super::page::{self, ErrorPage};
 use crate::access::{Bad, shows_api_key};
 use crate::config::StoreKind;
@@ -36,6 +37,8 @@ pub struct Manner {
     shows_credential: bool,
     /// Whether a browser with Fetch Metadata sends it, be it for a script.
     is_browser: bool,
+    /// Whether it reads the statuses of gRPC and not those of HTTP.
+    is_grpc: bool,
 }
 
 impl Manner {
@@ -48,7 +51,12 @@ impl Manner {
         };
         let shows_credential = headers.contains_key(AUTHORIZATION) || shows_api_key(headers);
         let is_browser = headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"));
-        Self { is_page_load, shows_credential, is_browser }
+        Self { is_page_load, shows_credential, is_browser, is_grpc: false }
+    }
+
+    /// Reads it from a request that is judged on its way to an application.
+    pub fn of_call<B>(request: &Request<B>) -> Self {
+        Self { is_grpc: grpc::is_call(request), ..Self::of(request.headers()) }
     }
 }
 
@@ -89,8 +97,11 @@ impl Asker<'_> {
 
     /// An error.
     pub fn problem(&self, status: StatusCode, problem: &Problem<'_>) -> Response<Body> {
-        let mut answer =
-            if self.is_page_load() { self.error_page(status, problem) } else { self.json(status, problem) };
+        let mut answer = match self.manner {
+            Manner { is_grpc: true, .. } => self.grpc(status, problem),
+            Manner { is_page_load: true, .. } => self.error_page(status, problem),
+            _ => self.json(status, problem),
+        };
         let headers = answer.headers_mut();
         if let Some(seconds) = problem.retry_after {
             headers.insert(RETRY_AFTER, seconds.into());
@@ -218,6 +229,12 @@ impl Asker<'_> {
             members.insert("login_url".to_owned(), json!(self.login_url()));
         }
         self.own(status, PROBLEM, Value::Object(members).to_string())
+    }
+
+    fn grpc(&self, status: StatusCode, problem: &Problem<'_>) -> Response<Body> {
+        let mut answer = self.name(grpc::refusal(status, problem.detail));
+        answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        answer
     }
 
     fn own(&self, status: StatusCode, media_type: &'static str, text: String) -> Response<Body> {

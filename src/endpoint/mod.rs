@@ -4,6 +4,7 @@ mod account;
 mod agent;
 pub mod answer;
 mod form;
+pub mod grpc;
 mod introspect;
 mod login;
 mod logout;

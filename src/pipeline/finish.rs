@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 
 use crate::access::{Bad, Permit, SetAside};
 use crate::clock::Timestamp;
-use crate::endpoint::Answered;
+use crate::endpoint::{Answered, grpc};
 use crate::message::body::{Body, End, Watcher};
 use crate::message::connection::ConnInfo;
 use crate::message::loan::drain_after;
@@ -52,7 +52,7 @@ pub(super) fn finish(state: &State, answered: Answered, mut record: Record, obse
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
-    record.status = response.status();
+    record.status = grpc::status_of(&response);
     (record.server, record.tries) = (observed.server(), observed.tries());
     count(state, &record, &observed);
     let record = Arc::new(record);

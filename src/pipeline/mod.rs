@@ -108,7 +108,7 @@ async fn judge(
         None => decide(worker, request, normal, record, observed).await,
         Some(preflight) => {
             let request_id = Arc::clone(&record.request_id);
-            let manner = Manner::of(request.headers());
+            let manner = Manner::of_call(&request);
             let asker = Asker { state, head: Some(&normal.head), manner, request_id: &request_id };
             match preflight {
                 Preflight::Onward(permit) => {
@@ -138,8 +138,7 @@ async fn decide(
     let state = &*worker.state;
     let decision = decide::ask(state, &normal.head, request.headers(), record).await;
     let request_id = Arc::clone(&record.request_id);
-    let asker =
-        Asker { state, head: Some(&normal.head), manner: Manner::of(request.headers()), request_id: &request_id };
+    let asker = Asker { state, head: Some(&normal.head), manner: Manner::of_call(&request), request_id: &request_id };
     match refuse::unless_permitted(&asker, record, decision) {
         ControlFlow::Continue(permit) => permitted(worker, permit, (request, normal), &asker, record, observed).await,
         ControlFlow::Break(response) => Answered { response, unread: Some(request) },

@@ -12,9 +12,9 @@ use crate::common::lines::Lines;
 use crate::common::{Recorder, Setup, get, password_of, token};
 
 /// An application as a child process, ended when dropped.
-struct Application {
+pub(crate) struct Application {
     child: Child,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Drop for Application {
@@ -29,14 +29,19 @@ fn python() -> Command {
     Command::new(path)
 }
 
-fn script(name: &str) -> PathBuf {
+pub(crate) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps").join(name)
 }
 
 /// Starts a Python module and waits for the address that it says it listens on.
 fn start(dir: &Path, args: &[&str]) -> Application {
+    launch(dir, &[&["-m"], args].concat())
+}
+
+/// Starts Python with `args`, and waits for the address that it says it listens on.
+pub(crate) fn launch(dir: &Path, args: &[&str]) -> Application {
     let mut command = python();
-    command.arg("-m").args(args).current_dir(dir).env("HOME", dir).env("PYTHONUNBUFFERED", "1");
+    command.args(args).current_dir(dir).env("HOME", dir).env("PYTHONUNBUFFERED", "1");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the application starts");
     let lines = Lines::of(child.stderr.take().unwrap());
@@ -52,7 +57,7 @@ fn start(dir: &Path, args: &[&str]) -> Application {
 }
 
 /// Runs a script to its end and gives what it printed; its last words are shown when it fails.
-fn run(name: &str, args: &[&str]) -> String {
+pub(crate) fn run(name: &str, args: &[&str]) -> String {
     let output = python().arg(script(name)).args(args).stdin(Stdio::null()).output().expect("Python runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
     assert!(output.status.success(), "{name}:\n{}\n{}", text(&output.stdout), text(&output.stderr));

@@ -33,6 +33,8 @@ mod forwarding;
 mod forwarding_faults;
 mod framing;
 mod framing_bodies;
+mod grpc;
+mod grpc_real;
 mod h2;
 mod h2_hostile;
 mod h2_websocket;
