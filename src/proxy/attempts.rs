@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::forward::Observed;
 use super::framing::{self, FramingFault};
+use super::interim::Interim;
 use super::retry::{self, Allowance, Cause};
 use super::upgrade::Switch;
 use crate::config::Timeouts;
@@ -139,6 +140,7 @@ impl Attempts<'_> {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = lane.uri(self.target.clone()).map_err(Failure::Unsendable)?;
         *request.headers_mut() = std::mem::take(&mut self.headers);
+        let interim = Interim::of(&mut request);
         let limit = self.timeouts.response;
         let mut sending = pin!(lane.send(request));
         let mut timer = pin!(sleep_until(self.by_deadline(Instant::now() + limit)));
@@ -146,6 +148,7 @@ impl Attempts<'_> {
             tokio::select! {
                 biased;
                 answer = sending.as_mut() => break answer.map_err(Failure::Broken)?,
+                () = interim.too_many() => return Err(Failure::Malformed(FramingFault::Interim)),
                 () = timer.as_mut() => match self.due(limit) {
                     Some(due) => timer.as_mut().reset(due),
                     None if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
@@ -155,6 +158,9 @@ impl Attempts<'_> {
                 },
             }
         };
+        if interim.are_too_many() {
+            return Err(Failure::Malformed(FramingFault::Interim));
+        }
         let (status, headers) = (answer.status(), answer.headers());
         if status == StatusCode::SWITCHING_PROTOCOLS && self.switch.is_some_and(|switch| !switch.is_agreed(headers)) {
             return Err(Failure::Malformed(FramingFault::Switch));

@@ -1,13 +1,14 @@
 //! Forwarding: what has leave to go on goes to its upstream, and the answer comes back.
 //!
 //! Headers are rewritten in `rewrite`, framing is judged in `framing`, `attempts` sends a request to one server and then
-//! another, `retry` says what an error means and whether to try again, `upgrade` joins tunnels, for which
+//! another, `interim` counts what comes before an answer, `retry` says what an error means and whether to try again, `upgrade` joins tunnels, for which
 //! `handshake` makes the proof where the client could not.
 
 mod attempts;
 mod forward;
 pub mod framing;
 mod handshake;
+mod interim;
 mod onward;
 mod retry;
 pub mod rewrite;
