@@ -12,7 +12,7 @@ fn in_front_of(app: &Recorder) -> Gateway {
 }
 
 /// Resident memory of the gateway in bytes.
-fn resident(gateway: &Gateway) -> usize {
+pub(crate) fn resident(gateway: &Gateway) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).expect("a process");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
     let kib: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();

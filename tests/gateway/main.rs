@@ -36,6 +36,7 @@ mod framing_bodies;
 mod grpc;
 mod grpc_real;
 mod h2;
+mod h2_abuse;
 mod h2_hostile;
 mod h2_websocket;
 mod h2_websocket_ends;

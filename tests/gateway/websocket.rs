@@ -239,6 +239,40 @@ async fn a_subprotocol_passes() {
     next(&mut socket).await.unwrap().unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_opens_over_tls_by_the_same_rules() {
+    let (app, connections) = echo_application().await;
+    let (gateway, root) = blocking(move || {
+        let setup = Setup::new(app).key("server.tls", r#"[{ cert = "first.pem", key = "first.key" }]"#);
+        let dir = tempfile::tempdir().unwrap();
+        let setup = setup.key("server.public_url", "\"https://app.example\"");
+        std::fs::write(dir.path().join("gateway.toml"), setup.toml()).unwrap();
+        let root = crate::tls::issue(dir.path(), "first", &["app.example"]);
+        (Gateway::serve(dir), root)
+    })
+    .await;
+    let config = std::sync::Arc::new(crate::tls::client_config(&[&root], &["http/1.1"]));
+    for (path, expected) in [("/socket", 401), ("/public/socket", 101)] {
+        let stream = TcpStream::connect(gateway.address).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::clone(&config));
+        let stream = connector.connect("app.example".try_into().unwrap(), stream).await.unwrap();
+        let opened = tokio_tungstenite::client_async(format!("wss://app.example{path}"), stream).await;
+        match opened {
+            Err(Error::Http(response)) => assert_eq!(response.status(), expected),
+            Err(other) => panic!("{other}"),
+            Ok((mut socket, response)) => {
+                assert_eq!(response.status(), expected);
+                assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("||"));
+                for message in [Message::text("hello"), Message::binary(vec![7; 1 << 20])] {
+                    socket.send(message.clone()).await.unwrap();
+                    assert_eq!(socket.next().await.unwrap().unwrap(), message);
+                }
+            }
+        }
+    }
+    assert_eq!(connections.load(std::sync::atomic::Ordering::SeqCst), 1);
+}
+
 /// An upgrade of a public route, as bytes.
 const UPGRADE: &str = "GET /public/socket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
