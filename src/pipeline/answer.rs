@@ -1,23 +1,28 @@
 //! What a route answers itself, once its rule has let the request pass: `respond` and `redirect`.
 
-use http::header::LOCATION;
+use http::header::{CACHE_CONTROL, LOCATION};
 use http::{HeaderValue, Response, StatusCode};
 
+use crate::access::Permit;
 use crate::config::{Destination, Redirect, Respond, Route};
 use crate::endpoint::answer::{Asker, Problem};
 use crate::message::body::Body;
 use crate::message::head::Head;
 use crate::pattern::{carry, one_slash};
-use crate::proxy::edit_answer;
+use crate::proxy::{edit_answer, keep_private};
 
-/// The answer of `route`; `None`: it leads to an upstream.
-pub(super) fn own(asker: &Asker<'_>, route: &Route, head: &Head) -> Option<Response<Body>> {
+/// The answer of the route that `permit` was given for; `None`: it leads to an upstream.
+pub(super) fn own(asker: &Asker<'_>, permit: &Permit, head: &Head) -> Option<Response<Body>> {
+    let route = permit.route();
     let mut answer = match &route.to {
         Destination::Upstream(_) => return None,
         Destination::Respond(respond) => self::respond(asker, respond),
         Destination::Redirect(redirect) => self::redirect(asker, route, redirect, head),
     };
     edit_answer(answer.headers_mut(), &route.response_headers);
+    if !permit.is_public() && answer.headers().get(CACHE_CONTROL).is_none_or(|said| said != "no-store") {
+        keep_private(answer.headers_mut());
+    }
     Some(answer)
 }
 

@@ -203,7 +203,7 @@ async fn judge(state: &State, head: &Arc<Head>, headers: &HeaderMap, record: &mu
         counted.note(record);
     }
     // What a route answers itself goes to the client in place of the application's answer; a 200 here would let it pass.
-    if let Some(own) = own_answer::own(&asker, permit.route(), head) {
+    if let Some(own) = own_answer::own(&asker, &permit, head) {
         if !own.status().is_success() {
             return for_family(state, own);
         }

@@ -165,7 +165,7 @@ async fn permitted(
         counted.note(record);
     }
     let clears_cookie = permit.clears_cookie();
-    let (mut response, unread) = match answer::own(asker, &route, &normal.head) {
+    let (mut response, unread) = match answer::own(asker, &permit, &normal.head) {
         Some(own) => (own, Some(request)),
         None => {
             let recording = record.recording.clone();

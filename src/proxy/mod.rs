@@ -16,4 +16,4 @@ pub mod upgrade;
 
 pub use forward::{Forwarder, Observed, expects_continue};
 pub use onward::{Surroundings, target, told};
-pub use rewrite::edit_answer;
+pub use rewrite::{edit_answer, keep_private};

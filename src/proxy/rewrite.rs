@@ -171,7 +171,7 @@ pub fn answer(status: StatusCode, headers: &mut HeaderMap, facts: &RewriteFacts<
 }
 
 /// Keeps an answer out of shared caches (RFC 9111, section 5.2.2): without `public` and `s-maxage`, with `private`.
-fn keep_private(headers: &mut HeaderMap) {
+pub fn keep_private(headers: &mut HeaderMap) {
     for name in ["surrogate-control", "cdn-cache-control"] {
         headers.remove(name);
     }

@@ -29,6 +29,13 @@ const ROUTES: &str = r#"
     respond = { status = 503, body = "closed for staff" }
 
     [[routes]]
+    name = "notes"
+    path = "/notes/**"
+    allow = "signed-in"
+    respond = { status = 200, body = "for those who are signed in" }
+    response_headers = { set = { "Cache-Control" = "public, max-age=60" } }
+
+    [[routes]]
     name = "moved"
     path = "/moved/**"
     allow = "anyone"
@@ -104,6 +111,15 @@ fn the_rule_decides_before_a_route_answers() {
     assert_eq!(alice.header("content-type"), Some("text/plain; charset=utf-8"));
     gateway.send(&get("//staff/x").bearer(&gateway.token("bob"))).assert_status(403, "another reading");
     app.assert_untouched("none of them");
+}
+
+#[test]
+fn what_is_for_some_goes_to_no_shared_cache_whatever_the_route_says() {
+    let (_app, gateway) = gateway();
+    let token = gateway.token("alice");
+    let answer = gateway.send(&get("/notes/x").bearer(&token));
+    answer.assert_status(200, "signed in");
+    assert_eq!(answer.header("cache-control"), Some("max-age=60, private"));
 }
 
 #[test]
