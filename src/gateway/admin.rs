@@ -21,6 +21,7 @@ use super::StartError;
 use super::readiness::Readiness;
 use super::scrape::Scrape;
 use crate::config::AdminListen;
+use crate::listen::unix::Claim;
 use crate::metrics::Format;
 
 /// Where the admin listener is, over reloads: `admin.listen` as it is written, and the task behind it.
@@ -64,6 +65,7 @@ impl AdminPlace {
         if let Some(serving) = self.serving.take() {
             serving.abort();
         }
+        // The task that is to end still has the claim: nobody is to find the file meanwhile.
         if let Some(AdminListen::Unix(path)) = &self.written {
             let _gone_already = std::fs::remove_file(path);
         }
@@ -97,7 +99,11 @@ impl NextPlace {
 #[derive(Debug)]
 enum Admin {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    /// The file goes with it.
+    Unix {
+        listener: UnixListener,
+        _claim: Claim,
+    },
 }
 
 impl Admin {
@@ -112,7 +118,9 @@ impl Admin {
                 listener.set_nonblocking(true)?;
                 TcpListener::from_std(listener).map(Self::Tcp)
             }
-            AdminListen::Unix(path) => super::control::bind(path, 0o660).map(Self::Unix),
+            AdminListen::Unix(path) => {
+                super::control::bind(path, 0o660).map(|(listener, claim)| Self::Unix { listener, _claim: claim })
+            }
         }
     }
 
@@ -120,7 +128,7 @@ impl Admin {
     fn address(&self) -> Option<net::SocketAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok(),
-            Self::Unix(_) => None,
+            Self::Unix { .. } => None,
         }
     }
 
@@ -129,7 +137,7 @@ impl Admin {
         loop {
             let accepted = match &self {
                 Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| spawn(stream, &desk)),
-                Self::Unix(listener) => listener.accept().await.map(|(stream, _)| spawn(stream, &desk)),
+                Self::Unix { listener, .. } => listener.accept().await.map(|(stream, _)| spawn(stream, &desk)),
             };
             if let Err(error) = accepted {
                 tracing::warn!(%error, "admin listener can't accept");

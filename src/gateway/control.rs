@@ -5,9 +5,8 @@
 
 use std::io::{self, BufRead as _, BufReader as StdReader, Write as _};
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream as StdStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +23,7 @@ use super::reload::{self, Request};
 use crate::clock::Timestamp;
 use crate::config::{Facts, Show};
 use crate::explain::{self, Explanation, Past};
+use crate::listen::unix::{self, Admits, Claim};
 use crate::message::forwarded::Trust;
 use crate::observe::{Reach, log};
 use crate::state::Shared;
@@ -32,7 +32,7 @@ use crate::state::Shared;
 #[derive(Debug)]
 pub(super) struct Control {
     listener: UnixListener,
-    path: PathBuf,
+    _claim: Claim,
 }
 
 impl Control {
@@ -41,8 +41,8 @@ impl Control {
     /// # Errors
     /// When another gateway listens there, or the directory can't be written.
     pub(super) fn bind(path: &Path) -> io::Result<Self> {
-        let listener = bind(path, 0o600)?;
-        Ok(Self { listener, path: path.to_owned() })
+        let (listener, claim) = bind(path, 0o600)?;
+        Ok(Self { listener, _claim: claim })
     }
 
     /// Answers until the task ends.
@@ -66,36 +66,13 @@ impl Control {
     }
 }
 
-impl Drop for Control {
-    fn drop(&mut self) {
-        let _gone_already = std::fs::remove_file(&self.path);
-    }
-}
-
 /// Binds a unix socket of `mode` in place of one that a dead gateway left behind.
 ///
 /// # Errors
 /// When someone listens there, the path is something else, or the directory can't be written.
-pub(super) fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
-    if StdStream::connect(path).is_ok() {
-        let message = format!("another program listens on {}", path.display());
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
-    }
-    // Connecting to what is no socket is refused as by a socket that nobody listens on: it must not be taken for one.
-    match std::fs::symlink_metadata(path) {
-        Ok(found) if !std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
-            let message = format!("{} is in the way and is no socket", path.display());
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
-        }
-        _ => {}
-    }
-    // Bound under a name of its own, so that nobody connects before the mode is right.
-    let fresh = path.with_extension(format!("new-{}", std::process::id()));
-    let _left_by_a_dead_namesake = std::fs::remove_file(&fresh);
-    let listener = UnixListener::bind(&fresh)?;
-    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(mode))?;
-    std::fs::rename(&fresh, path)?;
-    Ok(listener)
+pub(super) fn bind(path: &Path, mode: u32) -> io::Result<(UnixListener, Claim)> {
+    let (socket, claim) = unix::bind(path, &Admits { mode, user: None, group: None })?;
+    Ok((UnixListener::from_std(socket)?, claim))
 }
 
 async fn answer(stream: UnixStream, clerk: &Clerk) -> io::Result<()> {
@@ -436,6 +413,8 @@ const LONGEST_REPLY: u64 = 64 << 20;
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[tokio::test]
@@ -445,10 +424,15 @@ mod tests {
         std::fs::write(&file, "precious").unwrap();
         assert_eq!(bind(&file, 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
-        let first = bind(&socket, 0o660).unwrap();
+        let (listener, claim) = bind(&socket, 0o660).unwrap();
         assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o660);
         assert_eq!(bind(&socket, 0o660).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        drop(first);
-        bind(&socket, 0o660).unwrap();
+        drop(listener);
+        assert!(socket.exists(), "a dead gateway leaves its file");
+        let second = bind(&socket, 0o660).unwrap();
+        drop(claim);
+        assert!(socket.exists(), "it is the second's by now");
+        drop(second);
+        assert!(!socket.exists());
     }
 }
