@@ -23,6 +23,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import report
 import workloads
+from counted import Counted
 from stage import contenders, process, programs
 from stage.upstream import Stage
 
@@ -68,25 +69,6 @@ def one_round(stage, pairs, effort, number, found, tried):
                 print(f"{number + 1}: {report.line(workload, contender.name, sample)}", flush=True)
 
 
-class Counted:
-    """In a quick run a failure does not stop the rest; the sum stands on the last line."""
-
-    def __init__(self, goes_on):
-        self.goes_on, self.passed, self.failed = goes_on, 0, 0
-
-    @contextlib.contextmanager
-    def __call__(self, what):
-        try:
-            yield
-        except Exception as error:
-            if not self.goes_on:
-                raise
-            self.failed += 1
-            print(f"FAILED {what}: {type(error).__name__}: {error} {' '.join(getattr(error, '__notes__', []))}", flush=True)
-        else:
-            self.passed += 1
-
-
 def measured(asked, tried):
     pairs = list(chosen(asked))
     effort = QUICK if asked.quick else workloads.Effort(share=asked.requests, rate=asked.rate)
@@ -123,9 +105,7 @@ def main():
     print(report.everything(run))
     if asked.write_docs:
         report.write_docs(run)
-    if asked.quick:
-        print(f"{tried.passed} passed, {tried.failed} failed")
-        sys.exit(tried.failed > 0 or tried.passed == 0)
+    tried.finish()
 
 
 if __name__ == "__main__":

@@ -123,17 +123,17 @@ def http(path, *, tls=False, h2=False, upload=None, length=1024, timed=False, co
             rate = load.h2load(url, requests, **how)
         sample = span.sample(requests, rate)
         if timed:
-            times = load.latency(url, effort.rate, effort.seconds, **how)
-            sample.latency_us = {name: load.percentile(times, share) for name, share in
-                                 (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999))}
+            sample.latency_us = load.percentiles(load.latency(url, effort.rate, effort.seconds, **how))
         return sample
 
     return run
 
 
 def many_routes(stage, running, requests, _):
+    """Requests for a thousand of the routes in turn, or for all where they are fewer."""
     headers = load.bearer(token_of(stage, running))
-    paths = random.Random(SEED).sample(who.route_paths(ROUTES), 1000)
+    count = max(running.setting.routes, running.setting.upstreams)
+    paths = random.Random(SEED).sample(who.route_paths(count), min(count, 1000))
     urls = [running.url(path + "page") for path in paths]
     check(stage, running, paths[0] + "page", False, headers)
     load.h2load(urls, requests // 10, headers=headers, length=1024, flags=["--h1"])
@@ -143,10 +143,18 @@ def many_routes(stage, running, requests, _):
 
 
 def many_tokens(stage, running, requests, effort):
-    """Each request with one of 1,000 tokens, each of another user."""
-    users = random.Random(SEED).sample(range(1, running.setting.users), effort.tokens)
-    made = stage.keys.tokens(running.contender.algorithm, [f"u{user}" for user in users])
+    """Each request with one of 1,000 tokens at random, of as many sessions, where the store has sessions, or of as many users
+    as there are."""
+    setting, pick = running.setting, random.Random(SEED)
+    those = pick.sample(range(setting.sessions or setting.users), min(effort.tokens, setting.sessions or setting.users))
+    of_one = [(store.user_of(number, setting), store.name(number)) if setting.sessions else (store.user(number), None)
+              for number in those]
+    made = stage.keys.tokens(running.contender.algorithm, [(*of_one[each % len(of_one)], each) for each in range(effort.tokens)])
     check(stage, running, "/page", False, load.bearer(made[0]))
+    if setting.revocations:
+        revoked = stage.keys.token(running.contender.algorithm, name=store.name(0))
+        status, _ = load.ask(running.url("/page"), load.bearer(revoked))
+        assert status == 401, f"a token that is revoked is answered with {status}"
     with tempfile.NamedTemporaryFile("w", suffix=".tokens") as file:
         file.write("\n".join(made) + "\n")
         file.flush()
@@ -237,9 +245,7 @@ def beside_sign_ins(stage, running, requests, effort):
         ended.set()
         person.join()
     assert signed_in and set(signed_in) == {200}, f"sign-ins were answered with {set(signed_in)}"
-    sample = span.sample(requests, rate)
-    sample.latency_us = {name: load.percentile(times, share) for name, share in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999))}
-    return sample
+    return dataclasses.replace(span.sample(requests, rate), latency_us=load.percentiles(times))
 
 
 WITH_TOKEN = [*who.OURS[:3], who.HAPROXY_RS, who.ENVOY_CACHED]

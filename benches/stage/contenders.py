@@ -40,6 +40,11 @@ class Setting:
     connections: int = 64
 
     @property
+    def paths(self):
+        """How many paths have a route of their own; with several upstreams at least one for each."""
+        return max(self.routes, self.upstreams if self.upstreams > 1 else 0)
+
+    @property
     def room(self):
         """How many connections each side may have: more than there are, as a limit that is met would be what is measured;
         not more than needed, as some proxies take memory for all of them at once."""
@@ -70,14 +75,14 @@ ALL = [*OURS, PUBLIC, NGINX, HAPROXY, HAPROXY_HS, HAPROXY_RS, ENVOY, ENVOY_CACHE
 
 
 @contextlib.contextmanager
-def started(stage, contender, setting=Setting(), cores=None):
-    """Runs a contender on the proxy's cores."""
+def started(stage, contender, setting=Setting(), cores=None, under=()):
+    """Runs a contender on the proxy's cores; `under` is what its command is given to."""
     plain, secure = process.free_port(), process.free_port()
     own = stage.directory / contender.proxy
     own.mkdir(exist_ok=True)
     configure = {"portcullis": portcullis, "nginx": nginx, "haproxy": haproxy, "envoy": envoy}[contender.proxy]
     command, more = configure(stage, contender, setting, own, (plain, secure))
-    with process.running(command, plain, cores or process.PROXY_CORES, **more) as pid:
+    with process.running([*under, *command], plain, cores or process.PROXY_CORES, **more) as pid:
         yield Running(contender, plain, secure, pid, setting)
 
 
@@ -94,14 +99,14 @@ def portcullis(stage, contender, setting, own, ports):
     algorithm = contender.algorithm or "HS256"
     kept = store.prepared(stage, setting)
     key = "secret" if algorithm == "HS256" else "key"
-    limits = f"limits = {{ connections = {setting.room}, idle = {setting.room}, pending = {setting.room} }}"
+    limits = f"limits = {{ connections = {setting.room}, idle = {setting.room}, pending = {setting.room} }}\n"
+    limits += 'timeouts = { connect = "60s", response = "600s" }'
     names = [f"app{number}" for number in range(setting.upstreams)]
     pools = "\n".join(f'[upstreams.{name}]\nservers = ["http://127.0.0.1:{port}"]\n{limits}'
                       for name, port in zip(names, upstream_ports(stage, setting)))
     allow = '"signed-in"' if contender.algorithm else '"anyone"'
-    # A group of its own for each, so that no two routes are alike; the user is in all that matter: everyone's is `staff`.
     table = [(f"{path}**", '{ groups = ["staff"] }', names[number % len(names)])
-             for number, path in enumerate(route_paths(max(setting.routes, setting.upstreams if setting.upstreams > 1 else 0)))]
+             for number, path in enumerate(route_paths(setting.paths))]
     table += [("/admin/**", '{ groups = ["ops"] }', names[0])] if contender.algorithm else []
     table += [("/ws", allow, "echo"), ("/**", allow, names[0])]
     routes = "\n".join(f'[[routes]]\npath = "{path}"\nallow = {rule}\nupstream = "{to}"' for path, rule, to in table)
@@ -138,9 +143,8 @@ def nginx(stage, contender, setting, own, ports):
     forward = 'proxy_http_version 1.1; proxy_set_header Connection "";'
     pools = "".join(f"upstream app{number} {{ server 127.0.0.1:{port}; keepalive {setting.room}; keepalive_requests 1000000000; }}\n"
                     for number, port in enumerate(upstream_ports(stage, setting)))
-    count = max(setting.routes, setting.upstreams if setting.upstreams > 1 else 0)
     routes = "".join(f"location {path} {{ proxy_pass http://app{number % setting.upstreams}; }}\n"
-                     for number, path in enumerate(route_paths(count)))
+                     for number, path in enumerate(route_paths(setting.paths)))
     conf = own / "nginx.conf"
     conf.write_text(nginx_frame(own, f"""{pools}
         {forward} proxy_request_buffering off; proxy_max_temp_file_size 0; proxy_buffers 16 16k; proxy_busy_buffers_size 64k;
@@ -174,7 +178,7 @@ global
     ssl-default-bind-options ssl-min-ver TLSv1.3
 defaults
     mode http
-    timeout connect 5s
+    timeout connect 60s
     timeout client 600s
     timeout server 600s
     timeout tunnel 600s
@@ -198,7 +202,7 @@ def envoy(stage, contender, setting, own, ports):
 
     def cluster(name, port):
         endpoint = {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
-        return {"name": name, "type": "STATIC", "connect_timeout": "5s", "circuit_breakers": unbounded,
+        return {"name": name, "type": "STATIC", "connect_timeout": "60s", "circuit_breakers": unbounded,
                 "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]}}
 
     filters = [{"name": "envoy.filters.http.router", "typed_config": {"@type": f"{kinds}.filters.http.router.v3.Router"}}]

@@ -11,7 +11,6 @@ import tempfile
 from . import process, programs
 
 TIMEOUT = 900
-# A body of this many bytes comes with each answer that is compared by its length.
 CONNECTIONS = 64
 
 
@@ -75,8 +74,10 @@ def latency(url, rate, seconds, *, connections=CONNECTIONS, **more):
     return times
 
 
-def percentile(times, share):
-    return times[min(len(times) - 1, int(len(times) * share))]
+def percentiles(times):
+    """What half, 99 and 99.9 per cent of the answers took at most, of sorted times."""
+    return {name: times[min(len(times) - 1, int(len(times) * share))]
+            for name, share in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999))}
 
 
 def wrk(url, seconds, script, *, connections=CONNECTIONS, arguments=()):

@@ -3,8 +3,10 @@
 import contextlib
 import os
 import pathlib
+import random
 import re
 import resource
+import signal
 import socket
 import subprocess
 import tempfile
@@ -19,10 +21,21 @@ CORES = sorted(os.sched_getaffinity(0))
 PROXY_CORES, LOAD_CORES = (CORES[:1], CORES[1:]) if len(CORES) > 1 else (CORES, CORES)
 
 
+# Below the ports that the system gives to clients, so that none of them takes one before a server does.
+PORTS = range(10_240, 32_768)
+GIVEN = set()
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nothing listens on, and that was not given before."""
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if port not in GIVEN:
+                probe.bind(("127.0.0.1", port))
+                GIVEN.add(port)
+                return port
 
 
 def until(what, found):
@@ -65,7 +78,10 @@ def running(command, port, cores, **more):
                 failed.add_note(f"{command[0]} said: {words[-2000:]}")
             raise
         finally:
-            process.terminate()
+            # The leaves first: strace waits for what it watches, and does not end before.
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                for each in reversed(tree(process.pid)):
+                    os.kill(each, signal.SIGTERM)
             try:
                 process.wait(15)
             except subprocess.TimeoutExpired:

@@ -1,7 +1,7 @@
 """Stores of many users, sessions and revocations, written straight into the file: making them through the gateway would take
 hours. The schema is the program's own, which makes the file."""
 
-import os
+import hashlib
 import sqlite3
 import subprocess
 import time
@@ -13,7 +13,7 @@ HOUR = 3600 * 1000
 
 
 def prepared(stage, setting):
-    """The file of a store with so much in it; made once a run. Users are `ann`, `u1`, `u2`, … and all have one password."""
+    """The file of a store with so much in it; made once a run. All users have one password."""
     place = stage.directory / f"store-{setting.users}-{setting.sessions}-{setting.revocations}"
     path = place / "users.db"
     if not path.exists():
@@ -27,6 +27,20 @@ def prepared(stage, setting):
     return path
 
 
+def user(number):
+    return f"u{number}" if number else "ann"
+
+
+def user_of(session, setting):
+    """Whose the session of this number is."""
+    return user(session % setting.users)
+
+
+def name(number):
+    """A name of a session or token as the gateway makes them, 16 bytes in base64url; always the same for a number."""
+    return tokens.b64(hashlib.sha256(number.to_bytes(8)).digest()[:16])
+
+
 def fill(path, setting):
     db = sqlite3.connect(path)
     db.execute("PRAGMA synchronous = OFF")
@@ -34,18 +48,15 @@ def fill(path, setting):
     with db:
         db.executemany(
             "INSERT INTO users SELECT ?, hash, password_version, groups, NULL, NULL, 0, created_at, password_changed_at, NULL,"
-            " file_hash FROM users WHERE name = 'ann'", ((f"u{number}",) for number in range(1, setting.users)))
+            " file_hash FROM users WHERE name = 'ann'", ((user(number),) for number in range(1, setting.users)))
+        # `remember`: no idle time ends them.
         db.executemany(
             "INSERT INTO sessions (id, key_hash, refresh_generation, user, created_at, auth_time, last_seen, remember, methods,"
-            f" client, agent, expires_at) VALUES (?, ?, 0, 'ann', {now}, {now}, {now}, 1, '[\"password\"]', '127.0.0.1', '',"
-            f" {now + 12 * HOUR})", ((name(number), os.urandom(32)) for number in range(setting.sessions)))
+            f" client, agent, expires_at) VALUES (?, ?, 0, ?, {now}, {now}, {now}, 1, '[\"password\"]', '127.0.0.1', '',"
+            f" {now + 24 * HOUR})", ((name(number), hashlib.sha256(name(number).encode()).digest(), user_of(number, setting))
+                                    for number in range(setting.sessions)))
         db.executemany(
-            f"INSERT INTO events (at, kind, jti, forget_after) VALUES ({now}, 'token-revoked', ?, {now + 12 * HOUR})",
+            f"INSERT INTO events (at, kind, jti, forget_after) VALUES ({now}, 'token-revoked', ?, {now + 24 * HOUR})",
             ((name(number),) for number in range(setting.revocations)))
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     db.close()
-
-
-def name(number):
-    """A name as the gateway makes them: 16 bytes in base64url."""
-    return tokens.b64(number.to_bytes(8) + os.urandom(8))

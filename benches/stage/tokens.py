@@ -57,19 +57,22 @@ class Keys:
             key = {"kty": "EC", "crv": "P-256", "x": b64(point[:32]), "y": b64(point[32:])}
         return json.dumps({"keys": [{**key, "alg": algorithm, "use": "sig"}]})
 
-    def token(self, algorithm, user="ann", name="one"):
+    def token(self, algorithm, user="ann", session=None, name=None):
         now = int(time.time())
-        claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": user, "iat": now, "exp": now + LIFETIME, "jti": name,
-                  "groups": ["staff"], "scope": ""}
+        claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": user, "iat": now, "exp": now + LIFETIME, "jti": name or b64(secrets.token_bytes(16)),
+                 
+"groups": ["staff"], "scope": ""}
+        if session:
+            claims |= {"sid": session, "auth_time": now, "amr": ["password"]}
         parts = [b64(json.dumps(part, separators=(",", ":")).encode()) for part in ({"typ": "JWT", "alg": algorithm}, claims)]
         message = ".".join(parts)
         return f"{message}.{b64(self.sign(algorithm, message.encode()))}"
 
-    def tokens(self, algorithm, users):
-        """One for each of these users; made once, as openssl takes its time."""
-        key = (algorithm, tuple(users))
+    def tokens(self, algorithm, subjects):
+        """One for each of these users, sessions and numbers; made once, as openssl takes its time."""
+        key = (algorithm, tuple(subjects))
         if key not in self.made:
-            self.made[key] = [self.token(algorithm, user, f"token-of-{user}") for user in users]
+            self.made[key] = [self.token(algorithm, user, session) for user, session, _ in subjects]
         return self.made[key]
 
     def sign(self, algorithm, message):
