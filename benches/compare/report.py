@@ -3,21 +3,25 @@
 import html
 import pathlib
 import statistics
+import sys
 
 import workloads
 from stage import contenders as who
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE, PICTURE = ROOT / "docs/performance.md", ROOT / "docs/performance.svg"
-BEGIN, END = "<!-- compare: written by benches/compare/run.py -->", "<!-- compare: end -->"
 BY_NAME = {workload.name: workload for workload in workloads.LIST}
 TIMES = ("p50", "p99", "p99.9")
 # Below this share of its core a proxy was not the one that all waited for: its requests a second are not its own limit.
 BUSY = 0.9
+# Seconds of CPU time below which the steps show in which the system counts.
+COARSE = 0.5
 
 
 def line(workload, name, sample):
     busy = "" if sample.busy >= BUSY else f", {sample.busy:.0%} busy"
+    if sample.requests * sample.cpu_us < COARSE * 1e6:
+        busy += f", in steps of 10 ms of CPU time"
     return (f"{workload.name:15} {name:22} {sample.cpu_us:9.1f} us of CPU a {workload.unit} {sample.rate:8.0f}/s"
             f" {sample.rss_mib:6.1f} MiB{busy}")
 
@@ -70,50 +74,73 @@ def table(run, workload):
 
 def bars(run):
     """What the contract wants, the figure, and whether it holds; only of what was measured in this run."""
-    by = run["found"].get("page", {})
-    ours = {one.algorithm: one.name for one in who.OURS if one.name in by}
-    rows = []
+    found, rows = run["found"], []
 
-    def add(what, at_most, figure):
-        rows.append((what, at_most, figure, "holds" if figure <= at_most else "**missed**"))
+    def add(what, at_most, *sides):
+        """Compares two pairs of workload and contender, in each round where they are of one workload."""
+        if not all(name in found.get(workload, {}) for workload, name in sides):
+            return
+        (workload, mine), (other, theirs) = sides
+        samples = found[workload][mine], found[other][theirs]
+        if workload == other:
+            figure = ratio(found[workload], mine, theirs)
+        else:
+            figure = median(samples[0], "cpu_us") / median(samples[1], "cpu_us")
+        verdict = "holds" if figure <= at_most else "**missed**"
+        idle = " (a proxy had to wait for the load, and takes more then)"
+        rows.append((what, at_most, figure, verdict + ("" if all(median(each, "busy") >= BUSY for each in samples) else idle)))
 
-    for algorithm, mine in ours.items():
-        if who.NGINX.name in by:
-            add(f"{algorithm} beside nginx that asks for nothing", 1.0, ratio(by, mine, who.NGINX.name))
-    for algorithm, other, at_most in (("HS256", who.HAPROXY_HS, 0.85), ("RS256", who.HAPROXY_RS, 0.4),
-                                      ("RS256", who.ENVOY_CACHED, 1 / 3)):
-        if algorithm in ours and other.name in by:
-            add(f"{algorithm} beside {other.name}", at_most, ratio(by, ours[algorithm], other.name))
-    found = run["found"]
+    for one in who.OURS:
+        add(f"{one.algorithm} beside nginx that asks for nothing", 1.0, ("page", one.name), ("page", who.NGINX.name))
+    for mine, other, at_most in ((who.OURS[0], who.HAPROXY_HS, 0.85), (who.OURS[1], who.HAPROXY_RS, 0.4),
+                                 (who.OURS[1], who.ENVOY_CACHED, 1 / 3)):
+        add(f"{mine.algorithm} beside {other.name}", at_most, ("page", mine.name), ("page", other.name))
     for name, base in (("routes", "page"), ("million", "tokens")):
-        for one in (each.name for each in who.OURS):
-            if one in found.get(name, {}) and one in found.get(base, {}):
-                grown = median(found[name][one], "cpu_us") / median(found[base][one], "cpu_us")
-                add(f"{BY_NAME[name].title} beside {BY_NAME[base].title}, {one}", 1.1, grown)
+        for one in who.OURS:
+            add(f"{BY_NAME[name].title}, beside {BY_NAME[base].title}, {one.name}", 1.1, (name, one.name), (base, one.name))
     head = "| CPU time | at most | measured | |\n| --- | --- | --- | --- |\n"
     return head + "\n".join(f"| {what} | {at_most:.2f} | {figure:.2f} | {verdict} |" for what, at_most, figure, verdict in rows)
 
 
 def about(run):
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
-    return (f"Medians of {run['rounds']} rounds on {run['machine']}; {versions}. Times of answers at {run['rate']} requests a "
-            "second. `±` is the coefficient of variation between rounds.")
+    rounds = f"{run['rounds']} rounds" if run["rounds"] > 1 else "one round"
+    return (f"Medians of {rounds} on {run['machine']}; {versions}. Times of answers at {run['rate']} requests a second. `±` is the"
+            " coefficient of variation between rounds.")
 
 
 def everything(run):
     tables = [table(run, workload) for workload in workloads.LIST if workload.name in run["found"]]
-    return "\n\n".join([about(run), bars(run), *tables]) + "\n"
+    return "\n\n".join([about(run), bars(run), *tables])
 
 
 def write_docs(run):
-    text = PAGE.read_text()
-    begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    picture = ""
+    picture = []
     if "page" in run["found"]:
         PICTURE.write_text(svg(run))
-        picture = f"![CPU time of a request, by proxy]({PICTURE.name})\n\n"
-    made = f"\n\n```text\n{run['command']}\n```\n\n{picture}{everything(run)}\n"
-    PAGE.write_text(text[:begin] + made + text[end:])
+        picture = [f"![CPU time of a request, by proxy]({PICTURE.name})"]
+    put("run", run["command"], *picture, everything(run))
+
+
+def put(script, command, *parts):
+    """Fills the part of docs/performance.md that is marked for a script."""
+    begin, end = f"<!-- written by benches/compare/{script}.py -->", f"<!-- end of {script}.py -->"
+    text = PAGE.read_text()
+    before, _, rest = text.partition(begin)
+    assert rest and end in rest, f"{PAGE} has no place for {script}.py: {begin} and {end}"
+    made = "\n\n".join([begin, f"```text\n{command}\n```", *parts, end])
+    PAGE.write_text(before + made + rest.partition(end)[2])
+
+
+def command_of(arguments):
+    """What was run, without where it wrote to."""
+    words, kept = iter(arguments), []
+    for word in words:
+        if word == "--json":
+            next(words)
+        elif word != "--write-docs":
+            kept.append(word)
+    return " ".join([f"python3 benches/compare/{pathlib.Path(sys.argv[0]).name}", *kept])
 
 
 COLOURS = {"portcullis": "#1f7a4d", "nginx": "#6b7280", "haproxy": "#6b7280", "envoy": "#6b7280"}

@@ -2,7 +2,7 @@
 """What a request costs when there is more of something: workers, connections, routes, users, sessions, revocations, upstreams.
 
     cargo build --release
-    python3 benches/compare/scale.py [--rounds 3] [--only users …] [--requests TIMES] [--json FILE] [--quick]
+    python3 benches/compare/scale.py [--rounds 3] [--only users …] [--requests TIMES] [--json FILE] [--write-docs] [--quick]
 
 One table each: the gateway with an ES256 token, and nginx without one where it has such a thing. The rows of a table are
 measured in turn, as the contenders of run.py are.
@@ -19,6 +19,7 @@ import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
+import report
 import workloads
 from counted import Counted
 from stage import contenders as who
@@ -62,15 +63,16 @@ def one_round(stage, names, effort, quick, found, tried):
                 with (tried(f"{amount} {name}, {contender.name}"),
                       who.started(stage, contender, setting, cores_for(setting)) as running):
                     sample = run(stage, running, max(256, int(60_000 * effort.share)), effort)
-                    found.setdefault(name, {}).setdefault(f"{amount}", {}).setdefault(contender.name, []).append(
-                        dataclasses.asdict(sample))
+                    rows = found.setdefault(name, {}).setdefault(str(amount), {})
+                    rows.setdefault(contender.name, []).append(dataclasses.asdict(sample))
                     print(f"{amount:8} {name:12} {contender.name:18} {sample.cpu_us:7.1f} us of CPU a request"
                           f" {sample.rate:8.0f}/s {sample.rss_mib:7.1f} MiB", flush=True)
 
 
 def table(name, rows):
     those = list(dict.fromkeys(contender for by in rows.values() for contender in by))
-    head = [name] + [f"{one}: {what}" for one in those for what in ("CPU a request, µs", "beside the first", "requests/s", "MiB")]
+    columns = ("CPU a request, µs", "beside the first", "requests/s", "MiB")
+    head = [name] + [f"{one}: {what}" for one in those for what in columns]
     lines = [head, ["---"] * len(head)]
 
     def median(amount, one, key):
@@ -80,7 +82,8 @@ def table(name, rows):
         line = [f"{int(amount):,}"]
         for one in by:
             cpu, first = median(amount, one, "cpu_us"), median(next(iter(rows)), one, "cpu_us")
-            line += [f"{cpu:.1f}", f"{cpu / first:.2f}", f"{median(amount, one, 'rate'):.0f}", f"{median(amount, one, 'rss_mib'):.0f}"]
+            rate, memory = median(amount, one, "rate"), median(amount, one, "rss_mib")
+            line += [f"{cpu:.1f}", f"{cpu / first:.2f}", f"{rate:.0f}", f"{memory:.0f}"]
         lines.append(line)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -91,22 +94,27 @@ def main():
     parser.add_argument("--only", nargs="+", choices=DIMENSIONS, metavar="WHAT", help=", ".join(DIMENSIONS))
     parser.add_argument("--requests", type=float, default=1.0, metavar="TIMES", help="so many times the usual number")
     parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--write-docs", action="store_true", help="put the tables into docs/performance.md")
     parser.add_argument("--quick", action="store_true", help="does the script still work?")
     asked = parser.parse_args()
     process.allow_many_files()
-    effort = workloads.Effort(share=0.01, tokens=20) if asked.quick else workloads.Effort(share=asked.requests)
+    effort = workloads.Effort(share=0.01, tokens=20, warm=False) if asked.quick else workloads.Effort(share=asked.requests)
     tried, found = Counted(asked.quick), {}
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
         stage = Stage(stack, pathlib.Path(place), ports=UPSTREAMS)
         for _ in range(1 if asked.quick else asked.rounds):
             one_round(stage, asked.only or list(DIMENSIONS), effort, asked.quick, found, tried)
-    print(f"\n{process.machine()}; portcullis and nginx {programs.versions()['nginx']}; medians of {asked.rounds} rounds")
+    versions = programs.versions()
+    about = (f"Medians of {asked.rounds} rounds on {process.machine()}; portcullis {versions['portcullis']}, nginx"
+             f" {versions['nginx']}.")
     if len(process.CORES) < 3:
-        print("Two workers share a core with load and upstream here: their requests a second are no measure of what they could.")
-    for name, rows in found.items():
-        print(f"\n{table(name, rows)}")
+        about += " Two workers share a core with load and upstream here: their requests a second are not what they could do."
+    parts = [about, *(table(name, rows) for name, rows in found.items())]
+    print("\n" + "\n\n".join(parts))
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1))
+    if asked.write_docs:
+        report.put("scale", report.command_of(sys.argv[1:]), *parts)
     tried.finish()
 
 

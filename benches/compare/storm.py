@@ -3,7 +3,8 @@
 requests take meanwhile against quiet.
 
     cargo build --release
-    python3 benches/compare/storm.py [--rounds 3] [--seconds 10] [--rate 1000] [--json FILE] [--quick]
+    python3 benches/compare/storm.py [--rounds 3] [--seconds 10] [--rate 1000] [--json FILE] [--write-docs]
+                                     [--quick]
 
 64 clients ask without pause, each time in the name of another user and from another address, which a trusted proxy would say:
 once with the right password, once with a wrong one. The raw rate is what argon2-cffi (the reference implementation in C, from
@@ -27,6 +28,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
+import report
 import workloads
 from counted import Counted
 from stage import contenders as who
@@ -156,8 +158,9 @@ PHASES = {"quiet": (None, 0), "right passwords": (store.PASSWORD, 200), "wrong p
 
 
 def table(raw, found):
-    lines = [["", "sign-ins judged/s", "of the raw rate", "other answers", "hashing, CPU ms each", "CPU of hashing", "CPU of requests", "p50, µs", "p99, µs",
-              "p99.9, µs", "p99 beside quiet"], ["---"] * 11]
+    head = ["", "sign-ins judged/s", "of the raw rate", "other answers", "hashing, CPU ms each", "CPU of hashing",
+            "CPU of requests", "p50, µs", "p99, µs", "p99.9, µs", "p99 beside quiet"]
+    lines = [head, ["---"] * len(head)]
     quiet = statistics.median(each["latency_us"]["p99"] for each in found["quiet"])
     for name, samples in found.items():
         times = [f"{statistics.median(each['latency_us'][key] for each in samples):.0f}" for key in ("p50", "p99", "p99.9")]
@@ -182,6 +185,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=10, help="of each phase")
     parser.add_argument("--rate", type=int, default=1000, help="proxied requests a second")
     parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--write-docs", action="store_true", help="put the table into docs/performance.md")
     parser.add_argument("--quick", action="store_true", help="does the script still work?")
     asked = parser.parse_args()
     if asked.quick:
@@ -201,9 +205,13 @@ def main():
                     workloads.check(stage, running, "/page", False, load.bearer(workloads.token_of(stage, running)))
                     found.setdefault(name, []).append(one_phase(stage, running, asked, password, status))
     rate = statistics.median(raw)
-    print(f"{process.machine()}; the gateway has {len(process.PROXY_CORES)} of the cores. Argon2id with m={of_one[0]}, t={of_one[1]},"
-          f" p={of_one[2]}: raw {rate:.1f} a second ({ARGON2}), {len(process.PROXY_CORES) / rate * 1000:.1f} ms each. {asked.rate} proxied requests a second beside it.\n")
-    print(table(rate, found))
+    cores = len(process.PROXY_CORES)
+    about = (f"{process.machine()}; the gateway has {cores} of the cores. Argon2id with m={of_one[0]}, t={of_one[1]},"
+             f" p={of_one[2]}: raw {rate:.1f} a second, {cores / rate * 1000:.1f} ms each ({ARGON2}). {asked.rate} proxied"
+             f" requests a second beside it, medians of {asked.rounds} rounds.")
+    print(f"{about}\n\n{table(rate, found)}")
+    if asked.write_docs:
+        report.put("storm", report.command_of(sys.argv[1:]), about, table(rate, found))
     if asked.json:
         asked.json.write_text(json.dumps({"raw": raw, "found": found}, indent=1))
     tried.finish()

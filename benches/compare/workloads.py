@@ -31,9 +31,10 @@ class Effort:
     seconds: float = 4.0
     many: int = MILLION
     tokens: int = 1000
+    warm: bool = True
 
     def requests(self, workload):
-        return max(load.CONNECTIONS * 2, int(workload.requests * self.share))
+        return max(workload.least, int(workload.requests * self.share))
 
 
 @dataclasses.dataclass
@@ -60,6 +61,7 @@ class Workload:
     bytes: int = 0
     setting: Setting = Setting()
     unit: str = "request"
+    least: int = 2 * load.CONNECTIONS
 
     def setting_for(self, effort):
         less = {key: min(getattr(self.setting, key), effort.many) for key in ("users", "revocations", "sessions")}
@@ -80,9 +82,14 @@ class Span:
         self.time = time.monotonic() - self.time
         self.cpu = process.cpu(self.pid, self.named) - self.cpu
 
-    def sample(self, requests, rate=None):
-        return Sample(requests, self.cpu / requests * 1e6, rate or requests / self.time, self.cpu / self.time,
-                      process.memory(self.pid) / 1024)
+    def sample(self, requests, rate):
+        return sample_of(self.pid, requests, rate, self.cpu, self.time)
+
+
+def sample_of(pid, requests, rate, cpu, lasted):
+    # Half a step of the clock is not told from nothing.
+    cpu = max(cpu, 0.5 / process.TICK)
+    return Sample(requests, cpu / requests * 1e6, rate, cpu / lasted, process.memory(pid) / 1024)
 
 
 def token_of(stage, running, **more):
@@ -159,7 +166,8 @@ def many_tokens(stage, running, requests, effort):
         file.write("\n".join(made) + "\n")
         file.flush()
         seconds = max(1, round(requests / 30_000))
-        load.wrk(running.url("/page"), 1, RANDOM_TOKENS, arguments=[file.name])
+        if effort.warm:
+            load.wrk(running.url("/page"), 1, RANDOM_TOKENS, arguments=[file.name])
         with Span(running) as span:
             sent, rate, size = load.wrk(running.url("/page"), seconds, RANDOM_TOKENS, arguments=[file.name])
     assert size > sent * 1024, f"{size} bytes in {sent} answers"
@@ -181,13 +189,14 @@ end
 
 
 def new_connections(tls):
-    def run(stage, running, requests, _):
+    def run(stage, running, requests, effort):
         headers = load.bearer(token_of(stage, running))
         check(stage, running, "/page", tls, headers)
         script = 'wrk.headers["Connection"] = "close"\n'
         script += "".join(f'wrk.headers["{name}"] = "{value}"\n' for name, value in headers)
         seconds = max(1, round(requests / 10_000))
-        load.wrk(running.url("/page", tls), 1, script)
+        if effort.warm:
+            load.wrk(running.url("/page", tls), 1, script)
         with Span(running) as span:
             sent, rate, size = load.wrk(running.url("/page", tls), seconds, script)
         assert size > sent * 1024, f"{size} bytes in {sent} answers"
@@ -220,7 +229,7 @@ def messages(stage, running, requests, _):
     before, after = websocket.exchange(running.plain, "/ws", headers, load.CONNECTIONS, each,
                                        lambda: (process.cpu(running.pid), time.monotonic()))
     taken, lasted, sent = after[0] - before[0], after[1] - before[1], each * load.CONNECTIONS
-    return Sample(sent, taken / sent * 1e6, sent / lasted, taken / lasted, process.memory(running.pid) / 1024)
+    return sample_of(running.pid, sent, sent / lasted, taken, lasted)
 
 
 def beside_sign_ins(stage, running, requests, effort):
@@ -256,9 +265,10 @@ LIST = [
     Workload("h2", "1 KiB over HTTP/2 and TLS 1.3", SEVERAL, 40_000, http("/page", tls=True, h2=True, timed=True)),
     Workload("get-100k", "100 KiB down", PASSING, 10_000, http("/100k", length=upstream.SIZES["100k"]), 100 * 1024),
     Workload("get-10m", "10 MiB down", PASSING, 256, http("/10m", length=upstream.SIZES["10m"], connections=16),
-             10 * 1024 * 1024),
+             10 * 1024 * 1024, least=16),
     Workload("put-100k", "100 KiB up", PASSING, 10_000, http("/upload", upload="100k"), 100 * 1024),
-    Workload("put-10m", "10 MiB up", PASSING, 256, http("/upload", upload="10m", connections=16), 10 * 1024 * 1024),
+    Workload("put-10m", "10 MiB up", PASSING, 256, http("/upload", upload="10m", connections=16), 10 * 1024 * 1024,
+             least=16),
     Workload("connections", "a new connection for each request", SEVERAL, 20_000, new_connections(False)),
     Workload("connections-tls", "a new connection and TLS 1.3 for each request", SEVERAL, 10_000, new_connections(True)),
     Workload("tokens", "1,000 tokens at random", WITH_TOKEN, 60_000, many_tokens, setting=Setting(users=2000)),

@@ -163,7 +163,8 @@ def envoy_proxy(stage, _):
             "clusters": [cluster("app", stage.plain, False), cluster("grpc", stage.grpc, True)]}}
     conf = stage.directory / "envoy.json"
     conf.write_text(json.dumps(document))
-    return running_on([programs.envoy(), "-c", str(conf), "--concurrency", "1", "--log-level", "off", "--disable-hot-restart"], port)
+    return running_on([programs.envoy(), "-c", str(conf), "--concurrency", "1", "--log-level", "off",
+                       "--disable-hot-restart"], port)
 
 
 @contextlib.contextmanager

@@ -77,6 +77,7 @@ ALL = [*OURS, PUBLIC, NGINX, HAPROXY, HAPROXY_HS, HAPROXY_RS, ENVOY, ENVOY_CACHE
 @contextlib.contextmanager
 def started(stage, contender, setting=Setting(), cores=None, under=()):
     """Runs a contender on the proxy's cores; `under` is what its command is given to."""
+    stage.must_stand()
     plain, secure = process.free_port(), process.free_port()
     own = stage.directory / contender.proxy
     own.mkdir(exist_ok=True)
@@ -141,20 +142,21 @@ servers = ["http://127.0.0.1:{stage.echo}"]
 
 def nginx(stage, contender, setting, own, ports):
     forward = 'proxy_http_version 1.1; proxy_set_header Connection "";'
-    pools = "".join(f"upstream app{number} {{ server 127.0.0.1:{port}; keepalive {setting.room}; keepalive_requests 1000000000; }}\n"
+    kept = f"keepalive {setting.room}; keepalive_requests 1000000000;"
+    pools = "".join(f"upstream app{number} {{ server 127.0.0.1:{port}; {kept} }}\n"
                     for number, port in enumerate(upstream_ports(stage, setting)))
     routes = "".join(f"location {path} {{ proxy_pass http://app{number % setting.upstreams}; }}\n"
                      for number, path in enumerate(route_paths(setting.paths)))
     conf = own / "nginx.conf"
     conf.write_text(nginx_frame(own, f"""{pools}
         {forward} proxy_request_buffering off; proxy_max_temp_file_size 0; proxy_buffers 16 16k; proxy_busy_buffers_size 64k;
-        client_max_body_size 0; proxy_read_timeout 600; http2_max_requests 1000000000;
+        client_max_body_size 0; proxy_read_timeout 600;
         server {{ listen 127.0.0.1:{ports[0]} backlog=4096; listen 127.0.0.1:{ports[1]} ssl http2 backlog=4096;
             ssl_certificate {stage.certificate}; ssl_certificate_key {stage.key}; ssl_protocols TLSv1.3;
             location = /ws {{ proxy_pass http://127.0.0.1:{stage.echo}; proxy_http_version 1.1;
                 proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; }}
             {routes}
-            location / {{ proxy_pass http://app0; }} }}""", setting.workers, 2 * setting.room + 64))
+            location / {{ proxy_pass http://app0; }} }}""", setting.workers, (setting.upstreams + 1) * setting.room + 64))
     return [programs.nginx(), "-c", str(conf)], {}
 
 

@@ -71,8 +71,10 @@ def running(command, port, cores, **more):
         try:
             until(f"{command[0]} on {port}", stands)
             yield process.pid
-            assert process.poll() is None, f"{command[0]} ended with {process.returncode}"
+            assert process.poll() is None, f"{command[0]} ended with {process.returncode} before it was told to"
         except AssertionError as failed:
+            if (ended := process.poll()) is not None:
+                failed.add_note(f"{command[0]} has ended with {ended}, before it was told to")
             said.seek(0)
             if words := said.read().decode(errors="replace").strip():
                 failed.add_note(f"{command[0]} said: {words[-2000:]}")

@@ -59,12 +59,17 @@ def on_the_path(command):
     return shutil.which(command, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 
 
+def given(name):
+    """The program that scripts/test has brought already."""
+    return os.environ.get(f"PORTCULLIS_{name}")
+
+
 def nginx():
-    return on_the_path("nginx") or str(unpacked("nginx") / "usr/sbin/nginx")
+    return given("NGINX") or on_the_path("nginx") or str(unpacked("nginx") / "usr/sbin/nginx")
 
 
 def haproxy():
-    if found := on_the_path("haproxy"):
+    if found := given("HAPROXY") or on_the_path("haproxy"):
         return found
     place = unpacked("haproxy", *HAPROXY_LIBRARIES)
     # It finds its libraries beside it and not in the system.
@@ -76,6 +81,8 @@ def haproxy():
 
 
 def envoy():
+    if found := given("ENVOY"):
+        return found
     place = TOOLS / "envoy"
     program = place / "envoy/_bin/envoy"
     if not program.exists():

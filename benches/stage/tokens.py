@@ -59,9 +59,8 @@ class Keys:
 
     def token(self, algorithm, user="ann", session=None, name=None):
         now = int(time.time())
-        claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": user, "iat": now, "exp": now + LIFETIME, "jti": name or b64(secrets.token_bytes(16)),
-                 
-"groups": ["staff"], "scope": ""}
+        claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": user, "iat": now, "exp": now + LIFETIME,
+                  "jti": name or b64(secrets.token_bytes(16)), "groups": ["staff"], "scope": ""}
         if session:
             claims |= {"sid": session, "auth_time": now, "amr": ["password"]}
         parts = [b64(json.dumps(part, separators=(",", ":")).encode()) for part in ({"typ": "JWT", "alg": algorithm}, claims)]

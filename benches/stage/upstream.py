@@ -45,6 +45,14 @@ class Stage:
         self.echo = process.free_port()
         stack.enter_context(process.running(websocket.server(self.echo), self.echo, process.LOAD_CORES))
 
+    def must_stand(self):
+        """Nothing that is measured counts without the upstream, not even in a run that goes on after a failure."""
+        for port in (self.port, self.echo):
+            try:
+                process.listens(port)
+            except OSError as error:
+                raise SystemExit(f"the upstream on port {port} is gone: {error}") from error
+
     def conf(self):
         inner = process.free_port()
         listen = " ".join(f"listen 127.0.0.1:{port} backlog=4096;" for port in self.ports)
