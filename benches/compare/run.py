@@ -102,7 +102,7 @@ def measured(asked, tried):
 
 def main():
     asked = arguments()
-    process.allow_many_files()
+    process.prepare()
     tried = Counted(asked.quick)
     if asked.kept:
         run = report.merged([json.loads(path.read_text()) for path in asked.kept])

@@ -190,7 +190,7 @@ def main():
     asked = parser.parse_args()
     if asked.quick:
         asked.rounds, asked.seconds, asked.rate = 1, 2, 200
-    process.allow_many_files()
+    process.prepare()
     tried, found, raw = Counted(asked.quick), {}, []
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
         stage = Stage(stack, pathlib.Path(place))

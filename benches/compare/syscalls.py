@@ -69,7 +69,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="does the script still work?")
     asked = parser.parse_args()
     requests = 200 if asked.quick else asked.requests
-    process.allow_many_files()
+    process.prepare()
     tried, found = Counted(asked.quick), {}
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
         stage = Stage(stack, pathlib.Path(place))

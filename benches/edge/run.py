@@ -315,7 +315,7 @@ def main():
     parser.add_argument("--json", type=pathlib.Path)
     asked = parser.parse_args()
     programs.gateway()
-    process.allow_many_files()
+    process.prepare()
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         stage = Stage(stack, pathlib.Path(name))
         memory = idle_memory(stage, asked.idle)

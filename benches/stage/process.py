@@ -9,6 +9,7 @@ import resource
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -19,8 +20,6 @@ TICK = os.sysconf("SC_CLK_TCK")
 CORES = sorted(os.sched_getaffinity(0))
 # The proxy has the first core alone; load and upstream have the others.
 PROXY_CORES, LOAD_CORES = (CORES[:1], CORES[1:]) if len(CORES) > 1 else (CORES, CORES)
-
-
 # Below the ports that the system gives to clients, so that none of them takes one before a server does.
 PORTS = range(10_240, 32_768)
 GIVEN = set()
@@ -80,21 +79,31 @@ def running(command, port, cores, **more):
                 failed.add_note(f"{command[0]} said: {words[-2000:]}")
             raise
         finally:
+            end(process)
+
+
+def end(process):
+    """Ends what was started, and all below it."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
             # The leaves first: strace waits for what it watches, and does not end before.
-            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-                for each in reversed(tree(process.pid)):
-                    os.kill(each, signal.SIGTERM)
-            try:
+            for each in reversed(tree(process.pid)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(each, sign)
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def tree(pid):
     """The process and all below it that live."""
-    below = [child for task in pathlib.Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
-    return [pid, *(each for child in below for each in tree(int(child)))]
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return [pid, *(each for child in children(pid) for each in tree(child))]
+    return []
+
+
+def children(pid):
+    tasks = pathlib.Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 def cpu(pid, named=""):
@@ -117,8 +126,11 @@ def memory(pid, what="VmRSS"):
     return sum(int(match.group(1)) for match in found if match)
 
 
-def allow_many_files(wanted=65536):
-    """Raises the limit of open files for all that is started; only root gets more than the hard limit."""
+def prepare(wanted=65536):
+    """Moves this script to the load's cores, so that nothing of it runs beside a proxy; has it end what it started when it is
+    told to end; and raises the limit of open files for all that is started: only root gets more than the hard limit."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    os.sched_setaffinity(0, LOAD_CORES)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with contextlib.suppress(ValueError, PermissionError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(wanted, hard), max(wanted, hard)))
@@ -130,5 +142,5 @@ def machine():
     """One line on what this was measured on."""
     model = re.search(r"^model name\s*:\s*(.+)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     hypervisor = " (a virtual machine)" if "hypervisor" in pathlib.Path("/proc/cpuinfo").read_text() else ""
-    kernel = ".".join(os.uname().release.split("-")[0].split("."))
+    kernel = os.uname().release.split("-")[0]
     return f"{model.group(1) if model else os.uname().machine}, {len(CORES)} cores{hypervisor}, Linux {kernel}"
