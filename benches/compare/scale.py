@@ -54,10 +54,17 @@ def cores_for(setting):
     return process.CORES[:setting.workers]
 
 
-def one_round(stage, names, effort, quick, found, tried):
-    for name in names:
-        amounts, few, those, run, more = DIMENSIONS[name]
-        for amount in ([few] if quick else amounts):
+def amounts_of(name, quick, files):
+    """How much of it, as far as the limit of open files lets connections be: each takes two of the proxy's."""
+    amounts, few, *_ = DIMENSIONS[name]
+    most = (files - 1000) // 2 if name == "connections" else max(amounts)
+    return [few] if quick else [min(amount, most) for amount in amounts]
+
+
+def one_round(stage, amounts, effort, found, tried):
+    for name, each in amounts.items():
+        _, _, those, run, more = DIMENSIONS[name]
+        for amount in each:
             setting = Setting(**{**more, name: amount})
             for contender in those:
                 with (tried(f"{amount} {name}, {contender.name}"),
@@ -100,18 +107,21 @@ def main():
     if len(process.CORES) > 2:
         # Two workers have two cores.
         process.LOAD_CORES = process.CORES[2:]
-    process.prepare()
+    files = process.prepare()
+    amounts = {name: amounts_of(name, asked.quick, files) for name in asked.only or DIMENSIONS}
     effort = workloads.Effort(share=0.01, tokens=20, warm=False) if asked.quick else workloads.Effort(share=asked.requests)
     tried, found = Counted(asked.quick), {}
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
         stage = Stage(stack, pathlib.Path(place), ports=UPSTREAMS)
         for _ in range(1 if asked.quick else asked.rounds):
-            one_round(stage, asked.only or list(DIMENSIONS), effort, asked.quick, found, tried)
+            one_round(stage, amounts, effort, found, tried)
     versions = programs.versions()
     about = (f"Medians of {asked.rounds} rounds on {process.machine()}; portcullis {versions['portcullis']}, nginx"
              f" {versions['nginx']}.")
     if len(process.CORES) < 3:
         about += " Two workers share a core with load and upstream here: their requests a second are not what they could do."
+    if any(most < DIMENSIONS[name][0][-1] for name, (*_, most) in amounts.items()) and not asked.quick:
+        about += f" More connections than these have no room in {files} open files, the limit here."
     parts = [about, *(table(name, rows) for name, rows in found.items())]
     print("\n" + "\n\n".join(parts))
     if asked.json:

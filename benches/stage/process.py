@@ -128,14 +128,15 @@ def memory(pid, what="VmRSS"):
 
 def prepare(wanted=65536):
     """Moves this script to the load's cores, so that nothing of it runs beside a proxy; has it end what it started when it is
-    told to end; and raises the limit of open files for all that is started: only root gets more than the hard limit."""
+    told to end; and raises the limit of open files for all that is started, which it returns."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.sched_setaffinity(0, LOAD_CORES)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    with contextlib.suppress(ValueError, PermissionError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(wanted, hard), max(wanted, hard)))
-        return
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # Only some may have more than the hard limit.
+    for each in (hard, max(wanted, hard)):
+        with contextlib.suppress(ValueError, PermissionError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (each, each))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def machine():
