@@ -37,7 +37,7 @@ def median(samples, key):
 def spread(samples):
     """The coefficient of variation between rounds, in per cent."""
     values = column(samples, "cpu_us")
-    return statistics.stdev(values) / statistics.mean(values) * 100 if len(values) > 1 else 0.0
+    return f"{statistics.stdev(values) / statistics.mean(values) * 100:.0f} %" if len(values) > 1 else ""
 
 
 def ratio(by, one, other):
@@ -63,7 +63,7 @@ def table(run, workload):
     rows = [head, ["---"] * len(head)]
     for name, samples in sorted(by.items(), key=lambda item: median(item[1], "cpu_us")):
         cpu = median(samples, "cpu_us")
-        row = [name, f"{cpu:.1f}", f"{spread(samples):.0f} %", f"{ratio(by, name, nginx):.2f}" if nginx in by else "",
+        row = [name, f"{cpu:.1f}", spread(samples), f"{ratio(by, name, nginx):.2f}" if nginx in by else "",
                f"{median(samples, 'rate'):.0f}", f"{median(samples, 'busy'):.0%}".replace("%", " %"),
                f"{median(samples, 'rss_mib'):.1f}"]
         row += [f"{workload.bytes / cpu * 1e6 / 2**20:.0f}"] if workload.bytes else []
@@ -98,7 +98,7 @@ def bars(run):
     for name, base in (("routes", "page"), ("million", "tokens")):
         for one in who.OURS:
             add(f"{BY_NAME[name].title}, beside {BY_NAME[base].title}, {one.name}", 1.1, (name, one.name), (base, one.name))
-    head = "| CPU time | at most | measured | |\n| --- | --- | --- | --- |\n"
+    head = "| CPU time | at most | measured | |\n| --- | --- | --- | --- |\n" if rows else ""
     return head + "\n".join(f"| {what} | {at_most:.2f} | {figure:.2f} | {verdict} |" for what, at_most, figure, verdict in rows)
 
 
@@ -111,7 +111,7 @@ def about(run):
 
 def everything(run):
     tables = [table(run, workload) for workload in workloads.LIST if workload.name in run["found"]]
-    return "\n\n".join([about(run), bars(run), *tables])
+    return "\n\n".join(part for part in (about(run), bars(run), *tables) if part)
 
 
 def write_docs(run):
