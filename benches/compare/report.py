@@ -105,8 +105,8 @@ def bars(run):
 def about(run):
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     rounds = f"{run['rounds']} rounds" if run["rounds"] > 1 else "one round"
-    return (f"Medians of {rounds} on {run['machine']}; {versions}. Times of answers at {run['rate']} requests a second. `±` is the"
-            " coefficient of variation between rounds.")
+    return (f"Medians of {rounds} on {run['machine']}; {versions}. Times of answers at {run['rate']} requests a second. `±` is"
+            " the coefficient of variation between rounds.")
 
 
 def everything(run):
