@@ -104,7 +104,8 @@ impl Access {
         let judged = match credential {
             Credential::None => return Standing::Nobody,
             Credential::Bearer(token) => self.by_token(token, now).await,
-            Credential::Basic(rest) => self.by_basic(rest, head).await,
+            // Large, and seldom asked for.
+            Credential::Basic(rest) => Box::pin(self.by_basic(rest, head)).await,
             Credential::ApiKey(text) => self.by_api_key(text, now).await,
             Credential::TwoApiKeys => return Standing::Refused(Bad::Invalid("two API keys".into())),
             Credential::Cookies(keys) => self.by_cookie(keys, now).await,
@@ -127,16 +128,15 @@ impl Access {
     }
 
     pub(super) async fn by_token(&self, token: &str, now: Timestamp) -> Result<Standing, StoreError> {
-        let (digest, seen) = self.seen.find(token);
-        let (entry, is_new) = match seen.filter(|entry| self.is_in_force(entry.verified())) {
+        let (entry, is_new) = match self.seen.find(token).filter(|entry| self.is_in_force(entry.verified())) {
             Some(entry) => match self.recheck(entry.verified(), now) {
                 Ok(()) => (entry, false),
                 Err(standing) => {
-                    self.seen.forget(&digest);
+                    self.seen.forget(token);
                     return Ok(standing);
                 }
             },
-            None => match self.verify(token, now).await {
+            None => match Box::pin(self.verify(token, now)).await {
                 Ok(verified) => (Entry::new(verified), true),
                 Err(standing) => return Ok(standing),
             },
@@ -149,7 +149,7 @@ impl Access {
             AnyVerified::Foreign(verified) => self.by_foreign_token(verified, &entry, is_new).await?,
         };
         if is_new && matches!(standing, Standing::Known(_)) {
-            self.seen.keep(digest, entry);
+            self.seen.keep(token, entry);
         }
         Ok(standing)
     }
@@ -198,8 +198,8 @@ impl Access {
         if let Some(why) = self.people.revocations.refuses(claims) {
             return refused(why.to_string());
         }
-        let Some(name) = UserName::parse(&claims.sub) else { return refused("no account can have this name") };
-        match self.account(&name, is_new).await? {
+        let Some(name) = entry.name() else { return refused("no account can have this name") };
+        match self.account(name, is_new).await? {
             None => refused("no such account"),
             Some(account) if account.disabled => refused("the account is disabled"),
             Some(account) => {
@@ -224,8 +224,8 @@ impl Access {
         if let Some(why) = self.people.revocations.refuses(claims) {
             return refused(why.to_string());
         }
-        let account = match UserName::parse(&claims.sub) {
-            Some(name) => self.account(&name, is_new).await?,
+        let account = match entry.name() {
+            Some(name) => self.account(name, is_new).await?,
             None => None,
         };
         let profile = match (verified.issuer().config().accounts, &account) {
@@ -250,7 +250,7 @@ impl Access {
 
     /// The account `name`. A token that was never seen needs a word from the store: one that is down lets nobody in.
     async fn account(&self, name: &UserName, is_new: bool) -> Result<Option<Arc<Account>>, StoreError> {
-        if is_new { self.people.accounts.read(name).await } else { self.people.accounts.find(name).await }
+        if is_new { Box::pin(self.people.accounts.read(name)).await } else { self.people.accounts.find(name).await }
     }
 
     async fn by_api_key(&self, text: &str, now: Timestamp) -> Result<Standing, StoreError> {

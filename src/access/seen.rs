@@ -1,29 +1,32 @@
 //! Tokens that were verified lately, so that a signature is checked once and not at every request.
 //!
-//! The key is the SHA-256 of the whole token: no token lies in memory, and no other text finds its entry. Only what
-//! verified is ever kept, so a flood of bad tokens evicts nothing. Whatever can change is judged after each hit:
+//! The key is the whole token, so that no other text finds its entry; it is hashed by its end alone, which is its signature:
+//! whoever has none can't choose where it is looked for. Only what verified is ever kept, so a flood of bad tokens evicts
+//! nothing. Whatever can change is judged after each hit:
 //! expiry, key, and after a reload issuer and audience by `recheck`; revocation, account and the route's own demands by the
 //! caller. So what is kept outlives a reload.
 
-use std::sync::Arc;
+use std::borrow::Borrow;
+use std::fmt;
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use super::Known;
-use crate::identity::Profile;
+use crate::identity::{Profile, UserName};
 use crate::metrics::Lookups;
-use crate::session::sha256;
-use crate::store::Digest;
 use crate::token::{Verified, foreign};
 
 /// The tokens, in bounded memory.
 #[derive(Debug)]
 pub(super) struct Seen {
-    tokens: Cache<Digest, Arc<Entry>, ByWeight>,
+    tokens: Cache<Text, Arc<Entry>, ByWeight, ByEnd>,
     lookups: Arc<Lookups>,
 }
 
@@ -32,16 +35,63 @@ pub(super) struct Seen {
 pub(super) struct Entry {
     verified: AnyVerified,
     known: ArcSwapOption<Known>,
+    name: OnceLock<Option<UserName>>,
     noted: AtomicU64,
     weight: u64,
+}
+
+/// A token, which is nobody's to see.
+#[derive(Clone, PartialEq, Eq)]
+struct Text(Zeroizing<String>);
+
+impl Borrow<str> for Text {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Hash for Text {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_str().hash(state);
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Text(…)")
+    }
 }
 
 #[derive(Clone, Debug)]
 struct ByWeight;
 
-impl Weighter<Digest, Arc<Entry>> for ByWeight {
-    fn weight(&self, _: &Digest, entry: &Arc<Entry>) -> u64 {
-        entry.weight
+impl Weighter<Text, Arc<Entry>> for ByWeight {
+    fn weight(&self, token: &Text, entry: &Arc<Entry>) -> u64 {
+        entry.weight + token.0.len() as u64
+    }
+}
+
+/// Hashes the end of a text, with a key of this process.
+#[derive(Clone, Debug, Default)]
+struct ByEnd(RandomState);
+
+struct EndHasher(DefaultHasher);
+
+impl BuildHasher for ByEnd {
+    type Hasher = EndHasher;
+
+    fn build_hasher(&self) -> EndHasher {
+        EndHasher(self.0.build_hasher())
+    }
+}
+
+impl Hasher for EndHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.write(&bytes[bytes.len().saturating_sub(END)..]);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.finish()
     }
 }
 
@@ -55,28 +105,27 @@ pub(super) enum AnyVerified {
 impl Seen {
     /// None yet; what is looked for is counted in `lookups`.
     pub(super) fn new(lookups: Arc<Lookups>) -> Self {
-        Self { tokens: Cache::with_weighter(MOST, MOST_BYTES, ByWeight), lookups }
+        Self { tokens: Cache::with(MOST, MOST_BYTES, ByWeight, ByEnd::default(), DefaultLifecycle::default()), lookups }
     }
 
     pub(super) fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// The entry of `token`, and the digest that it is kept under.
-    pub(super) fn find(&self, token: &str) -> (Digest, Option<Arc<Entry>>) {
-        let digest = sha256(token.as_bytes());
-        let entry = self.tokens.get(&digest);
+    /// The entry of `token`.
+    pub(super) fn find(&self, token: &str) -> Option<Arc<Entry>> {
+        let entry = self.tokens.get(token);
         let counter = if entry.is_some() { &self.lookups.hits } else { &self.lookups.misses };
         counter.count();
-        (digest, entry)
+        entry
     }
 
-    pub(super) fn keep(&self, digest: Digest, entry: Arc<Entry>) {
-        self.tokens.insert(digest, entry);
+    pub(super) fn keep(&self, token: &str, entry: Arc<Entry>) {
+        self.tokens.insert(Text(Zeroizing::new(token.to_owned())), entry);
     }
 
-    pub(super) fn forget(&self, digest: &Digest) {
-        self.tokens.remove(digest);
+    pub(super) fn forget(&self, token: &str) {
+        self.tokens.remove(token);
     }
 }
 
@@ -111,11 +160,26 @@ fn size(value: &Value) -> usize {
 impl Entry {
     pub(super) fn new(verified: AnyVerified) -> Arc<Self> {
         let weight = verified.weight();
-        Arc::new(Self { verified, known: ArcSwapOption::empty(), noted: AtomicU64::new(0), weight })
+        Arc::new(Self {
+            verified,
+            known: ArcSwapOption::empty(),
+            name: OnceLock::new(),
+            noted: AtomicU64::new(0),
+            weight,
+        })
     }
 
     pub(super) const fn verified(&self) -> &AnyVerified {
         &self.verified
+    }
+
+    /// The account that its subject may be the name of.
+    pub(super) fn name(&self) -> Option<&UserName> {
+        let subject = match &self.verified {
+            AnyVerified::Own(verified) => &verified.claims().sub,
+            AnyVerified::Foreign(verified) => &verified.claims().sub,
+        };
+        self.name.get_or_init(|| UserName::parse(subject)).as_ref()
     }
 
     /// When its session's use was last noted, in milliseconds.
@@ -141,6 +205,9 @@ const MOST: usize = 16 * 1024;
 
 /// Bytes kept, about: small tokens come to less than two kilobytes.
 const MOST_BYTES: u64 = 32 << 20;
+
+/// How many bytes of a token are hashed: as many as the shortest signature has.
+const END: usize = 43;
 
 /// What every entry takes.
 const BASE: usize = 512;
@@ -194,7 +261,7 @@ mod tests {
         for (groups, kept) in [(0, 10_000..16_001), (600, 50..1000)] {
             let (seen, entry) = (Seen::new(Arc::default()), entry(groups));
             for number in 0..16_000 {
-                seen.keep(sha256(format!("{number}").as_bytes()), Arc::clone(&entry));
+                seen.keep(&number.to_string(), Arc::clone(&entry));
             }
             assert!(seen.tokens.weight() <= MOST_BYTES, "{} bytes", seen.tokens.weight());
             assert!(kept.contains(&seen.len()), "{} of {} bytes each", seen.len(), entry.weight);
