@@ -5,7 +5,7 @@ use http::header::{
     ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, SET_COOKIE,
     WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::grpc;
@@ -41,16 +41,18 @@ pub struct Manner {
     is_grpc: bool,
 }
 
+static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+
 impl Manner {
     /// Reads it from a request's headers: a browser that loads a page says `Sec-Fetch-Mode: navigate`, or without that
     /// header names `text/html` in `Accept`.
     pub fn of(headers: &HeaderMap) -> Self {
-        let is_page_load = match headers.get("sec-fetch-mode") {
+        let is_browser = headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"));
+        let is_page_load = match headers.get(&SEC_FETCH_MODE).filter(|_| is_browser) {
             Some(mode) => mode == "navigate",
             None => headers.get_all(ACCEPT).iter().any(names_html),
         };
         let shows_credential = headers.contains_key(AUTHORIZATION) || shows_api_key(headers);
-        let is_browser = headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"));
         Self { is_page_load, shows_credential, is_browser, is_grpc: false }
     }
 

@@ -111,7 +111,7 @@ fn find_any(config: &Config, host: &str, canonical: &str) -> Option<Endpoint> {
 pub struct Call<'a> {
     pub state: &'a State,
     pub head: &'a Head,
-    pub request: Request<Incoming>,
+    pub request: Box<Request<Incoming>>,
     pub record: &'a mut Record,
 }
 
@@ -121,7 +121,7 @@ pub struct Answered {
     /// The answer.
     pub response: Response<Body>,
     /// The request, where its body is still to be dropped.
-    pub unread: Option<Request<Incoming>>,
+    pub unread: Option<Box<Request<Incoming>>>,
 }
 
 /// Answers a request to one of the gateway's own paths.

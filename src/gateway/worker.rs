@@ -294,7 +294,8 @@ async fn begin(
     match handshake {
         Ok(Ok((stream, tls))) => {
             let is_http2 = tls.http2;
-            Box::pin(serve(stream, ConnInfo { tls: Some(tls), ..info }, is_http2, in_force, stop)).await;
+            info.tls = Some(tls);
+            Box::pin(serve(stream, info, is_http2, in_force, stop)).await;
         }
         Ok(Err(failure)) => {
             counts.handshakes_failed.count(failure.reason());
@@ -322,7 +323,8 @@ async fn serve<S: ClientStream>(
     let service = move |request, link: Arc<Link>| {
         let (worker, peer) = (current.load_full(), Arc::clone(&peer));
         // hyper has a place for it in every connection, which would keep its size while nothing is asked.
-        let handled: Handled = Box::pin(async move { pipeline::handle(&worker, &peer, request, &link).await });
+        let handled: Handled =
+            Box::pin(async move { pipeline::handle(&worker, &peer, Box::new(request), &link).await });
         handled
     };
     if is_http2 {

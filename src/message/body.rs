@@ -37,6 +37,16 @@ enum Kind {
     Upstream(FromUpstream),
 }
 
+/// The way on which an upstream's body comes: kept until the body is over, and asked for each of its frames.
+pub trait Way: Send {
+    /// The next frame of `body`.
+    fn poll_frame(
+        &mut self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>>;
+}
+
 /// Learns how a body ended.
 pub trait Watcher: Send + Sync {
     /// The body is over after `sent` bytes of data.
@@ -86,10 +96,11 @@ impl Body {
         Self::of(Kind::Client(lent))
     }
 
-    /// An upstream's body. It may pause for `between` at most and ends when `tether` says so; of its trailers goes on what
+    /// An upstream's body, that comes by `way`. It may pause for `between` at most and ends when `tether` says so; of its trailers goes on what
     /// may stand there, `names` being those that only the gateway sends.
     pub fn from_upstream(
         incoming: Incoming,
+        way: Option<Box<dyn Way>>,
         between: Option<Duration>,
         tether: Option<Arc<dyn Tether>>,
         names: &Arc<IdentityNames>,
@@ -98,7 +109,15 @@ impl Body {
             return Self::empty();
         }
         let names = Arc::clone(names);
-        Self::of(Kind::Upstream(FromUpstream { incoming, between, pause: None, hold: Hold::new(tether), names }))
+        Self::of(Kind::Upstream(FromUpstream {
+            incoming,
+            way,
+            between,
+            pause: None,
+            failed: None,
+            hold: Hold::new(tether),
+            names,
+        }))
     }
 
     /// The same body, its end told to `watcher`.
@@ -187,8 +206,11 @@ impl fmt::Debug for Body {
 /// An upstream's body with what may end it.
 struct FromUpstream {
     incoming: Incoming,
+    way: Option<Box<dyn Way>>,
     between: Option<Duration>,
     pause: Option<Pause>,
+    /// Why it ended, kept until what came before has gone out.
+    failed: Option<hyper::Error>,
     hold: Hold,
     names: Arc<IdentityNames>,
 }
@@ -198,15 +220,30 @@ impl FromUpstream {
         if self.hold.is_cut(cx) {
             return Poll::Ready(Some(Err(BodyError::LeaseEnded)));
         }
-        if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Some(Err(BodyError::UpstreamCut(error))));
+        }
+        let polled = match &mut self.way {
+            Some(way) => way.poll_frame(&mut self.incoming, cx),
+            None => Pin::new(&mut self.incoming).poll_frame(cx),
+        };
+        if let Poll::Ready(frame) = polled {
             if let Some(pause) = &mut self.pause {
                 pause.end();
             }
             if let Some(Ok(data)) = frame.as_ref().map(|frame| frame.as_ref().map(Frame::data_ref)) {
                 self.hold.pass(data.map_or(0, Bytes::len));
             }
-            let frame = frame.map(|frame| frame.map_err(BodyError::UpstreamCut));
-            return Poll::Ready(frame.and_then(|frame| frame.map(|frame| cleaned(frame, &self.names)).transpose()));
+            return match frame {
+                Some(Ok(frame)) => Poll::Ready(cleaned(frame, &self.names).map(Ok)),
+                Some(Err(error)) => {
+                    // hyper drops what it has not written yet when a body fails, be it the head.
+                    self.failed = Some(error);
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                None => Poll::Ready(None),
+            };
         }
         self.hold.pause();
         if self.hold.is_cut(cx) {
@@ -331,8 +368,13 @@ mod tests {
         far.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n").await.unwrap();
         let over = Arc::new(tokio::sync::Notify::new());
         let incoming = answer.await.unwrap().unwrap().into_body();
-        let mut body =
-            Body::from_upstream(incoming, None, Some(Arc::new(Over(over.clone()))), &Arc::new(IdentityNames::new([])));
+        let mut body = Body::from_upstream(
+            incoming,
+            None,
+            None,
+            Some(Arc::new(Over(over.clone()))),
+            &Arc::new(IdentityNames::new([])),
+        );
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "hello");
         let waits = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx).is_pending()));
         assert!(waits.await);

@@ -4,10 +4,11 @@
 //! own task; the [`Link`] tells each what the others have done. It decides nothing itself.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use http::HeaderValue;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -31,18 +32,34 @@ pub struct ConnInfo {
     /// Whether the peer passes on what a client says of whom it knows nothing. It is not believed then, whoever it is: what
     /// the client says is not its word.
     pub is_relayed: bool,
+    peer_value: OnceLock<HeaderValue>,
 }
 
 impl ConnInfo {
     /// A connection in the clear from `peer` to `local`.
     pub fn plain(peer: SocketAddr, local: SocketAddr) -> Self {
-        Self { opened: Instant::now(), peer, local, tls: None, redirects: false, is_relayed: false }
+        Self {
+            opened: Instant::now(),
+            peer,
+            local,
+            tls: None,
+            redirects: false,
+            is_relayed: false,
+            peer_value: OnceLock::new(),
+        }
     }
 
     /// A connection over a unix socket, whose ends have no addresses.
     pub fn unix() -> Self {
         let nowhere = SocketAddr::new(NO_ADDRESS, 0);
         Self::plain(nowhere, nowhere)
+    }
+
+    /// The address of the peer as a header has it; none where it has no address. The peer is known by now.
+    pub fn peer_value(&self) -> Option<HeaderValue> {
+        let address = self.peer.ip().to_canonical();
+        let text = || HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
+        (address != NO_ADDRESS).then(|| self.peer_value.get_or_init(text).clone())
     }
 }
 

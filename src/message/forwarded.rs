@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
@@ -84,6 +85,8 @@ pub struct Origin {
     pub scheme: Option<Scheme>,
     /// The host that a trusted peer names.
     pub host: Option<Host>,
+    /// The peer as `X-Forwarded-For` names it, where that is there already.
+    pub peer_value: Option<HeaderValue>,
 }
 
 impl Trust {
@@ -94,19 +97,20 @@ impl Trust {
     pub fn read(&self, peer: IpAddr, headers: &HeaderMap) -> Result<Origin, HostError> {
         let peer = peer.to_canonical();
         let peer_is_trusted = self.trusts_peer(peer);
-        let mut origin = Origin { client: ClientAddr(peer), peer, peer_is_trusted, scheme: None, host: None };
+        let mut origin =
+            Origin { client: ClientAddr(peer), peer, peer_is_trusted, scheme: None, host: None, peer_value: None };
         if !peer_is_trusted {
             return Ok(origin);
         }
         if self.x_forwarded_for {
-            let entries = list(headers, X_FORWARDED_FOR).into_iter().map(parse_node);
+            let entries = list(headers, &X_FORWARDED_FOR).into_iter().map(parse_node);
             origin.client = self.client(peer, entries);
         }
         if self.x_forwarded_proto {
-            origin.scheme = list(headers, X_FORWARDED_PROTO).last().copied().and_then(Scheme::parse);
+            origin.scheme = list(headers, &X_FORWARDED_PROTO).last().copied().and_then(Scheme::parse);
         }
         if self.x_forwarded_host
-            && let Some(host) = list(headers, X_FORWARDED_HOST).last()
+            && let Some(host) = list(headers, &X_FORWARDED_HOST).last()
         {
             origin.host = Some(Host::parse(host)?);
         }
@@ -157,25 +161,29 @@ impl Trust {
 
     /// Replaces what a client or a proxy said of itself by what the gateway knows: `X-Forwarded-For` is extended
     /// behind a trusted peer and replaced otherwise, `X-Forwarded-Proto` and `-Host` are set, and every header of this
-    /// kind that is not read goes, in whatever spelling. `host` is the host with the port as the client wrote it.
-    pub fn apply(&self, headers: &mut HeaderMap, origin: &Origin, scheme: Scheme, host: &str) {
+    /// kind that is not read goes, in whatever spelling. `host` is the one that the request was judged for.
+    pub fn apply(&self, headers: &mut HeaderMap, origin: &Origin, scheme: Scheme, host: &Host) {
         let chain = self.chain(headers, origin);
         remove_where(headers, |name| is_forwarded_name(name.as_str()));
         if let Some(chain) = chain {
-            headers.insert(X_FORWARDED_FOR, chain);
+            headers.insert(&X_FORWARDED_FOR, chain);
         }
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
-        if let Ok(host) = HeaderValue::try_from(host) {
-            headers.insert(X_FORWARDED_HOST, host);
+        headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
+        let written = headers.get(HOST).filter(|written| host.is_written(written.as_bytes())).cloned();
+        if let Some(host) = written.or_else(|| HeaderValue::try_from(host.to_string()).ok()) {
+            headers.insert(&X_FORWARDED_HOST, host);
         }
     }
 
     /// `None`: nothing is known of anyone.
     fn chain(&self, headers: &HeaderMap, origin: &Origin) -> Option<HeaderValue> {
+        if let Some(peer) = origin.peer_value.as_ref().filter(|_| !origin.peer_is_trusted) {
+            return Some(peer.clone());
+        }
         let mut chain = Vec::new();
         if origin.peer_is_trusted {
             if self.x_forwarded_for {
-                for value in list(headers, X_FORWARDED_FOR) {
+                for value in list(headers, &X_FORWARDED_FOR) {
                     chain.extend_from_slice(value);
                     chain.extend_from_slice(b", ");
                 }
@@ -199,7 +207,7 @@ impl Trust {
 
 /// The members of a list over all fields of a name, as bytes: what a client writes into a field must not hide what a
 /// proxy has added to it.
-fn list(headers: &HeaderMap, name: HeaderName) -> Vec<&[u8]> {
+fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a [u8]> {
     let fields = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     let members = fields.flat_map(|field| field.split(|&byte| byte == b',')).map(<[u8]>::trim_ascii);
     members.filter(|member| !member.is_empty()).collect()
@@ -231,9 +239,9 @@ pub(super) fn is_forwarded_name(name: &str) -> bool {
     FORWARDED_NAMES.iter().any(|listed| folded(name).eq(listed.bytes()))
 }
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED: HeaderName = http::header::FORWARDED;
 
 /// Folded.
@@ -417,7 +425,7 @@ mod tests {
         for (peer, chain) in [("192.0.2.1", "192.0.2.1"), ("10.0.0.1", "6.6.6.6, 1.1.1.1, 10.0.0.1")] {
             let mut headers = map(&lies);
             let origin = trust().read(peer.parse().unwrap(), &headers).unwrap();
-            trust().apply(&mut headers, &origin, Scheme::Http, "app.example:80");
+            trust().apply(&mut headers, &origin, Scheme::Http, &Host::parse(b"app.example:80").unwrap());
             let expected = map(&[
                 ("accept", "*/*"),
                 ("x-forwarded-for", chain),
@@ -433,7 +441,7 @@ mod tests {
         let by_forwarded = Trust { x_forwarded_for: false, ..everything() };
         let mut headers = map(&[("forwarded", "for=1.1.1.1"), ("x-forwarded-for", "6.6.6.6")]);
         let origin = by_forwarded.read("10.0.0.1".parse().unwrap(), &headers).unwrap();
-        by_forwarded.apply(&mut headers, &origin, Scheme::Http, "h");
+        by_forwarded.apply(&mut headers, &origin, Scheme::Http, &Host::parse(b"h").unwrap());
         assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 10.0.0.1");
         assert!(!headers.contains_key("forwarded"));
     }
@@ -443,7 +451,7 @@ mod tests {
         fn never_panics(value in "[a-z0-9=\",;:.\\[\\] \\\\é]{0,60}", peer in "10\\.0\\.0\\.[1-9]") {
             let mut headers = map(&[("forwarded", &value), ("x-forwarded-for", &value), ("x-forwarded-proto", &value)]);
             if let Ok(origin) = everything().read(peer.parse().unwrap(), &headers) {
-                everything().apply(&mut headers, &origin, Scheme::Https, "h");
+                everything().apply(&mut headers, &origin, Scheme::Https, &Host::parse(b"h").unwrap());
                 prop_assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);
             }
         }

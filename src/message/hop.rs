@@ -15,16 +15,21 @@ use super::headers::{IdentityNames, is_method_override, remove_where};
 /// What decides about a request, or about where it ends, stays even where `Connection` names it: a client must not be
 /// able to have it removed after the judgement.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
+    // Most requests have none of them.
+    let mut found = headers.keys().filter_map(place).fold(0_u16, |found, place| found | 1 << place);
+    if found == 0 {
+        return;
+    }
     for name in named_in_connection(headers) {
         headers.remove(name);
     }
     let trailers =
         headers.get_all(TE).iter().any(|value| tokens(value).any(|token| token.eq_ignore_ascii_case("trailers")));
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
-    for name in HOP_BY_HOP_TOO {
-        headers.remove(name);
+    while let Some(name) = HOP_BY_HOP.get(found.trailing_zeros() as usize) {
+        found &= found - 1;
+        if *name != UPGRADE {
+            headers.remove(name);
+        }
     }
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -56,7 +61,7 @@ pub fn clean_trailer_field(headers: &mut HeaderMap, names: &IdentityNames) {
 }
 
 fn may_trail(name: &HeaderName, names: &IdentityNames) -> bool {
-    let decides = DECIDES.contains(name) || HOP_BY_HOP.contains(name) || HOP_BY_HOP_TOO.contains(&name.as_str());
+    let decides = DECIDES.contains(name) || HOP_BY_HOP.contains(name);
     !decides
         && !NOT_IN_TRAILERS.contains(&name.as_str())
         && !name.as_str().starts_with("x-forwarded-")
@@ -65,9 +70,14 @@ fn may_trail(name: &HeaderName, names: &IdentityNames) -> bool {
         && !names.guards(name.as_str())
 }
 
+/// The place of `name` among the fields that end at this hop.
+fn place(name: &HeaderName) -> Option<usize> {
+    HOP_BY_HOP.iter().position(|listed| listed == name)
+}
+
 /// What `Connection` names besides its own options, and may be removed for it.
 fn named_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
-    let values = headers.get_all(CONNECTION).iter().chain(headers.get_all("proxy-connection").iter());
+    let values = headers.get_all(CONNECTION).iter().chain(headers.get_all(&PROXY_CONNECTION).iter());
     let named = values.flat_map(tokens).filter(|token| {
         !["keep-alive", "close", "upgrade", "te"].iter().any(|option| token.eq_ignore_ascii_case(option))
     });
@@ -84,13 +94,23 @@ fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
 }
 
 /// Fields that end at this hop.
-const HOP_BY_HOP: [HeaderName; 5] = [CONNECTION, TE, TRANSFER_ENCODING, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION];
+static HOP_BY_HOP: [HeaderName; 10] = [
+    CONNECTION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("proxy-authentication-info"),
+    HeaderName::from_static("http2-settings"),
+];
 
-/// More of them, for which the `http` crate has no constant.
-const HOP_BY_HOP_TOO: [&str; 4] = ["keep-alive", "proxy-connection", "proxy-authentication-info", "http2-settings"];
+static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Fields by which a message is framed, routed or judged.
-const DECIDES: [HeaderName; 10] = [
+static DECIDES: [HeaderName; 10] = [
     HOST,
     CONTENT_LENGTH,
     TRANSFER_ENCODING,

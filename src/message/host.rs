@@ -111,6 +111,19 @@ impl Host {
         &self.name
     }
 
+    /// Whether `text` is the host as [`fmt::Display`] writes it.
+    pub(super) fn is_written(&self, text: &[u8]) -> bool {
+        let Some(rest) = text.strip_prefix(self.name.as_bytes()) else { return false };
+        match self.port {
+            None => rest.is_empty(),
+            // As it was parsed, but for zeros in front.
+            Some(port) => {
+                let digits = rest.strip_prefix(b":").filter(|digits| !digits.starts_with(b"0"));
+                digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok()) == Some(port)
+            }
+        }
+    }
+
     /// The port, if one is written.
     pub fn port(&self) -> Option<u16> {
         self.port
@@ -170,6 +183,7 @@ mod tests {
         for (text, name, port) in cases {
             let host = Host::parse(text.as_bytes()).unwrap();
             assert_eq!((host.name(), host.port()), (name, port), "{text}");
+            assert_eq!(host.is_written(text.as_bytes()), host.to_string() == text, "{text}");
         }
     }
 

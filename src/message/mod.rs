@@ -18,4 +18,5 @@ pub mod rejection;
 pub mod respond;
 mod rfc7239;
 pub mod tether;
+pub(crate) mod timer;
 mod values;

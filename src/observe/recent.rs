@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     fn kept(recent: &Recent, id: usize, decision: &'static str, path: &str) {
-        let mut record = blank(format!("{id:08x}").into(), [127, 0, 0, 1].into());
+        let mut record = blank(format!("{id:08x}").into(), [127, 0, 0, 1].into(), std::time::Instant::now());
         record.time = Timestamp::from_secs(id as u64);
         record.decision = decision;
         record.path = path.to_owned();

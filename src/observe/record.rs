@@ -1,6 +1,5 @@
 //! What is learned about a request along its way, until it is written as one access line.
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -110,12 +109,12 @@ impl Record {
     }
 }
 
-/// The record of a request of which nothing is known but where it came from.
-pub fn blank(request_id: Arc<str>, client: IpAddr) -> Record {
+/// The record of a request of which nothing is known but when and where it came from.
+pub fn blank(request_id: Arc<str>, client: IpAddr, started: Instant) -> Record {
     Record {
         request_id,
         time: Timestamp::default(),
-        started: Instant::now(),
+        started,
         client,
         method: Method::default(),
         host: String::new(),
@@ -160,11 +159,16 @@ impl RequestIds {
     pub fn next(&self) -> Arc<str> {
         // An odd multiplier permutes the 64-bit numbers, so no id comes twice in a series.
         let step = self.next.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut id = String::with_capacity(32);
-        let _infallible = write!(id, "{:016x}{:016x}", self.start, step ^ self.start.rotate_left(29));
-        id.into()
+        let id = u128::from(self.start) << 64 | u128::from(step ^ self.start.rotate_left(29));
+        let mut digits = [0; 32];
+        for (place, digit) in digits.iter_mut().enumerate() {
+            *digit = DIGITS[(id >> (124 - 4 * place) & 15) as usize];
+        }
+        std::str::from_utf8(&digits).unwrap_or_default().into()
     }
 }
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// A record for tests.
 #[cfg(test)]

@@ -4,7 +4,8 @@
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
-use http::HeaderMap;
+use http::header::FORWARDED;
+use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
 use crate::message::forwarded::Trust;
@@ -17,7 +18,7 @@ impl Unbelieved {
     /// Notes a request from `peer`, if it says where it was forwarded from and `trust` does not believe it. The log tells of
     /// the first one of each network.
     pub fn note(&self, trust: &Trust, peer: IpAddr, headers: &HeaderMap) {
-        let says = SAYING.iter().any(|name| headers.contains_key(*name));
+        let says = headers.keys().any(|name| SAYING.contains(name));
         if !says || trust.trusts_peer(peer.to_canonical()) {
             return;
         }
@@ -55,7 +56,8 @@ fn network(peer: IpAddr) -> IpNet {
     IpNet::new_assert(peer, bits).trunc()
 }
 
-const SAYING: [&str; 3] = ["x-forwarded-for", "x-forwarded-proto", "forwarded"];
+static SAYING: [HeaderName; 3] =
+    [HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("x-forwarded-proto"), FORWARDED];
 
 /// Peers that are remembered: more than there are proxies before a gateway, and few enough to look through.
 const MOST: usize = 16;

@@ -29,8 +29,8 @@ pub(super) fn begin(
     request: &Request<Incoming>,
     (time, started): (Timestamp, Instant),
 ) -> Record {
-    let mut record = blank(state.shared.request_ids.next(), info.peer.ip().to_canonical());
-    (record.time, record.started) = (time, started);
+    let mut record = blank(state.shared.request_ids.next(), info.peer.ip().to_canonical(), started);
+    record.time = time;
     record.method = request.method().clone();
     record.path = request.uri().path().to_owned();
     let (log, tracer) = (&state.access_log, state.shared.tracer.as_ref());
@@ -98,7 +98,7 @@ pub fn unreadable(worker: &Worker, info: &ConnInfo, error: &hyper::Error) {
     let status =
         if error.is_parse_too_large() { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST };
     shared.metrics.no_route.count(Outcome::BadRequest, status.as_u16(), Duration::ZERO, None);
-    let mut record = blank(shared.request_ids.next(), info.peer.ip().to_canonical());
+    let mut record = blank(shared.request_ids.next(), info.peer.ip().to_canonical(), Instant::now());
     record.time = shared.clock.now();
     record.decision = "bad-request";
     record.code = UNREADABLE;

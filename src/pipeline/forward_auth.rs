@@ -31,7 +31,7 @@ use crate::state::State;
 /// Answers whoever asks about a request of another.
 pub(super) async fn answer(
     state: &State,
-    request: Request<Incoming>,
+    request: Box<Request<Incoming>>,
     normal: &Normal,
     record: &mut Record,
 ) -> Answered {

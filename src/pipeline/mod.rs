@@ -42,7 +42,9 @@ pub struct Worker {
 }
 
 /// Answers a request, whatever it is. Errors are answers too.
-pub async fn handle(worker: &Worker, info: &ConnInfo, request: Request<Incoming>, link: &Link) -> Response<Body> {
+///
+/// What every step hands on is small, since each has a place for it in the future of every request.
+pub async fn handle(worker: &Worker, info: &ConnInfo, request: Box<Request<Incoming>>, link: &Link) -> Response<Body> {
     let state = &*worker.state;
     let (now, started) = (state.shared.clock.now(), Instant::now());
     let observed = Arc::new(Observed::default());
@@ -50,10 +52,11 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Request<Incoming>
     let mut record = Open::new(state, record, Arc::clone(&observed));
     state.shared.unbelieved.note(&state.trust, info.peer.ip(), request.headers());
     let mut came_over_tls = info.tls.is_some();
-    let (is_extended, manner) = (Extended::marks(request.extensions()), Manner::of(request.headers()));
+    let extended = Extended::marks(request.extensions()).then(|| Manner::of(request.headers()));
     let mut answered = match normalize::normalize(&request, info, link, &state.trust, (now, started)) {
         Err(malformed) => {
             let request_id = Arc::clone(&record.request_id);
+            let manner = Manner::of(request.headers());
             let asker = Asker { state, head: None, manner, request_id: &request_id };
             let response = refuse::malformed(&asker, &mut record, &malformed);
             Answered { response, unread: Some(request) }
@@ -69,16 +72,17 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Request<Incoming>
                 return finish::finish(state, answered, record.finish(), observed);
             }
             match endpoint::find(&state.config, normal.head.host.name(), normal.head.path.canonical()) {
-                Some(Endpoint::Check) => forward_auth::answer(state, request, &normal, &mut record).await,
+                // Those seldom asked for have places of their own, as theirs would be part of every request's.
+                Some(Endpoint::Check) => Box::pin(forward_auth::answer(state, request, &normal, &mut record)).await,
                 Some(endpoint) => {
                     let call = Call { state, head: &normal.head, request, record: &mut record };
-                    endpoint::serve(endpoint, call).await
+                    Box::pin(endpoint::serve(endpoint, call)).await
                 }
                 None => judge(worker, request, &normal, &mut record, &observed).await,
             }
         }
     };
-    if is_extended && answered.response.status().is_success() {
+    if let Some(manner) = extended.filter(|_| answered.response.status().is_success()) {
         let request_id = Arc::clone(&record.request_id);
         let asker = Asker { state, head: None, manner, request_id: &request_id };
         answered.response = refuse::no_socket(&asker, &mut record);
@@ -92,7 +96,7 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Request<Incoming>
 /// What is not the gateway's own: a preflight, or a request that is decided about. Either answer says who may read it.
 async fn judge(
     worker: &Worker,
-    request: Request<Incoming>,
+    request: Box<Request<Incoming>>,
     normal: &Normal,
     record: &mut Record,
     observed: &Arc<Observed>,
@@ -130,7 +134,7 @@ async fn judge(
 /// A request is decided about, and goes on with a permit only.
 async fn decide(
     worker: &Worker,
-    request: Request<Incoming>,
+    request: Box<Request<Incoming>>,
     normal: &Normal,
     record: &mut Record,
     observed: &Arc<Observed>,
@@ -149,7 +153,7 @@ async fn decide(
 async fn permitted(
     worker: &Worker,
     permit: Permit,
-    (request, normal): (Request<Incoming>, &Normal),
+    (request, normal): (Box<Request<Incoming>>, &Normal),
     asker: &Asker<'_>,
     record: &mut Record,
     observed: &Arc<Observed>,

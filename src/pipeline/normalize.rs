@@ -70,6 +70,7 @@ pub(super) fn normalize(
         true => Trust::default().read(info.peer.ip(), request.headers()),
     };
     let mut origin = origin.map_err(Malformed::Host)?;
+    origin.peer_value = info.peer_value();
     if info.tls.is_some() && origin.scheme.is_none() {
         origin.scheme = Some(Scheme::Https);
     }

@@ -35,7 +35,7 @@ impl<'a> Open<'a> {
     }
 
     fn take(&mut self) -> Record {
-        let left = blank(Arc::clone(&self.record.request_id), self.record.client);
+        let left = blank(Arc::clone(&self.record.request_id), self.record.client, self.record.started);
         std::mem::replace(&mut self.record, left)
     }
 }

@@ -1,28 +1,31 @@
 //! A request that may have to be sent more than once: which server, how often, and what an attempt came to.
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::forward::Observed;
 use super::framing::{self, FramingFault};
-use super::interim::Interim;
 use super::retry::{self, Allowance, Cause};
 use super::upgrade::Switch;
 use crate::config::Timeouts;
 use crate::message::loan::{Loan, drain_after};
 use crate::message::rejection::{Reason, Rejection};
-use crate::upstream::{Lane, NoTurn, SendError, Turn, Upstream};
+use crate::message::timer::Timers;
+use crate::upstream::{Lane, NoTurn, Reply, SendError, Turn, Upstream};
 
 /// A request on its way.
 pub(super) struct Attempts<'a> {
     pub(super) upstream: &'a Upstream,
     pub(super) timeouts: &'a Timeouts,
+    /// When it was ready to leave.
+    pub(super) left: Instant,
     /// When all of it must be over.
     pub(super) deadline: Option<Instant>,
     pub(super) method: Method,
@@ -31,17 +34,18 @@ pub(super) struct Attempts<'a> {
     pub(super) loan: Option<Arc<Loan>>,
     pub(super) expects_continue: bool,
     /// What it asks for where that is another protocol.
-    pub(super) switch: Option<&'a Switch>,
+    pub(super) switch: Option<Switch>,
     /// What its server is found by.
     pub(super) key: u64,
     /// What may be tried again.
     pub(super) allowance: Allowance<'a>,
     pub(super) observed: &'a Observed,
+    pub(super) timers: &'a Timers,
 }
 
 /// An answer, and the server that gave it.
 pub(super) struct Answered {
-    pub(super) answer: Response<Incoming>,
+    pub(super) reply: Reply,
     pub(super) turn: Turn,
     /// When it was sent that time.
     pub(super) sent: Instant,
@@ -54,7 +58,6 @@ enum Failure {
     Over,
     Broken(SendError),
     Malformed(FramingFault),
-    Unsendable(http::uri::InvalidUriParts),
 }
 
 impl Attempts<'_> {
@@ -62,7 +65,7 @@ impl Attempts<'_> {
     ///
     /// # Errors
     /// When there is none; the client's body is let go of then, so that the client can see the answer.
-    pub(super) async fn run(mut self) -> Result<Answered, Rejection> {
+    pub(super) async fn run(&mut self) -> Result<Answered, Rejection> {
         self.tries().await.map_err(|rejection| self.give_up(rejection))
     }
 
@@ -79,14 +82,14 @@ impl Attempts<'_> {
             lane.backend().tally().requests.count();
             let spare = self.allowance.is_left(pool.settings().servers.len()).then(|| self.headers.clone());
             let sent = Instant::now();
-            let outcome = self.attempt(lane).await;
+            let outcome = self.attempt(lane, sent).await;
             self.judge(at, &outcome);
             let again = match &outcome {
-                Ok(answer) => self.allowance.take(Cause::Status(answer.status()), pool.budget(), sent),
+                Ok(reply) => self.allowance.take(Cause::Status(reply.answer.status()), pool.budget(), sent),
                 // Another server needs a descriptor too.
                 Err(Failure::Broken(error)) if error.is_own() || self.client_failed() => None,
                 Err(Failure::Broken(error)) => self.allowance.take(retry::cause(error), pool.budget(), sent),
-                Err(Failure::Late | Failure::Over | Failure::Malformed(_) | Failure::Unsendable(_)) => None,
+                Err(Failure::Late | Failure::Over | Failure::Malformed(_)) => None,
             };
             if self.allowance.was_held_back() {
                 pool.counts().retries_held_back.count();
@@ -134,39 +137,41 @@ impl Attempts<'_> {
     }
 
     /// Sends it once. The headers go with it.
-    async fn attempt(&mut self, lane: &Lane) -> Result<Response<Incoming>, Failure> {
+    async fn attempt(&mut self, lane: &Lane, sent: Instant) -> Result<Reply, Failure> {
         let body = self.loan.as_ref().and_then(Loan::lend).unwrap_or_default();
-        let mut request = Request::new(body);
+        let mut request = Box::new(Request::new(body));
         *request.method_mut() = self.method.clone();
-        *request.uri_mut() = lane.uri(self.target.clone()).map_err(Failure::Unsendable)?;
+        *request.uri_mut() = Uri::from(self.target.clone());
         *request.headers_mut() = std::mem::take(&mut self.headers);
-        let interim = Interim::of(&mut request);
         let limit = self.timeouts.response;
+        let mut due = self.by_deadline(sent + limit);
+        let mut timer = self.timers.lend();
         let mut sending = pin!(lane.send(request));
-        let mut timer = pin!(sleep_until(self.by_deadline(Instant::now() + limit)));
-        let answer = loop {
-            tokio::select! {
-                biased;
-                answer = sending.as_mut() => break answer.map_err(Failure::Broken)?,
-                () = interim.too_many() => return Err(Failure::Malformed(FramingFault::Interim)),
-                () = timer.as_mut() => match self.due(limit) {
-                    Some(due) => timer.as_mut().reset(due),
-                    None if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
-                        return Err(Failure::Over);
-                    }
-                    None => return Err(Failure::Late),
-                },
+        let reply = poll_fn(|cx| {
+            if let Poll::Ready(reply) = sending.as_mut().poll(cx) {
+                return Poll::Ready(reply.map_err(Failure::Broken));
             }
-        };
-        if interim.are_too_many() {
-            return Err(Failure::Malformed(FramingFault::Interim));
-        }
+            loop {
+                ready!(timer.poll(due, cx));
+                due = match self.due(limit) {
+                    Some(later) => later,
+                    None if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                        return Poll::Ready(Err(Failure::Over));
+                    }
+                    None => return Poll::Ready(Err(Failure::Late)),
+                };
+            }
+        });
+        let reply = reply.await?;
+        let answer = &reply.answer;
         let (status, headers) = (answer.status(), answer.headers());
-        if status == StatusCode::SWITCHING_PROTOCOLS && self.switch.is_some_and(|switch| !switch.is_agreed(headers)) {
+        if status == StatusCode::SWITCHING_PROTOCOLS
+            && self.switch.as_ref().is_some_and(|switch| !switch.is_agreed(headers))
+        {
             return Err(Failure::Malformed(FramingFault::Switch));
         }
         framing::check_answer(status, headers, answer.version(), self.switch.is_some()).map_err(Failure::Malformed)?;
-        Ok(answer)
+        Ok(reply)
     }
 
     /// When the upstream is late, if that is still to come: a client that is slow to send is not its fault.
@@ -200,38 +205,32 @@ impl Attempts<'_> {
     }
 
     /// What an attempt says of the server at `at`.
-    fn judge(&self, at: usize, outcome: &Result<Response<Incoming>, Failure>) {
+    fn judge(&self, at: usize, outcome: &Result<Reply, Failure>) {
         let pool = self.upstream.pool();
         match outcome {
-            Ok(answer) if matches!(answer.status().as_u16(), 502..=504) => pool.failed(at),
+            Ok(reply) if matches!(reply.answer.status().as_u16(), 502..=504) => pool.failed(at),
             Ok(_) => pool.served(at),
             Err(Failure::Late | Failure::Malformed(_)) => pool.failed(at),
             // One that closes what nobody uses does well, and neither a client that breaks off nor our own want is its fault.
             Err(Failure::Broken(error))
                 if error.is_stale() || error.is_unprocessed() || error.is_own() || self.client_failed() => {}
             Err(Failure::Broken(_)) => pool.failed(at),
-            Err(Failure::Over | Failure::Unsendable(_)) => {}
+            Err(Failure::Over) => {}
         }
     }
 
-    fn end(
-        &self,
-        outcome: Result<Response<Incoming>, Failure>,
-        turn: Turn,
-        sent: Instant,
-    ) -> Result<Answered, Rejection> {
+    fn end(&self, outcome: Result<Reply, Failure>, turn: Turn, sent: Instant) -> Result<Answered, Rejection> {
         match outcome {
-            Ok(answer) => Ok(Answered { answer, turn, sent }),
+            Ok(reply) => Ok(Answered { reply, turn, sent }),
             Err(_) => Err(self.rejection(outcome)),
         }
     }
 
-    fn rejection(&self, outcome: Result<Response<Incoming>, Failure>) -> Rejection {
+    fn rejection(&self, outcome: Result<Reply, Failure>) -> Rejection {
         match outcome {
             Ok(_) => Rejection::new(Reason::Internal),
             Err(Failure::Late | Failure::Over) => Rejection::new(Reason::ResponseTimeout),
             Err(Failure::Malformed(fault)) => Rejection::new(Reason::BadAnswer).because(fault),
-            Err(Failure::Unsendable(error)) => Rejection::new(Reason::Internal).because(error),
             Err(Failure::Broken(error)) => retry::rejection(error, self.loan.as_deref()),
         }
     }

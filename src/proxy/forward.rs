@@ -25,8 +25,9 @@ use crate::message::connection::Stop;
 use crate::message::loan::Loan;
 use crate::message::rejection::{Blame, Reason, Rejection};
 use crate::message::tether::Tether;
+use crate::message::timer::Timers;
 use crate::secret::Random;
-use crate::upstream::{Admission, Backend, Caller, Held, Pool, Turn, Upstream};
+use crate::upstream::{Admission, Backend, Caller, Pool, Reply, Turn, Upstream};
 
 /// What goes on, where to, and for how long.
 #[derive(Debug)]
@@ -58,6 +59,7 @@ pub struct Forwarder {
     body_timeout: Duration,
     tunnels: Arc<Tunnels>,
     stop: watch::Receiver<Stop>,
+    timers: Timers,
 }
 
 /// What is learned of a request while it is forwarded, for the access log.
@@ -132,7 +134,7 @@ impl Forwarder {
         tunnels: Arc<Tunnels>,
         stop: watch::Receiver<Stop>,
     ) -> Self {
-        Self { upstreams, body_timeout, tunnels, stop }
+        Self { upstreams, body_timeout, tunnels, stop, timers: Timers::default() }
     }
 
     /// Its upstreams.
@@ -147,11 +149,13 @@ impl Forwarder {
     pub(super) async fn send_on(
         &self,
         onward: Onward<'_>,
-        request: Request<Incoming>,
+        request: Box<Request<Incoming>>,
         observed: &Observed,
     ) -> Result<Response<Body>, Rejection> {
         let upstream = self.upstreams.get(onward.upstream).ok_or_else(internal)?;
-        let answer = self.exchange(upstream, onward, request, observed).await;
+        let mut attempts = self.prepare(upstream, &onward, request, observed)?;
+        let answered = attempts.run().await;
+        let answer = self.conclude(onward, attempts, answered);
         if let Err(rejection) = &answer
             && rejection.blame == Blame::Upstream
         {
@@ -160,13 +164,14 @@ impl Forwarder {
         answer
     }
 
-    async fn exchange(
-        &self,
-        upstream: &Upstream,
-        onward: Onward<'_>,
-        mut request: Request<Incoming>,
-        observed: &Observed,
-    ) -> Result<Response<Body>, Rejection> {
+    /// The request as the upstream is to see it.
+    fn prepare<'a>(
+        &'a self,
+        upstream: &'a Upstream,
+        onward: &Onward<'a>,
+        mut request: Box<Request<Incoming>>,
+        observed: &'a Observed,
+    ) -> Result<Attempts<'a>, Rejection> {
         let bodiless = request.body().is_end_stream();
         let switch = bodiless.then(|| Switch::of(&mut request, onward.random)).flatten();
         let (head, body) = request.into_parts();
@@ -192,49 +197,59 @@ impl Forwarder {
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         let left = observed.leaves();
-        let deadline = onward.timeouts.total.map(|total| left + total);
         let allowance = Allowance::new(&head.method, loan.is_none() && switch.is_none(), onward.retries)
             .for_http2(upstream.pool().may_speak_http2());
-        let attempts = Attempts {
+        Ok(Attempts {
             upstream,
             timeouts: onward.timeouts,
-            deadline,
+            left,
+            deadline: onward.timeouts.total.map(|total| left + total),
             method: head.method,
-            target: onward.target,
+            target: onward.target.clone(),
             headers,
             loan,
             expects_continue,
-            switch: switch.as_ref(),
+            switch,
             key,
             allowance,
             observed,
-        };
-        let answered = attempts.run().await;
+            timers: &self.timers,
+        })
+    }
+
+    /// What came of it, as the client is to see it.
+    fn conclude(
+        &self,
+        onward: Onward<'_>,
+        attempts: Attempts<'_>,
+        answered: Result<Answered, Rejection>,
+    ) -> Result<Response<Body>, Rejection> {
+        let Attempts { upstream, left, deadline, switch, observed, .. } = attempts;
         let back = Instant::now();
         observed.comes_back(back - left);
-        let Answered { answer, turn: Turn { at, admission }, sent } = answered?;
+        let Answered { reply, turn: Turn { at, admission }, sent } = answered?;
         observed.answered(back - sent);
         let backend = upstream.pool().backend(at).ok_or_else(internal)?;
-        let hold = Hold { lease: onward.lease, deadline, _admission: admission, held: None };
-        Ok(self.pass_back(answer, switch, backend, &onward.facts, onward.timeouts.between, hold))
+        let hold = Hold { lease: onward.lease, deadline, _admission: admission };
+        Ok(self.pass_back(reply, switch, backend, &onward.facts, onward.timeouts.between, hold))
     }
 
     fn pass_back(
         &self,
-        mut answer: Response<Incoming>,
+        reply: Reply,
         switch: Option<Switch>,
         backend: &Backend,
         facts: &RewriteFacts<'_>,
         between: Option<Duration>,
-        mut hold: Hold,
+        hold: Hold,
     ) -> Response<Body> {
+        let Reply { mut answer, held } = reply;
         let status = answer.status();
         let switches = status == StatusCode::SWITCHING_PROTOCOLS;
         let far_side = switches.then(|| hyper::upgrade::on(&mut answer));
         let (mut head, body) = answer.into_parts();
         // The client's version is hyper's to know.
         head.version = Version::HTTP_11;
-        hold.held = head.extensions.remove::<Held>();
         rewrite::answer(status, &mut head.headers, facts, backend.origin());
         if let (Some(near), Some(far)) = (switch, far_side) {
             upgrade::announce(&mut head.headers);
@@ -245,7 +260,7 @@ impl Forwarder {
         if body.is_end_stream() {
             return Response::from_parts(head, Body::empty());
         }
-        let body = Body::from_upstream(body, between, Some(Arc::new(hold)), facts.guarded);
+        let body = Body::from_upstream(body, held.into_way(), between, Some(Arc::new(hold)), facts.guarded);
         Response::from_parts(head, body)
     }
 }
@@ -256,7 +271,6 @@ struct Hold {
     /// When all of it must be over.
     deadline: Option<Instant>,
     _admission: Admission,
-    held: Option<Held>,
 }
 
 impl Tether for Hold {

@@ -19,8 +19,6 @@ pub enum FramingFault {
     Status,
     /// A 101 that is no answer to what was asked for.
     Switch,
-    /// More interim answers than any server has a reason for.
-    Interim,
 }
 
 /// Whether a request's framing is in order; if not, it is answered 400 and the connection closed.
@@ -83,7 +81,6 @@ impl std::fmt::Display for FramingFault {
             Self::Both => "a length beside a transfer coding",
             Self::Status => "a status that no answer may have",
             Self::Switch => "a 101 that does not agree to the WebSocket that was asked for",
-            Self::Interim => "more than a hundred interim answers",
         })
     }
 }

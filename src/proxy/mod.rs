@@ -8,7 +8,6 @@ mod attempts;
 mod forward;
 pub mod framing;
 mod handshake;
-mod interim;
 mod onward;
 mod retry;
 pub mod rewrite;

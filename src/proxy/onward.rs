@@ -56,7 +56,7 @@ impl Forwarder {
         &self,
         permit: Permit,
         surroundings: &Surroundings<'_>,
-        mut request: Request<Incoming>,
+        mut request: Box<Request<Incoming>>,
         observed: &Observed,
     ) -> Result<Response<Body>, Rejection> {
         let (route, head) = (Arc::clone(permit.route()), Arc::clone(permit.head()));
@@ -69,7 +69,6 @@ impl Forwarder {
             // Without the field it is an ordinary request, which the application may still answer.
             request.headers_mut().remove(UPGRADE);
         }
-        let host = head.host.to_string();
         let facts = RewriteFacts {
             guarded: surroundings.guarded,
             our_cookies: surroundings.our_cookies,
@@ -80,7 +79,7 @@ impl Forwarder {
                 trust: surroundings.trust,
                 origin: surroundings.origin,
                 scheme: if head.https { Scheme::Https } else { Scheme::Http },
-                host: &host,
+                host: &head.host,
             }),
             host: route.set_host.as_ref(),
             recording: surroundings.recording,

@@ -18,6 +18,7 @@ use crate::message::headers::{
     IdentityNames, clean_trailer_field, remove_hop_by_hop, strip_guarded, strip_method_overrides, strip_spellings,
     strip_values,
 };
+use crate::message::host::Host;
 use crate::observe::trace::Recording;
 use crate::pattern::carry_back;
 
@@ -66,8 +67,8 @@ pub struct Way<'a> {
     pub origin: &'a Origin,
     /// How the client speaks to the foremost proxy.
     pub scheme: Scheme,
-    /// The host and port as the client wrote them.
-    pub host: &'a str,
+    /// The host that the request was judged for.
+    pub host: &'a Host,
 }
 
 /// Rewrites a request's head. Its framing is hyper's to write: `length` is the body's, if that is known.
@@ -172,7 +173,7 @@ pub fn answer(status: StatusCode, headers: &mut HeaderMap, facts: &RewriteFacts<
 
 /// Keeps an answer out of shared caches (RFC 9111, section 5.2.2): without `public` and `s-maxage`, with `private`.
 pub fn keep_private(headers: &mut HeaderMap) {
-    for name in ["surrogate-control", "cdn-cache-control"] {
+    for name in &FOR_SHARED_CACHES {
         headers.remove(name);
     }
     let mut kept: Vec<u8> = Vec::new();
@@ -196,6 +197,10 @@ pub fn keep_private(headers: &mut HeaderMap) {
     };
     headers.insert(CACHE_CONTROL, value);
 }
+
+/// What tells shared caches more than `Cache-Control` does.
+static FOR_SHARED_CACHES: [HeaderName; 2] =
+    [HeaderName::from_static("surrogate-control"), HeaderName::from_static("cdn-cache-control")];
 
 /// The members of a list in which quoted strings may hold commas.
 fn directives(value: &[u8]) -> impl Iterator<Item = &[u8]> {

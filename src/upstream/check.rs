@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, HOST, USER_AGENT};
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode, Uri};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
@@ -97,10 +97,12 @@ async fn ask(lane: &Lane, check: &Check) -> Result<(), Ill> {
     let authority = lane.backend().authority().as_str();
     let own = || HeaderValue::from_str(authority).map_err(|error| Ill::NoRequest(error.into()));
     let host = check.host.clone().map_or_else(own, Ok)?;
-    let uri = lane.uri(check.path.clone()).map_err(|error| Ill::NoRequest(error.into()))?;
-    let request = Request::get(uri).header(HOST, host).header(USER_AGENT, AGENT).header(CONNECTION, "close");
-    let answer = lane.send(request.body(Body::empty()).map_err(Ill::NoRequest)?).await.map_err(Ill::Broken)?;
-    let status = answer.status();
+    let request = Request::get(Uri::from(check.path.clone()))
+        .header(HOST, host)
+        .header(USER_AGENT, AGENT)
+        .header(CONNECTION, "close");
+    let reply = lane.send(Box::new(request.body(Body::empty()).map_err(Ill::NoRequest)?)).await.map_err(Ill::Broken)?;
+    let status = reply.answer.status();
     let is_good = check.status.iter().any(|range| range.contains(&status.as_u16()));
     is_good.then_some(()).ok_or(Ill::Status(status))
 }

@@ -9,16 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::Uri;
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout, timeout_at};
-use tower_service::Service;
 
 use super::backend::Backend;
 use super::dns::Names;
+use super::interim::Interim;
 use super::stream::Stream;
 use super::tls::{Offer, Tls, TlsFault};
 use crate::config::{ServerAddr, UpstreamTls};
@@ -42,13 +39,6 @@ impl Way {
     }
 }
 
-/// Makes connections for HTTP/1.1 to one backend, whatever it is asked for.
-#[derive(Clone, Debug)]
-pub(super) struct Connector {
-    backend: Arc<Backend>,
-    parked: Parked,
-}
-
 /// A connection on which HTTP/1.1 was agreed when HTTP/2 was asked for: the next request takes it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Parked(Arc<Mutex<Option<(Stream, Instant)>>>);
@@ -59,7 +49,7 @@ impl Parked {
     }
 
     /// The connection, unless nobody came for it at once: the server may have given it up.
-    fn take(&self) -> Option<Stream> {
+    pub(super) fn take(&self) -> Option<Stream> {
         let parked = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         parked.filter(|(_, since)| since.elapsed() < PARKED_FOR).map(|(stream, _)| stream)
     }
@@ -119,33 +109,6 @@ impl ConnectError {
 /// A connection that had served before closed without a byte of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stale;
-
-impl Connector {
-    pub(super) fn new(backend: Arc<Backend>, parked: Parked) -> Self {
-        Self { backend, parked }
-    }
-}
-
-impl Service<Uri> for Connector {
-    type Response = TokioIo<Wire>;
-    type Error = ConnectError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let (backend, parked) = (Arc::clone(&self.backend), self.parked.take());
-        Box::pin(async move {
-            let stream = match parked {
-                Some(stream) => stream,
-                None => connect(&backend, Offer::Http1).await?,
-            };
-            Ok(TokioIo::new(Wire::new(stream, backend)))
-        })
-    }
-}
 
 /// A new connection to `backend`, which is counted.
 pub(super) async fn connect(backend: &Backend, offer: Offer) -> Result<Stream, ConnectError> {
@@ -208,6 +171,7 @@ pub(super) struct Wire {
     backend: Arc<Backend>,
     served: bool,
     answered: bool,
+    interim: Interim,
     /// Of HTTP/2, where many requests share it: what came. It is not judged by what was written last.
     heard: Option<Arc<Heard>>,
     /// What was read while looking for why nothing can be written any more.
@@ -245,9 +209,17 @@ impl Heard {
 }
 
 impl Wire {
-    fn new(stream: Stream, backend: Arc<Backend>) -> Self {
+    pub(super) fn new(stream: Stream, backend: Arc<Backend>) -> Self {
         backend.count_open();
-        Self { stream, backend, served: false, answered: false, heard: None, ahead: Vec::new() }
+        Self {
+            stream,
+            backend,
+            served: false,
+            answered: false,
+            interim: Interim::default(),
+            heard: None,
+            ahead: Vec::new(),
+        }
     }
 
     /// A connection for HTTP/2, which counts in `heard` what comes.
@@ -269,12 +241,6 @@ impl Drop for Wire {
     }
 }
 
-impl Connection for Wire {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
-}
-
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = into.filled().len();
@@ -292,6 +258,11 @@ impl AsyncRead for Wire {
         if into.filled().len() > before {
             self.served = true;
             self.answered = true;
+            if self.heard.is_none()
+                && let Err(flood) = self.interim.pass(&into.filled()[before..])
+            {
+                return Poll::Ready(Err(io::Error::other(flood)));
+            }
         } else if self.is_stale() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, Stale)));
         }
@@ -327,6 +298,7 @@ impl Wire {
         match ready!(written) {
             Ok(count) => {
                 self.answered = false;
+                self.interim.ask();
                 Poll::Ready(Ok(count))
             }
             Err(_) if self.served && self.heard.is_none() => {

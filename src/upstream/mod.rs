@@ -13,6 +13,8 @@ mod dns;
 pub mod fetch;
 mod flight;
 mod health;
+mod http1;
+mod interim;
 mod multiplex;
 mod pool;
 mod send;
@@ -24,8 +26,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::uri::{Authority, InvalidUri, InvalidUriParts, PathAndQuery, Scheme};
-use http::{Request, Response, Uri};
+use http::uri::{Authority, InvalidUri};
+use http::{Request, Response};
 use hyper::body::Incoming;
 
 pub use backend::{Admission, Backend};
@@ -38,7 +40,7 @@ pub(crate) use send::{SendError, beneath};
 pub use tls::{TlsFault, verify};
 
 use crate::config::ServerAddr;
-use crate::message::body::Body;
+use crate::message::body::{Body, Way};
 use send::Sender;
 
 /// The upstreams of the configuration in force, for whoever looks at them from outside.
@@ -104,33 +106,38 @@ impl Lane {
         &self.backend
     }
 
-    /// The absolute form of `target` at this server.
-    ///
-    /// # Errors
-    /// Never for a target that was parsed; the types don't say so.
-    pub(crate) fn uri(&self, target: PathAndQuery) -> Result<Uri, InvalidUriParts> {
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(Scheme::HTTP);
-        parts.authority = Some(self.backend.authority().clone());
-        parts.path_and_query = Some(target);
-        Uri::from_parts(parts)
-    }
-
-    /// Sends `request`, over a connection that is there or a new one.
-    pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
+    /// Sends `request`, whose target is in origin form, over a connection that is there or a new one.
+    pub(crate) async fn send(&self, request: Box<Request<Body>>) -> Result<Reply, SendError> {
         self.sender.send(request).await
     }
 }
 
-/// What an answer over HTTP/2 holds on to in its extensions: its place on the connection, to be kept while it streams.
-#[derive(Clone, Debug)]
-pub(crate) struct Held {
-    _turn: Arc<multiplex::Turn>,
+/// The head of an answer, and what its body needs to come.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) answer: Response<Incoming>,
+    pub(crate) held: Held,
+}
+
+/// What an answer holds on to while it streams.
+#[derive(Debug)]
+pub(crate) enum Held {
+    /// Its connection has a task of its own.
+    Nothing,
+    /// Its connection, which whoever wants the body moves on.
+    Ride(http1::Ride),
+    /// Its place on a connection that many share.
+    Turn(multiplex::Turn),
 }
 
 impl Held {
-    fn of(turn: multiplex::Turn) -> Self {
-        Self { _turn: Arc::new(turn) }
+    /// The way on which the body comes.
+    pub(crate) fn into_way(self) -> Option<Box<dyn Way>> {
+        match self {
+            Self::Nothing => None,
+            Self::Ride(ride) => Some(Box::new(ride)),
+            Self::Turn(turn) => Some(Box::new(turn)),
+        }
     }
 }
 

@@ -3,13 +3,17 @@
 //! hyper-util's client can't be used for this: it keeps connections by the URI's authority, and that is `:authority`, which
 //! the client chose and the application must see.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, Parts, Scheme};
-use http::{HeaderMap, Request, Response, Uri};
+use http::{HeaderMap, Request, Uri};
+use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -20,8 +24,8 @@ use super::connect::{ConnectError, Heard, Parked, Wire, connect};
 use super::flight::{Flight, Pilot};
 use super::send::SendError;
 use super::tls::Offer;
-use super::{BUFFER, Held};
-use crate::message::body::Body;
+use super::{BUFFER, Held, Reply};
+use crate::message::body::{Body, Way};
 
 /// One worker's HTTP/2 connections to one backend.
 #[derive(Debug)]
@@ -42,7 +46,7 @@ pub(super) enum Spoken {
 /// What became of a request that may go over HTTP/2.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    Answer(Response<Incoming>),
+    Answer(Reply),
     /// The server speaks HTTP/1.1 only: nothing was sent.
     NotSpoken(Box<Request<Body>>),
 }
@@ -86,10 +90,9 @@ impl Multiplex {
                 is_adapted = true;
             }
             match connection.try_send_request(request).await {
-                Ok(mut answer) => {
+                Ok(answer) => {
                     turn.answered();
-                    answer.extensions_mut().insert(Held::of(turn));
-                    return Ok(Outcome::Answer(answer));
+                    return Ok(Outcome::Answer(Reply { answer, held: Held::Turn(turn) }));
                 }
                 Err(mut error) => match error.take_message().filter(|_| attempt < ATTEMPTS) {
                     // The connection had ended before any of it was sent.
@@ -162,7 +165,7 @@ async fn drive(
     idle: Duration,
 ) {
     let mut moving = std::pin::pin!(std::future::poll_fn(|cx| {
-        let polled = std::pin::Pin::new(&mut connection).poll(cx);
+        let polled = Pin::new(&mut connection).poll(cx);
         state.most.store(connection.current_max_send_streams(), Relaxed);
         polled
     }));
@@ -299,7 +302,7 @@ impl Pool {
 
 /// One request in progress on a connection, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(crate) struct Turn {
     state: Arc<State>,
     pool: Weak<Pool>,
     /// While there is no answer: since when, and what had been heard by then.
@@ -315,6 +318,17 @@ impl Turn {
     fn failed(mut self, source: hyper::Error) -> SendError {
         self.waits = None;
         self.state.failed(source)
+    }
+}
+
+impl Way for Turn {
+    fn poll_frame(
+        &mut self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        // The connection has a task of its own.
+        Pin::new(body).poll_frame(cx)
     }
 }
 

@@ -172,7 +172,7 @@ impl Pool {
                 Some(_) | None => NoTurn::NoOther,
             });
         }
-        self.wait(&full).await.ok_or(NoTurn::Busy)
+        Box::pin(self.wait(&full)).await.ok_or(NoTurn::Busy)
     }
 
     /// The same without waiting. Otherwise which servers are full: none where there is no server at all.

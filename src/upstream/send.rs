@@ -5,24 +5,22 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use http::Request;
 use http::header::UPGRADE;
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper_util::client::legacy::{self, Client};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use super::BUFFER;
 use super::backend::Backend;
-use super::connect::{ConnectError, Connector, Parked, Stale};
+use super::connect::{ConnectError, Parked, Stale};
+use super::http1::Http1;
+use super::interim::TooManyInterim;
 use super::multiplex::{Multiplex, Outcome};
+use super::{Held, Reply};
 use crate::config::ServerAddr;
 use crate::message::body::Body;
 
 /// One worker's connections to one backend.
 #[derive(Debug)]
 pub(super) struct Sender {
-    /// For HTTP/1.1.
-    client: Client<Connector, Body>,
+    http1: Http1,
     versions: Versions,
 }
 
@@ -43,7 +41,7 @@ pub(crate) enum SendError {
     /// TLS broke under a connection for HTTP/2 that stood, and on which the request may have been read.
     Tls(Arc<ConnectError>),
     /// Over HTTP/1.1.
-    Http1(legacy::Error),
+    Http1(hyper::Error),
     /// Over HTTP/2; `reused`: on a connection that had answered before.
     Http2 { source: hyper::Error, reused: bool },
     /// The server changed its mind about HTTP/2 while the request was under way.
@@ -54,29 +52,22 @@ impl Sender {
     /// Connections to `backend`, of which `keep` are kept unused.
     pub(super) fn new(backend: &Arc<Backend>, keep: usize) -> Self {
         let parked = Parked::default();
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(backend.timeouts().idle)
-            .pool_max_idle_per_host(keep)
-            .http1_max_buf_size(BUFFER)
-            .set_host(false)
-            .retry_canceled_requests(true)
-            .build(Connector::new(Arc::clone(backend), parked.clone()));
+        let http1 = Http1::new(Arc::clone(backend), keep, parked.clone());
         let multiplex = || Multiplex::new(Arc::clone(backend), keep, parked);
         let versions = match backend.address() {
             ServerAddr::Http(_) | ServerAddr::Unix(_) => Versions::Http1,
             ServerAddr::H2c(_) => Versions::Http2(multiplex()),
             ServerAddr::Https(_) => Versions::Either(multiplex(), AtomicBool::new(false)),
         };
-        Self { client, versions }
+        Self { http1, versions }
     }
 
     /// Sends `request`, over a connection that is there or a new one.
-    pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
+    pub(super) async fn send(&self, request: Box<Request<Body>>) -> Result<Reply, SendError> {
         let (request, speaks_http1) = match &self.versions {
             Versions::Http1 => (request, None),
-            Versions::Http2(multiplex) => match multiplex.send(request).await? {
-                Outcome::Answer(answer) => return Ok(answer),
+            Versions::Http2(multiplex) => match Box::pin(multiplex.send(*request)).await? {
+                Outcome::Answer(reply) => return Ok(reply),
                 Outcome::NotSpoken(_) => return Err(SendError::NotSpoken),
             },
             Versions::Either(multiplex, speaks_http1) => {
@@ -84,24 +75,25 @@ impl Sender {
                 if request.headers().contains_key(UPGRADE) || speaks_http1.load(Relaxed) {
                     (request, Some(speaks_http1))
                 } else {
-                    match multiplex.send(request).await? {
-                        Outcome::Answer(answer) => return Ok(answer),
+                    match Box::pin(multiplex.send(*request)).await? {
+                        Outcome::Answer(reply) => return Ok(reply),
                         Outcome::NotSpoken(request) => {
                             speaks_http1.store(true, Relaxed);
-                            (*request, Some(speaks_http1))
+                            (request, Some(speaks_http1))
                         }
                     }
                 }
             }
         };
-        let answer = self.client.request(request).await;
+        let answer = self.http1.send(request).await;
         if let (Err(error), Some(speaks_http1)) = (&answer, speaks_http1)
             && error.is_connect()
         {
             // Whatever takes its place is asked anew.
             speaks_http1.store(false, Relaxed);
         }
-        answer.map_err(SendError::Http1)
+        let (answer, ride) = answer?;
+        Ok(Reply { answer, held: ride.map_or(Held::Nothing, Held::Ride) })
     }
 }
 
@@ -110,8 +102,7 @@ impl SendError {
     pub(crate) fn is_connect(&self) -> bool {
         match self {
             Self::Connect(_) => true,
-            Self::Http1(error) => error.is_connect(),
-            Self::Tls(_) | Self::Http2 { .. } | Self::NotSpoken => false,
+            Self::Http1(_) | Self::Tls(_) | Self::Http2 { .. } | Self::NotSpoken => false,
         }
     }
 
@@ -147,7 +138,7 @@ impl SendError {
                 beneath::<h2::Error>(source).is_some_and(of_h2)
             }
             Self::Http1(error) => {
-                beneath::<hyper::Error>(error).is_some_and(|error| error.is_parse() || error.is_parse_status())
+                error.is_parse() || error.is_parse_status() || beneath::<TooManyInterim>(error).is_some()
             }
             Self::Connect(_) | Self::Tls(_) | Self::NotSpoken => false,
         }

@@ -1,0 +1,284 @@
+//! HTTP/1.1 to a backend (RFC 9112): one worker's connections, each with one request at a time.
+//!
+//! Whoever waits for an answer moves its connection on, so that what a server sends wakes the client's own task and no
+//! other stands in between. Only where a request has a body, or becomes a tunnel, both directions need a task.
+//!
+//! hyper's two ends of a connection talk through channels that wake each other's tasks. Where both ends are polled by one
+//! task that would wake it once more for nothing, so that only the socket ever learns of the task that waits.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::UPGRADE;
+use http::{Request, Response};
+use http_body::{Body as _, Frame};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use super::BUFFER;
+use super::backend::Backend;
+use super::connect::{ConnectError, Parked, Wire, connect};
+use super::send::SendError;
+use super::tls::Offer;
+use crate::message::body::{Body, Way};
+
+/// One worker's HTTP/1.1 connections to one backend.
+#[derive(Debug)]
+pub(super) struct Http1 {
+    backend: Arc<Backend>,
+    parked: Parked,
+    unused: Arc<Unused>,
+}
+
+impl Http1 {
+    /// Connections to `backend`, of which `keep` are kept unused. One that is left in `parked` is taken first.
+    pub(super) fn new(backend: Arc<Backend>, keep: usize, parked: Parked) -> Self {
+        let idle = backend.timeouts().idle;
+        let unused = Arc::new(Unused { kept: Mutex::default(), most: keep, idle });
+        Self { backend, parked, unused }
+    }
+
+    /// Sends `request` over a connection that is there, or a new one. Its target is in origin form.
+    pub(super) async fn send(
+        &self,
+        mut request: Box<Request<Body>>,
+    ) -> Result<(Response<Incoming>, Option<Ride>), SendError> {
+        loop {
+            let unused = self.unused.take();
+            let is_reused = unused.is_some();
+            let mut connection = match unused {
+                Some(connection) => connection,
+                // Seldom needed, and large.
+                None => Box::pin(self.connect()).await.map_err(|error| SendError::Connect(Arc::new(error)))?,
+            };
+            let needs_task = !request.body().is_end_stream() || request.headers().contains_key(UPGRADE);
+            let sending = connection.sender.try_send_request(*request);
+            let mut ride = Ride::on(connection, &self.unused);
+            let answer = if needs_task {
+                tokio::spawn(ride.go_on_alone());
+                sending.await.map(|answer| (answer, None))
+            } else {
+                let mut sending = pin!(sending);
+                let answer = poll_fn(|cx| {
+                    ride.drive(cx);
+                    sending.as_mut().poll(&mut unheard())
+                });
+                answer.await.map(|answer| {
+                    ride.has_answer = true;
+                    (answer, Some(ride))
+                })
+            };
+            match answer {
+                Ok(answer) => return Ok(answer),
+                Err(mut error) => match error.take_message().filter(|_| is_reused) {
+                    // The server had closed it before any of the request was sent.
+                    Some(back) => *request = back,
+                    None => return Err(SendError::Http1(error.into_error())),
+                },
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Box<Connection>, ConnectError> {
+        let stream = match self.parked.take() {
+            Some(stream) => stream,
+            None => connect(&self.backend, Offer::Http1).await?,
+        };
+        let wire = TokioIo::new(Wire::new(stream, Arc::clone(&self.backend)));
+        let (sender, driver) = http1::Builder::new()
+            .max_buf_size(BUFFER)
+            .handshake(wire)
+            .await
+            .map_err(|error| ConnectError::Refused { source: std::io::Error::other(error) })?;
+        Ok(Box::new(Connection { sender, driver: Box::pin(driver.with_upgrades()) }))
+    }
+}
+
+/// Both ends of hyper's connection.
+struct Connection {
+    sender: SendRequest<Body>,
+    driver: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("sender", &self.sender).finish_non_exhaustive()
+    }
+}
+
+/// An exchange on a connection, which goes back to the others of its kind when the answer is over.
+#[derive(Debug)]
+pub(crate) struct Ride {
+    /// `None`: it has ended.
+    connection: Option<Box<Connection>>,
+    has_answer: bool,
+    unused: Weak<Unused>,
+}
+
+impl Ride {
+    fn on(connection: Box<Connection>, unused: &Arc<Unused>) -> Self {
+        Self { connection: Some(connection), has_answer: false, unused: Arc::downgrade(unused) }
+    }
+
+    /// Moves the connection until the exchange is over, whoever waits for what.
+    async fn go_on_alone(mut self) {
+        self.has_answer = true;
+        poll_fn(|cx| {
+            self.drive(cx);
+            match &mut self.connection {
+                Some(connection) => connection.sender.poll_ready(cx).map(drop),
+                None => Poll::Ready(()),
+            }
+        })
+        .await;
+    }
+}
+
+impl Ride {
+    /// Reads and writes what can be.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        let Some(connection) = &mut self.connection else { return };
+        if let Poll::Ready(ended) = connection.driver.as_mut().poll(cx) {
+            self.connection = None;
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection to an upstream ended");
+            }
+        }
+    }
+}
+
+impl Way for Ride {
+    fn poll_frame(
+        &mut self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut *body).poll_frame(&mut unheard());
+        if polled.is_ready() {
+            return polled;
+        }
+        self.drive(cx);
+        Pin::new(body).poll_frame(&mut unheard())
+    }
+}
+
+impl Drop for Ride {
+    fn drop(&mut self) {
+        // Whoever leaves before the answer takes the connection along, and the server sees that nobody waits.
+        if !self.has_answer {
+            return;
+        }
+        let is_ready = |ride: &Self| ride.connection.as_ref().is_some_and(|connection| connection.sender.is_ready());
+        if !is_ready(self) {
+            // The end of the answer may have come with its last byte.
+            self.drive(&mut unheard());
+        }
+        if is_ready(self)
+            && let (Some(connection), Some(unused)) = (self.connection.take(), self.unused.upgrade())
+        {
+            unused.put(connection);
+        }
+    }
+}
+
+/// Connections that wait for a request.
+#[derive(Debug)]
+struct Unused {
+    kept: Mutex<Kept>,
+    /// How many are kept for longer than a moment: under load they are unused by turns.
+    most: usize,
+    /// For how long one is kept.
+    idle: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// The one that was used last at the end.
+    connections: Vec<(Box<Connection>, Instant)>,
+    /// Whether a task looks after them.
+    is_watched: bool,
+}
+
+impl Unused {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one that was used last, so that the others fall out of use; none that the server is known to have closed.
+    fn take(&self) -> Option<Box<Connection>> {
+        loop {
+            let (mut connection, since) = self.lock().connections.pop()?;
+            if since.elapsed() >= self.idle {
+                // All others have waited longer.
+                let over = std::mem::take(&mut self.lock().connections);
+                drop(over);
+                return None;
+            }
+            // From now on it wakes nobody who used it before.
+            if connection.driver.as_mut().poll(&mut unheard()).is_pending() {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn put(self: &Arc<Self>, connection: Box<Connection>) {
+        let mut kept = self.lock();
+        if self.most == 0 {
+            return;
+        }
+        kept.connections.push((connection, Instant::now()));
+        if !kept.is_watched
+            && let Ok(runtime) = Handle::try_current()
+        {
+            kept.is_watched = true;
+            runtime.spawn(watch(Arc::downgrade(self), self.idle.clamp(SHORTEST, LOOKED_AT)));
+        }
+    }
+
+    /// Drops those that the server has closed, or that have waited too long; whether any is left.
+    fn sweep(&self) -> bool {
+        let now = Instant::now();
+        let mut kept = self.lock();
+        kept.connections.retain_mut(|(connection, since)| {
+            let is_open = connection.driver.as_mut().poll(&mut unheard()).is_pending();
+            is_open && now.duration_since(*since) < self.idle
+        });
+        // The first ones have been unused for the longest.
+        let surplus = kept.connections.len().saturating_sub(self.most);
+        let is_over = |(_, since): &&(_, Instant)| now.duration_since(*since) >= MOMENT;
+        let over = kept.connections.iter().take(surplus).take_while(is_over).count();
+        kept.connections.drain(..over);
+        kept.is_watched = !kept.connections.is_empty();
+        kept.is_watched
+    }
+}
+
+/// Looks after unused connections from time to time for as long as there are any.
+async fn watch(unused: Weak<Unused>, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        if !unused.upgrade().is_some_and(|unused| unused.sweep()) {
+            return;
+        }
+    }
+}
+
+/// What is polled with this wakes nobody.
+fn unheard() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
+/// How often unused connections are looked at, at least and at most.
+const LOOKED_AT: Duration = Duration::from_secs(1);
+const SHORTEST: Duration = Duration::from_millis(10);
+
+/// For how long more of them than are to be kept may be unused.
+const MOMENT: Duration = Duration::from_millis(500);
