@@ -130,7 +130,7 @@ impl State {
 fn certificate_expiries(server: &config::Server, metrics: &Metrics) -> Vec<Arc<metrics::Gauge>> {
     let expiry = |one: &Arc<config::Certificate>| {
         let expiry = metrics.certificates.find(&one.cert.to_string_lossy());
-        expiry.set(one.facts.not_after);
+        expiry.set(one.facts.term.until);
         expiry
     };
     server.tls.certificates().iter().map(expiry).collect()

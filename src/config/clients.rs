@@ -6,14 +6,11 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::CertificateRevocationListDer;
-use rustls::pki_types::pem::PemObject as _;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 
+use super::pem;
 use super::reader::{Context, Written};
-use super::secrets::read_at_most;
-use super::tls::{LONGEST, chain};
 use crate::diag::{Diagnostic, quoted};
 use crate::message::certificate::Trust;
 
@@ -35,7 +32,7 @@ pub(super) fn clients(
     crl: Option<&Written<String>>,
     provider: &Arc<CryptoProvider>,
 ) -> Option<(Clients, Arc<dyn ClientCertVerifier>)> {
-    let (path, authorities, _) = chain(cx, ca)?;
+    let (path, authorities) = pem::certificates(cx, ca)?;
     let refuse = |place: &Written<String>, message: String, help: &str| {
         cx.report(Diagnostic::error("bad-certificate", message).at(place.span()).help(help));
     };
@@ -52,7 +49,7 @@ pub(super) fn clients(
     let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
     let mut clients = Clients { ca: path, crl: None, trust: Trust::default() };
     if let Some(crl) = crl {
-        let (path, lists) = revoked(cx, crl)?;
+        let (path, lists, _) = pem::revocation_lists(cx, crl)?;
         // An empty list is another thing than none.
         print.update(b"crl");
         lists.iter().for_each(|list| print.update(list));
@@ -68,27 +65,4 @@ pub(super) fn clients(
             None
         }
     }
-}
-
-fn revoked(cx: &Context<'_>, file: &Written<String>) -> Option<(PathBuf, Vec<CertificateRevocationListDer<'static>>)> {
-    let path = cx.directory.join(file.get_ref());
-    cx.depends_on(path.clone());
-    let shown = quoted(&path.to_string_lossy());
-    let read = read_at_most(&path, LONGEST).and_then(|bytes| {
-        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
-        lists.map_err(|error| error.to_string())
-    });
-    let (code, message, help) = match read {
-        Ok(lists) if !lists.is_empty() => return Some((path, lists)),
-        Ok(_) => {
-            let message = format!("{shown} holds no list of revoked certificates");
-            ("bad-certificate", message, "it begins with -----BEGIN X509 CRL-----")
-        }
-        Err(reason) => {
-            let message = format!("the file {shown} can't be read: {reason}");
-            ("unreadable-file", message, "a relative path starts at the directory of this configuration")
-        }
-    };
-    cx.report(Diagnostic::error(code, message).at(file.span()).help(help));
-    None
 }

@@ -21,6 +21,7 @@ mod modes;
 mod no_store;
 mod order;
 mod parse;
+mod pem;
 mod place;
 mod raw;
 mod reader;
@@ -40,7 +41,6 @@ mod upstream_tls;
 mod upstreams;
 mod url;
 mod users;
-mod validity;
 mod values;
 
 use std::net::SocketAddr;
