@@ -1,9 +1,11 @@
 //! `server.tls`: the certificates of this gateway, read with the configuration and ready for handshakes.
 //!
-//! What would fail in a handshake is found here: a key of another certificate, one that is encrypted, a certificate whose
-//! time is over. So a configuration that is in force can speak TLS, and a bad file leaves the former one there.
+//! What would fail in a handshake is found here: a key of another certificate, one that is encrypted. So a configuration
+//! that is in force can speak TLS, and a bad file leaves the former one there. A certificate whose time is over is served
+//! all the same, with a warning: what its clients make of it is theirs to decide.
 
-use std::path::PathBuf;
+use std::iter;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
@@ -12,14 +14,15 @@ use rustls::pki_types::CertificateDer;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use super::clients::{Clients, clients};
+use super::clients::{Clients, Revoked, clients};
 use super::pem;
 use super::reader::{Context, Item, Written};
 use crate::clock::{Clock, Timestamp};
 use crate::diag::{Diagnostic, Span, quoted};
-use crate::message::certificate::{Facts, Standing, Trust};
+use crate::message::certificate::{Facts, Standing, Term, Trust};
 
 /// The gateway's certificates; none: it speaks no TLS.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -86,6 +89,16 @@ impl Tls {
         self.0.iter().any(|one| one.clients.is_some())
     }
 
+    /// The files that count for a time only.
+    pub fn dated(&self) -> impl Iterator<Item = Dated<'_>> {
+        self.0.iter().flat_map(|one| {
+            let (file, term) = (one.cert.as_path(), one.facts.term);
+            let crl = one.clients.as_ref().and_then(|clients| clients.crl.as_ref());
+            let list = crl.map(|Revoked { file, term }| Dated { file, what: DatedFile::RevocationList, term: *term });
+            iter::once(Dated { file, what: DatedFile::Certificate, term }).chain(list)
+        })
+    }
+
     /// Goes on with what of `former` is the same, and with it with the sessions that clients may resume.
     pub fn keep(&mut self, former: &Self) {
         for certificate in &mut self.0 {
@@ -94,6 +107,27 @@ impl Tls {
             }
         }
     }
+}
+
+/// A file of `server.tls` that counts for a time only.
+#[derive(Clone, Copy, Debug)]
+pub struct Dated<'a> {
+    /// The file.
+    pub file: &'a Path,
+    /// What it holds.
+    pub what: DatedFile,
+    /// When that counts.
+    pub term: Term,
+}
+
+/// What a [`Dated`] file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DatedFile {
+    /// A certificate of the gateway.
+    Certificate,
+    /// Certificates of clients that were revoked.
+    RevocationList,
 }
 
 /// `server.tls` as written.
@@ -137,11 +171,12 @@ fn judge_time(certificate: &Certificate, now: Timestamp) -> Option<Diagnostic> {
         }
         Standing::Over => {
             let message = format!("the certificate {said} has expired on {}", moment(term.until));
-            Some(Diagnostic::error("certificate-expired", message).help(help))
+            // No error, which would make an outage of every host out of one bad certificate.
+            Some(Diagnostic::warning("certificate-expired", message).help(help))
         }
         Standing::NotYet => {
             let message = format!("the certificate {said} holds only from {} on", moment(term.from));
-            let finding = Diagnostic::error("certificate-expired", message);
+            let finding = Diagnostic::warning("certificate-expired", message);
             Some(finding.help("use one that holds now, or set this machine's clock"))
         }
     }
@@ -241,8 +276,6 @@ fn handshakes(
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
     use rustls::pki_types::PrivateKeyDer;
 
