@@ -16,7 +16,7 @@ use crate::message::head::Head;
 use crate::metrics::{self, Metrics};
 use crate::observe::access::AccessLog;
 use crate::observe::trace::Tracer;
-use crate::observe::{Recent, RequestIds, Unbelieved};
+use crate::observe::{Recent, RequestIds, Seldom, Unbelieved};
 use crate::secret::Random;
 use crate::session::{OwnKeys, Returning, SignIn};
 use crate::store::Store;
@@ -76,6 +76,7 @@ pub struct Shared {
     pub tracer: Option<Tracer>,
     pub recent: Recent,
     pub unbelieved: Unbelieved,
+    pub seldom: Seldom,
 }
 
 /// What a [`State`] is built of, beside the configuration and what outlives it.
