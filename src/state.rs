@@ -16,7 +16,7 @@ use crate::message::head::Head;
 use crate::metrics::{self, Metrics};
 use crate::observe::access::AccessLog;
 use crate::observe::trace::Tracer;
-use crate::observe::{Recent, RequestIds, Unbelieved};
+use crate::observe::{Recent, RequestIds, Seldom, Unbelieved};
 use crate::secret::Random;
 use crate::session::{OwnKeys, Returning, SignIn};
 use crate::store::Store;
@@ -42,7 +42,7 @@ pub struct State {
     pub upstream_names: Vec<Arc<str>>,
     /// What is counted by route, in the order of the configuration.
     pub route_counts: Vec<Arc<metrics::Route>>,
-    /// When the certificates expire.
+    /// When the certificates and the lists of revoked ones expire.
     pub certificate_expiries: Vec<Arc<metrics::Gauge>>,
     /// Our cookie.
     pub cookie: OurCookie,
@@ -76,6 +76,7 @@ pub struct Shared {
     pub tracer: Option<Tracer>,
     pub recent: Recent,
     pub unbelieved: Unbelieved,
+    pub seldom: Seldom,
 }
 
 /// What a [`State`] is built of, beside the configuration and what outlives it.
@@ -128,12 +129,16 @@ impl State {
 }
 
 fn certificate_expiries(server: &config::Server, metrics: &Metrics) -> Vec<Arc<metrics::Gauge>> {
-    let expiry = |one: &Arc<config::Certificate>| {
-        let expiry = metrics.certificates.find(&one.cert.to_string_lossy());
-        expiry.set(one.facts.not_after);
+    let expiry = |one: config::Dated<'_>| {
+        let named = match one.what {
+            config::DatedFile::Certificate => &metrics.certificates,
+            config::DatedFile::RevocationList => &metrics.revocation_lists,
+        };
+        let expiry = named.find(&one.file.to_string_lossy());
+        expiry.set(one.term.until);
         expiry
     };
-    server.tls.certificates().iter().map(expiry).collect()
+    server.tls.dated().map(expiry).collect()
 }
 
 fn trust(server: &config::Server) -> Trust {

@@ -112,7 +112,8 @@ impl Access {
             Credential::Certificate(certificate) => self.by_certificate(certificate, head).await,
         };
         judged.unwrap_or_else(|error| {
-            tracing::warn!(%error, "a credential can't be judged");
+            // Every request would say it: that the store is down is told once, by whoever follows it.
+            tracing::debug!(%error, "a credential can't be judged");
             Standing::Unavailable
         })
     }

@@ -8,7 +8,8 @@ use aws_lc_rs::digest;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{AdminListen, Config, IssuerKeys, KeySource, ServerAddr, Show};
+use super::{AdminListen, Config, Dated, DatedFile, IssuerKeys, KeySource, ServerAddr, Show};
+use crate::message::certificate::Term;
 
 /// What is known of a configuration. Paths are whole, whoever asks and from wherever.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +43,9 @@ pub struct Facts {
     /// The servers of the upstreams.
     pub servers: Vec<ServerFacts>,
     pub issuers: Vec<String>,
+    /// Certificates of the gateway, and lists of those of clients that were revoked.
+    #[serde(default)]
+    pub dated: Vec<DatedFacts>,
     /// Tells two configurations apart, but not by their secrets.
     pub digest: String,
 }
@@ -54,6 +58,15 @@ pub struct ServerFacts {
     pub server: ServerAddr,
     pub ca: Option<PathBuf>,
     pub server_name: Option<String>,
+}
+
+/// A file that counts for a time only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are named after those of `Dated`")]
+pub struct DatedFacts {
+    pub file: PathBuf,
+    pub what: DatedFile,
+    pub term: Term,
 }
 
 impl Facts {
@@ -112,6 +125,11 @@ impl Facts {
                 KeySource::Shared(keys) | KeySource::Pem(keys) => Some((algorithm, keys.len())),
             },
             servers: servers.collect(),
+            dated: server
+                .tls
+                .dated()
+                .map(|Dated { file, what, term }| DatedFacts { file: whole(file), what, term })
+                .collect(),
             issuers: config.issuers.iter().map(|issuer| issuer.name.to_string()).collect(),
             digest: digest_of(&Show::of(config).toml()),
         }

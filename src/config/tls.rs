@@ -1,29 +1,28 @@
 //! `server.tls`: the certificates of this gateway, read with the configuration and ready for handshakes.
 //!
-//! What would fail in a handshake is found here: a key of another certificate, one that is encrypted, a certificate whose
-//! time is over. So a configuration that is in force can speak TLS, and a bad file leaves the former one there.
+//! What would fail in a handshake is found here: a key of another certificate, one that is encrypted. So a configuration
+//! that is in force can speak TLS, and a bad file leaves the former one there. A certificate whose time is over is served
+//! all the same, with a warning: what its clients make of it is theirs to decide.
 
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
-use zeroize::Zeroizing;
 
-use super::clients::{Clients, clients};
-use super::modes;
+use super::clients::{Clients, Revoked, clients};
+use super::pem;
 use super::reader::{Context, Item, Written};
-use super::secrets::{read_at_most, secret_file};
 use crate::clock::{Clock, Timestamp};
 use crate::diag::{Diagnostic, Span, quoted};
-use crate::message::certificate::{Facts, Trust};
+use crate::message::certificate::{Facts, Standing, Term, Trust};
 
 /// The gateway's certificates; none: it speaks no TLS.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -90,6 +89,16 @@ impl Tls {
         self.0.iter().any(|one| one.clients.is_some())
     }
 
+    /// The files that count for a time only.
+    pub fn dated(&self) -> impl Iterator<Item = Dated<'_>> {
+        self.0.iter().flat_map(|one| {
+            let (file, term) = (one.cert.as_path(), one.facts.term);
+            let crl = one.clients.as_ref().and_then(|clients| clients.crl.as_ref());
+            let list = crl.map(|Revoked { file, term }| Dated { file, what: DatedFile::RevocationList, term: *term });
+            iter::once(Dated { file, what: DatedFile::Certificate, term }).chain(list)
+        })
+    }
+
     /// Goes on with what of `former` is the same, and with it with the sessions that clients may resume.
     pub fn keep(&mut self, former: &Self) {
         for certificate in &mut self.0 {
@@ -98,6 +107,27 @@ impl Tls {
             }
         }
     }
+}
+
+/// A file of `server.tls` that counts for a time only.
+#[derive(Clone, Copy, Debug)]
+pub struct Dated<'a> {
+    /// The file.
+    pub file: &'a Path,
+    /// What it holds.
+    pub what: DatedFile,
+    /// When that counts.
+    pub term: Term,
+}
+
+/// What a [`Dated`] file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DatedFile {
+    /// A certificate of the gateway.
+    Certificate,
+    /// Certificates of clients that were revoked.
+    RevocationList,
 }
 
 /// `server.tls` as written.
@@ -130,28 +160,32 @@ pub(super) fn resolve(cx: &Context<'_>, written: Option<Vec<Written<Certificate>
 
 /// What is to be said of the time in which `certificate` holds.
 fn judge_time(certificate: &Certificate, now: Timestamp) -> Option<Diagnostic> {
-    let (facts, now) = (&certificate.facts, i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
-    let day = |seconds: i64| {
-        let moment = Timestamp::from_secs(u64::try_from(seconds).unwrap_or(0)).rfc3339();
-        moment.split('.').next().unwrap_or_default().replace('T', " ") + " UTC"
-    };
+    let term = certificate.facts.term;
     let said = quoted(&certificate.cert.to_string_lossy());
     let help = "renew it; the gateway takes in the new files by itself";
-    if now > facts.not_after {
-        let message = format!("the certificate {said} has expired on {}", day(facts.not_after));
-        return Some(Diagnostic::error("certificate-expired", message).help(help));
+    match term.standing(now) {
+        Standing::Holds => None,
+        Standing::EndsSoon => {
+            let message = format!("the certificate {said} expires on {}", moment(term.until));
+            Some(Diagnostic::warning("certificate-expired", message).help(help))
+        }
+        Standing::Over => {
+            let message = format!("the certificate {said} has expired on {}", moment(term.until));
+            // No error, which would make an outage of every host out of one bad certificate.
+            Some(Diagnostic::warning("certificate-expired", message).help(help))
+        }
+        Standing::NotYet => {
+            let message = format!("the certificate {said} holds only from {} on", moment(term.from));
+            let finding = Diagnostic::warning("certificate-expired", message);
+            Some(finding.help("use one that holds now, or set this machine's clock"))
+        }
     }
-    if now < facts.not_before {
-        let message = format!("the certificate {said} holds only from {} on", day(facts.not_before));
-        let finding = Diagnostic::error("certificate-expired", message);
-        return Some(finding.help("use one that holds now, or set this machine's clock"));
-    }
-    // One that lives for days only is renewed when a third of its life is left.
-    let soon = SOON.min((facts.not_after - facts.not_before) / 3);
-    (facts.not_after - now < soon).then(|| {
-        let message = format!("the certificate {said} expires on {}", day(facts.not_after));
-        Diagnostic::warning("certificate-expired", message).help(help)
-    })
+}
+
+/// A moment in seconds since 1970, for people.
+pub(super) fn moment(seconds: i64) -> String {
+    let moment = Timestamp::from_secs(u64::try_from(seconds).unwrap_or(0)).rfc3339();
+    moment.split('.').next().unwrap_or_default().replace('T', " ") + " UTC"
 }
 
 fn certificate(item: &Item<'_>, provider: &Arc<CryptoProvider>) -> Option<Written<Certificate>> {
@@ -172,11 +206,16 @@ fn certificate(item: &Item<'_>, provider: &Arc<CryptoProvider>) -> Option<Writte
         None => None,
     };
     let (cert, key) = (cert?, key?);
-    let chain = chain(item.cx, &cert);
-    let private = private_key(item.cx, &key);
-    let ((cert_path, chain, facts), (key_path, private)) = (chain?, private?);
+    let chain = pem::certificates(item.cx, &cert);
+    let private = pem::private_key(item.cx, &key);
+    let ((cert_path, chain), (key_path, private)) = (chain?, private?);
     let bad = |code: &'static str, reason: String, place: Span, help: &str| {
         item.cx.report(Diagnostic::error(code, reason).at(place).help(help));
+    };
+    let Some(facts) = chain.first().and_then(|first| Facts::read(first)) else {
+        let reason = format!("the first certificate in {} can't be read", quoted(&cert_path.to_string_lossy()));
+        bad("bad-certificate", reason, cert.span(), "save it anew as it was issued");
+        return None;
     };
     let certified = match CertifiedKey::from_der(chain.clone(), private, provider) {
         Ok(certified) => certified,
@@ -235,77 +274,10 @@ fn handshakes(
     Ok(Arc::new(config))
 }
 
-pub(super) fn chain(
-    cx: &Context<'_>,
-    file: &Written<String>,
-) -> Option<(PathBuf, Vec<CertificateDer<'static>>, Facts)> {
-    let path = cx.directory.join(file.get_ref());
-    cx.depends_on(path.clone());
-    let shown = quoted(&path.to_string_lossy());
-    let report = |code, message: String, help: &str| {
-        cx.report(Diagnostic::error(code, message).at(file.span()).help(help));
-    };
-    let bytes = match read_at_most(&path, LONGEST) {
-        Ok(bytes) => bytes,
-        Err(reason) => {
-            let help = "a relative path starts at the directory of this configuration";
-            report("unreadable-file", format!("the file {shown} can't be read: {reason}"), help);
-            return None;
-        }
-    };
-    modes::of_file(&path).into_iter().for_each(|finding| cx.report(finding.at(file.span())));
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let chain = match found {
-        Ok(chain) if !chain.is_empty() => chain,
-        Ok(_) => {
-            report(
-                "bad-certificate",
-                format!("{shown} holds no certificate"),
-                "it begins with -----BEGIN CERTIFICATE-----",
-            );
-            return None;
-        }
-        Err(error) => {
-            report("bad-certificate", format!("{shown} is no PEM: {error}"), "save it anew as it was issued");
-            return None;
-        }
-    };
-    let Some(facts) = chain.first().and_then(|first| Facts::read(first)) else {
-        report(
-            "bad-certificate",
-            format!("the first certificate in {shown} can't be read"),
-            "save it anew as it was issued",
-        );
-        return None;
-    };
-    Some((path, chain, facts))
-}
-
-fn private_key(cx: &Context<'_>, file: &Written<String>) -> Option<(PathBuf, PrivateKeyDer<'static>)> {
-    let read = |path: &Path| read_at_most(path, LONGEST).map(Zeroizing::new);
-    let (path, bytes) = secret_file(cx, file, read)?;
-    let shown = quoted(&path.to_string_lossy());
-    let (message, help) = match PrivateKeyDer::from_pem_slice(&bytes) {
-        Ok(key) => return Some((path, key)),
-        Err(_) if memchr::memmem::find(&bytes, b"ENCRYPTED").is_some() => (
-            format!("the key in {shown} is encrypted"),
-            "nobody could type its pass phrase: decrypt it with `openssl pkey`, and chmod 600",
-        ),
-        Err(_) => (format!("{shown} holds no private key"), "it begins with -----BEGIN PRIVATE KEY-----"),
-    };
-    cx.report(Diagnostic::error("bad-private-key", message).at(file.span()).help(help));
-    None
-}
-
-/// No chain is longer.
-pub(super) const LONGEST: u64 = 1 << 20;
-
-/// When it is time to renew a certificate that lives for months.
-const SOON: i64 = Duration::from_secs(14 * 24 * 3600).as_secs().cast_signed();
-
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+    use rustls::pki_types::PrivateKeyDer;
 
     use super::*;
 

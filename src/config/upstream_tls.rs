@@ -4,18 +4,18 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, RootCertStore};
 
-use super::modes;
+use super::pem;
 use super::reader::{Context, Item, Table, Written};
-use super::secrets::{SecretBytes, read_at_most, secret_file};
-use super::validity::{Validity, validity};
+use super::secrets::read_at_most;
+use super::tls::moment;
 use super::values::Fault;
 use crate::clock::{Clock, Timestamp};
 use crate::diag::{Diagnostic, Span, quoted};
+use crate::message::certificate::{Standing, Term};
 use crate::secret::Secret;
 
 /// How an `https` server is spoken to. Its certificate is always verified.
@@ -56,9 +56,8 @@ impl UpstreamTls {
     /// When `ca` can't be read.
     pub fn believing(ca: Option<&Path>, server_name: Option<String>) -> io::Result<Self> {
         let read = |file: &Path| {
-            let bytes = read_at_most(file, LARGEST).map_err(io::Error::other)?;
-            let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-            let certificates = certificates.map_err(io::Error::other)?;
+            let bytes = read_at_most(file, pem::LARGEST).map_err(io::Error::other)?;
+            let certificates = pem::parse(&bytes).map_err(io::Error::other)?;
             Ok::<_, io::Error>(Certificates { file: file.to_owned(), certificates })
         };
         Ok(Self { ca: ca.map(read).transpose()?, client: None, server_name })
@@ -117,115 +116,62 @@ fn authorities(item: &Item<'_>) -> Option<Certificates> {
     }
     let now = Clock::system().now();
     // Of several, one that still holds is enough.
-    let judged: Vec<_> = found.certificates.iter().map(|certificate| age(certificate, now)).collect();
-    if let Some(Some(first)) = judged.first()
-        && judged.iter().all(Option::is_some)
-    {
-        warn_age(item, &found, first);
+    let terms = found.certificates.iter().filter_map(|certificate| Term::of_certificate(certificate));
+    let judged: Option<Vec<_>> = terms.map(|term| judge_term(term, &found.file, now)).collect();
+    if let Some(first) = judged.into_iter().flatten().next() {
+        report(item, first, RENEW);
     }
     Some(found)
 }
 
 fn client(cert: &Item<'_>, key: &Item<'_>) -> Option<ClientCertificate> {
-    let (chain, key_file) = (certificates(cert), key.text());
-    let (key_file, key_der) = secret_file(key.cx, &key_file?, |path| read_at_most(path, LARGEST).map(Secret::new))?;
-    let (chain, key_der) = (chain?, private_key(key, &key_file, &key_der)?);
-    let parsed = PrivateKeyDer::try_from(key_der.expose().clone()).map_err(str::to_owned);
+    let (chain, private) = (certificates(cert), pem::private_key(key.cx, &key.text()?));
+    let (chain, (key_file, private)) = (chain?, private?);
+    let key_der = Secret::new(private.secret_der().to_vec());
     let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let matched = parsed.map(|parsed| CertifiedKey::from_der(chain.certificates.clone(), parsed, &provider));
-    match matched {
-        Ok(Ok(_)) => {}
-        Ok(Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch))) => {
+    match CertifiedKey::from_der(chain.certificates.clone(), private, &provider) {
+        Ok(_) => {}
+        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
             let message = format!("the key in {} is not that of {}", shown(&key_file), shown(&chain.file));
             report(key, Diagnostic::error("key-mismatch", message), "name the key that the certificate was made for");
             return None;
         }
-        Ok(Err(rustls::Error::InvalidCertificate(error))) => {
+        Err(rustls::Error::InvalidCertificate(error)) => {
             let message = format!("{} can't be used: {error:?}", shown(&chain.file));
             report(cert, Diagnostic::error("bad-certificate", message), "make it anew; the gateway's own comes first");
             return None;
         }
-        Ok(Err(_)) | Err(_) => {
+        Err(_) => {
             let message = format!("the key in {} can't be used", shown(&key_file));
             report(key, Diagnostic::error("bad-private-key", message), "use an RSA, ECDSA or Ed25519 key in PEM");
             return None;
         }
     }
-    let own = chain.certificates.first().and_then(|own| age(own, Clock::system().now()));
-    if let Some(age) = own {
-        warn_age(cert, &chain, &age);
+    let own = chain.certificates.first().and_then(|own| Term::of_certificate(own));
+    if let Some(finding) = own.and_then(|term| judge_term(term, &chain.file, Clock::system().now())) {
+        report(cert, finding, RENEW);
     }
     Some(ClientCertificate { chain, key_file, key: key_der })
 }
 
 fn certificates(item: &Item<'_>) -> Option<Certificates> {
-    let written = item.text()?;
-    let file = item.cx.directory.join(written.get_ref());
-    item.cx.depends_on(file.clone());
-    let bytes = match read_at_most(&file, LARGEST) {
-        Ok(bytes) => bytes,
-        Err(reason) => {
-            let message = format!("the file {} can't be read: {reason}", shown(&file));
-            let help = "a relative path starts at the directory of this configuration";
-            report(item, Diagnostic::error("unreadable-file", message), help);
-            return None;
-        }
-    };
-    modes::of_file(&file).into_iter().for_each(|finding| item.cx.report(finding.at(item.span())));
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let problem = match read {
-        Ok(certificates) if certificates.is_empty() => "has no certificate".to_owned(),
-        Ok(certificates) => match certificates.iter().position(|certificate| validity(certificate).is_none()) {
-            None => return Some(Certificates { file, certificates }),
-            Some(at) => format!("can't be used: certificate {} is broken", at + 1),
-        },
-        Err(error) => format!("is not PEM: {error}"),
-    };
-    let message = format!("the file {} {problem}", shown(&file));
-    let help = "name a PEM file, which has lines with -----BEGIN CERTIFICATE-----";
-    report(item, Diagnostic::error("bad-certificate", message), help);
-    None
+    let (file, certificates) = pem::certificates(item.cx, &item.text()?)?;
+    Some(Certificates { file, certificates })
 }
 
-fn private_key(item: &Item<'_>, file: &Path, pem: &SecretBytes) -> Option<SecretBytes> {
-    if let Ok(key) = PrivateKeyDer::from_pem_slice(pem.expose()) {
-        return Some(Secret::new(key.secret_der().to_vec()));
-    }
-    let is_encrypted = pem.expose().windows(ENCRYPTED.len()).any(|window| window == ENCRYPTED);
-    let (problem, help) = match is_encrypted {
-        true => ("is encrypted, and nobody is there to be asked", "decrypt it with `openssl pkey`"),
-        false => ("has no private key", "name a PEM file, which has a line with -----BEGIN PRIVATE KEY-----"),
+/// What is to be said of the time in which a certificate of `file` holds. A warning only: all that goes to other upstreams
+/// works.
+fn judge_term(term: Term, file: &Path, now: Timestamp) -> Option<Diagnostic> {
+    let day = |seconds: i64| moment(seconds).get(..10).unwrap_or_default().to_owned();
+    let message = match term.standing(now) {
+        Standing::Holds | Standing::EndsSoon => return None,
+        Standing::Over => format!("the certificate in {} expired on {}", shown(file), day(term.until)),
+        Standing::NotYet => format!("the certificate in {} does not hold before {}", shown(file), day(term.from)),
     };
-    let message = format!("the file {} {problem}", shown(file));
-    report(item, Diagnostic::error("bad-private-key", message), help);
-    None
+    Some(Diagnostic::warning("certificate-expired", message))
 }
 
-/// When a certificate does not hold.
-enum Age {
-    Expired(Timestamp),
-    NotYet(Timestamp),
-}
-
-fn age(certificate: &CertificateDer<'_>, now: Timestamp) -> Option<Age> {
-    let Validity { from, until } = validity(certificate)?;
-    if now > until {
-        return Some(Age::Expired(until));
-    }
-    (now < from).then_some(Age::NotYet(from))
-}
-
-/// A warning only: all that goes to other upstreams works.
-fn warn_age(item: &Item<'_>, certificates: &Certificates, age: &Age) {
-    let file = shown(&certificates.file);
-    let day = |moment: &Timestamp| moment.rfc3339().get(..10).unwrap_or_default().to_owned();
-    let message = match age {
-        Age::Expired(until) => format!("the certificate in {file} expired on {}", day(until)),
-        Age::NotYet(from) => format!("the certificate in {file} does not hold before {}", day(from)),
-    };
-    let finding = Diagnostic::warning("certificate-expired", message);
-    report(item, finding, "put a new one into the file; it is taken in without a restart");
-}
+const RENEW: &str = "put a new one into the file; it is taken in without a restart";
 
 /// Reports `tls` where no server is `https`.
 pub(super) fn report_unused(cx: &Context<'_>, place: Span) {
@@ -241,9 +187,3 @@ fn report(item: &Item<'_>, finding: Diagnostic, help: &str) {
 fn shown(file: &Path) -> String {
     quoted(&file.to_string_lossy())
 }
-
-/// No file of certificates or keys is larger.
-const LARGEST: u64 = 4 << 20;
-
-/// In the label of PKCS#8, and in the header of what OpenSSL encrypted in its old way.
-const ENCRYPTED: &[u8] = b"ENCRYPTED";

@@ -87,7 +87,7 @@ pub const CODES: &[Code] = &[
     error("bad-store", "not a store"),
     error("bad-upstream", "not a server that requests can go to"),
     error("bad-url", "not a URL that can be used here"),
-    either("certificate-expired", "the time of a certificate is over, or soon will be"),
+    warning("certificate-expired", "the time of a certificate is over, or soon will be"),
     warning("certificate-names", "the certificate is not for the address that people type"),
     error("conflicting-keys", "two keys of the configuration exclude each other"),
     error("cors-any-site", "every site could act with people's cookies"),

@@ -1,6 +1,5 @@
-//! Certificates of the gateway that expire while it runs: they go on being served, and the log says so.
-//!
-//! What is wrong with a certificate when it is read, the configuration's findings have said.
+//! Certificates of the gateway and lists of revoked ones that expire while it runs: both go on being used, and the log says
+//! so.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,68 +8,65 @@ use std::time::Duration;
 use tracing::{error, warn};
 
 use crate::clock::Timestamp;
-use crate::config::Certificate;
+use crate::config::{Dated, DatedFile, Tls};
+use crate::message::certificate::{Standing, Term};
 
-/// What was said of each certificate.
+/// What was said of each file.
 #[derive(Debug, Default)]
 pub(super) struct Expiry(HashMap<PathBuf, Said>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Said {
-    not_after: i64,
-    stage: Stage,
+    term: Term,
+    standing: Standing,
     at: Timestamp,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Holds,
-    EndsSoon,
-    Over,
-}
-
 impl Expiry {
-    /// Says which of `certificates` have come closer to their end since the last time, and once a day which are there.
-    pub(super) fn look<'a>(&mut self, certificates: impl Iterator<Item = &'a Certificate>, now: Timestamp) {
-        let before = std::mem::take(&mut self.0);
-        for Certificate { cert, facts, .. } in certificates {
-            let stage = stage((facts.not_before, facts.not_after), now);
-            let fresh = Said { not_after: facts.not_after, stage, at: now };
-            let said = before.get(cert).filter(|said| said.not_after == facts.not_after);
-            let is_due = said.is_some_and(|said| said.stage != stage || now.since(said.at) >= DAY);
-            if is_due {
-                tell(cert, fresh);
-            }
-            self.0.insert(cert.clone(), said.filter(|_| !is_due).copied().unwrap_or(fresh));
+    /// Says which of `tls` expire soon or have expired, when that begins and once a day.
+    pub(super) fn look(&mut self, tls: &Tls, now: Timestamp) {
+        for (Dated { file, what, term }, standing) in self.due(tls.dated(), now) {
+            tell(file, what, term, standing);
         }
     }
-}
 
-fn stage((not_before, not_after): (i64, i64), now: Timestamp) -> Stage {
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    if now > not_after {
-        Stage::Over
-    } else if not_after - now < SOON.min((not_after - not_before) / 3) {
-        Stage::EndsSoon
-    } else {
-        Stage::Holds
+    /// What is to be said of these files now.
+    fn due<'a>(&mut self, dated: impl Iterator<Item = Dated<'a>>, now: Timestamp) -> Vec<(Dated<'a>, Standing)> {
+        let before = std::mem::take(&mut self.0);
+        let mut due = Vec::new();
+        for one in dated {
+            let standing = one.term.standing(now);
+            let said = before.get(one.file).filter(|said| (said.term, said.standing) == (one.term, standing));
+            let said = said.filter(|said| now.since(said.at) < DAY);
+            if said.is_none() && matches!(standing, Standing::EndsSoon | Standing::Over) {
+                due.push((one, standing));
+            }
+            let fresh = Said { term: one.term, standing, at: now };
+            self.0.insert(one.file.to_owned(), said.copied().unwrap_or(fresh));
+        }
+        due
     }
 }
 
-fn tell(file: &Path, said: Said) {
-    let until = Timestamp::from_secs(u64::try_from(said.not_after).unwrap_or(0));
-    match said.stage {
-        Stage::Holds => {}
-        Stage::EndsSoon => warn!(file = %file.display(), %until, "a certificate expires soon: renew it"),
-        Stage::Over => error!(
-            file = %file.display(), %until,
+fn tell(file: &Path, what: DatedFile, term: Term, standing: Standing) {
+    let (file, until) = (file.display(), Timestamp::from_secs(u64::try_from(term.until).unwrap_or(0)));
+    match (what, standing) {
+        (_, Standing::Holds | Standing::NotYet) => {}
+        (DatedFile::Certificate, Standing::EndsSoon) => warn!(%file, %until, "a certificate expires soon: renew it"),
+        (DatedFile::Certificate, Standing::Over) => error!(
+            %file, %until,
             "a certificate has expired: clients refuse it until it is renewed; the new files are taken in by themselves"
+        ),
+        (DatedFile::RevocationList, Standing::EndsSoon) => {
+            warn!(%file, %until, "a list of revoked certificates is out of date soon: put the next one in its place");
+        }
+        (DatedFile::RevocationList, Standing::Over) => error!(
+            %file, %until,
+            "a list of revoked certificates is out of date: no client's certificate is believed until there is the next \
+             one; it is taken in by itself"
         ),
     }
 }
-
-/// As `check` has it: within two weeks, or a third of the certificate's life.
-const SOON: i64 = 14 * 86_400;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -79,13 +75,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_ends_soon_and_then_is_over() {
-        let (begins, ends) = (1_767_225_600, 1_775_001_600);
-        let at = |seconds: i64| stage((begins, ends), Timestamp::from_secs(u64::try_from(seconds).unwrap()));
-        assert_eq!([at(begins), at(ends - SOON)], [Stage::Holds; 2]);
-        assert_eq!([at(ends - SOON + 1), at(ends)], [Stage::EndsSoon; 2]);
-        assert_eq!(at(ends + 1), Stage::Over);
-        let short = |left: i64| stage((0, 86_400), Timestamp::from_secs(u64::try_from(86_400 - left).unwrap()));
-        assert_eq!((short(28_800), short(28_799)), (Stage::Holds, Stage::EndsSoon));
+    fn an_end_is_said_when_it_comes_near_when_it_is_there_and_once_a_day() {
+        let (day, ends) = (86_400, 1_800_000_000);
+        let (cert, list) = (Path::new("own.pem"), Path::new("ca.crl"));
+        let said = |expiry: &mut Expiry, now: i64, until: i64| {
+            let dated = [(cert, DatedFile::Certificate, until), (list, DatedFile::RevocationList, ends + 100 * day)];
+            let dated = dated.map(|(file, what, until)| Dated { file, what, term: Term { from: 0, until } });
+            let due = expiry.due(dated.into_iter(), Timestamp::from_secs(u64::try_from(now).unwrap()));
+            due.into_iter().map(|(one, standing)| (one.file, standing)).collect::<Vec<_>>()
+        };
+        let mut expiry = Expiry::default();
+        for (now, until, expected) in [
+            (ends - 14 * day, ends, None),
+            (ends - 14 * day + 1, ends, Some(Standing::EndsSoon)),
+            (ends - 13 * day, ends, None),
+            (ends - 13 * day + 1, ends, Some(Standing::EndsSoon)),
+            (ends + 1, ends, Some(Standing::Over)),
+            (ends + 60, ends, None),
+            // Another certificate, which is over too; and one that is not.
+            (ends + 61, ends + 60, Some(Standing::Over)),
+            (ends + 62, ends + 90 * day, None),
+        ] {
+            let expected: Vec<_> = expected.map(|standing| (cert, standing)).into_iter().collect();
+            assert_eq!(said(&mut expiry, now, until), expected, "{now}");
+        }
+        assert_eq!(said(&mut expiry, ends + 100 * day + 1, ends + 900 * day), [(list, Standing::Over)]);
+        assert_eq!(said(&mut Expiry::default(), ends + 1, ends), [(cert, Standing::Over)], "over at the start");
     }
 }

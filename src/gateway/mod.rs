@@ -280,8 +280,7 @@ impl Running {
                 order = orders.recv() => return order.unwrap_or(Order::Stop),
                 Some(request) = reloads.recv() => request,
                 _ = tick.tick() => {
-                    let certificates = self.reloader.state.config.server.tls.certificates();
-                    expiry.look(certificates.iter().map(AsRef::as_ref), self.shared.clock.now());
+                    expiry.look(&self.reloader.state.config.server.tls, self.shared.clock.now());
                     continue;
                 }
                 () = self.reloader.watch.changed() => reload::Request::because_of("file"),

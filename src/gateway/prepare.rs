@@ -22,7 +22,7 @@ use crate::listen::inherited::Inherited;
 use crate::message::cookie::InvalidCookie;
 use crate::metrics::Metrics;
 use crate::observe::access::AccessLog;
-use crate::observe::{Recent, RequestIds, Unbelieved, otlp};
+use crate::observe::{Recent, RequestIds, Seldom, Unbelieved, otlp};
 use crate::secret::Random;
 use crate::session::keys::KeysError;
 use crate::session::refresh::RefreshKey;
@@ -182,6 +182,7 @@ pub(super) async fn prepare(
         tracer,
         recent: Recent::default(),
         unbelieved: Unbelieved::default(),
+        seldom: Seldom::default(),
     });
     let control = bind_control(&config)?;
     let pools = super::worker::pools(&config, &shared.metrics, &[])?;

@@ -134,5 +134,8 @@ impl Scrape {
         let all = metrics.certificates.all();
         let mut samples = page.family(&family::CERTIFICATE_EXPIRY);
         all.iter().for_each(|(file, expiry)| samples.value(&[file], expiry.value()));
+        let all = metrics.revocation_lists.all();
+        let mut samples = page.family(&family::CRL_EXPIRY);
+        all.iter().for_each(|(file, expiry)| samples.value(&[file], expiry.value()));
     }
 }

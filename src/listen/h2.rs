@@ -313,7 +313,8 @@ const MISTAKES: usize = 100;
 /// The size that every implementation takes (RFC 9113, section 4.2).
 const FRAME: u32 = 16 << 10;
 
-/// What a client may send of a body before it is asked for more; of all bodies.
+/// What a client may send of a body before it is asked for more; of all bodies. It is asked for more as the application reads,
+/// so that no connection holds more than the latter: `docs/tls.md` says what that comes to.
 const STREAM_WINDOW: u32 = 256 << 10;
 const WINDOW: u32 = 1 << 20;
 

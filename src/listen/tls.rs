@@ -67,7 +67,7 @@ pub async fn accept(stream: ClientSocket, tls: &Tls) -> Result<(Secure, TlsInfo)
         (Some(clients), Some(shown)) => {
             let unreadable = || Failure::Handshake(io::Error::other("the client's certificate can't be read"));
             let facts = Facts::read(shown).ok_or_else(unreadable)?;
-            let (name, not_after) = (facts.common_name, facts.not_after);
+            let (name, not_after) = (facts.common_name, facts.term.until);
             Some(Arc::new(ClientCertificate { name, not_after, trust: clients.trust }))
         }
         _ => None,

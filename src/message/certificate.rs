@@ -1,17 +1,88 @@
-//! What an X.509 certificate says of itself (RFC 5280): its names and until when it holds.
+//! What an X.509 certificate says of itself (RFC 5280): its names and until when it holds; and until when a list of revoked
+//! ones counts.
 //!
 //! Nothing is verified here: that is rustls's, of our own certificates and of clients'. What is not of the form that
 //! it should be has no facts.
 
+use serde::{Deserialize, Serialize};
 use time::{Date, Month, PrimitiveDateTime, Time};
+
+use crate::clock::Timestamp;
+
+/// From when until when something counts that was signed, in seconds since 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Term {
+    /// The first moment.
+    pub from: i64,
+    /// The last moment.
+    pub until: i64,
+}
+
+/// Where a moment lies in a [`Term`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Before it.
+    NotYet,
+    /// Within it.
+    Holds,
+    /// So near to its end that it is time for a new one.
+    EndsSoon,
+    /// After it.
+    Over,
+}
+
+impl Term {
+    /// The time in which the certificate `der` holds.
+    pub fn of_certificate(der: &[u8]) -> Option<Self> {
+        fields(der).and_then(|mut fields| Self::read(fields.expect(SEQUENCE)?))
+    }
+
+    /// The time from a list of revoked certificates to the next one (RFC 5280, sections 5.1.2.4 and 5.1.2.5), which it has
+    /// to name.
+    pub fn of_revocation_list(der: &[u8]) -> Option<Self> {
+        let mut list = Reader(Reader(der).expect(SEQUENCE)?);
+        let mut fields = Reader(list.expect(SEQUENCE)?);
+        if fields.0.first() == Some(&INTEGER) {
+            fields.next()?;
+        }
+        // Algorithm, issuer.
+        for _ in 0..2 {
+            fields.expect(SEQUENCE)?;
+        }
+        Self::read(fields.0)
+    }
+
+    /// The time in which both count.
+    #[must_use]
+    pub fn both(self, other: Self) -> Self {
+        Self { from: self.from.max(other.from), until: self.until.min(other.until) }
+    }
+
+    /// Where `now` lies in it. What counts for days only is renewed when a third of its time is left.
+    pub fn standing(self, now: Timestamp) -> Standing {
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        if now > self.until {
+            Standing::Over
+        } else if now < self.from {
+            Standing::NotYet
+        } else if self.until - now < SOON.min((self.until - self.from) / 3) {
+            Standing::EndsSoon
+        } else {
+            Standing::Holds
+        }
+    }
+
+    fn read(moments: &[u8]) -> Option<Self> {
+        let mut moments = Reader(moments);
+        Some(Self { from: moment(moments.next()?)?, until: moment(moments.next()?)? })
+    }
+}
 
 /// What a certificate says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// From when on it holds, in seconds since 1970.
-    pub not_before: i64,
-    /// Until when.
-    pub not_after: i64,
+    /// When it holds.
+    pub term: Term,
     /// The names of servers that it is for, in lower case: DNS names, `*.` before some, and addresses.
     pub names: Vec<String>,
     /// The last common name of its subject.
@@ -35,17 +106,8 @@ pub type Trust = [u8; 32];
 impl Facts {
     /// Reads the certificate `der`.
     pub fn read(der: &[u8]) -> Option<Self> {
-        let mut certificate = Reader(Reader(der).expect(SEQUENCE)?);
-        let mut fields = Reader(certificate.expect(SEQUENCE)?);
-        if fields.0.first() == Some(&VERSION) {
-            fields.next()?;
-        }
-        // Serial number, algorithm, issuer.
-        for _ in 0..3 {
-            fields.next()?;
-        }
-        let mut validity = Reader(fields.expect(SEQUENCE)?);
-        let (not_before, not_after) = (moment(validity.next()?)?, moment(validity.next()?)?);
+        let mut fields = fields(der)?;
+        let term = Term::read(fields.expect(SEQUENCE)?)?;
         let common_name = common_name(fields.expect(SEQUENCE)?);
         // The public key.
         fields.next()?;
@@ -55,7 +117,7 @@ impl Facts {
                 names = alternative_names(Reader(content).expect(SEQUENCE)?)?;
             }
         }
-        Some(Self { not_before, not_after, names, common_name })
+        Some(Self { term, names, common_name })
     }
 
     /// Whether it is for the server `host`, which is in lower case, an IPv6 address in brackets (RFC 6125, section 6.4).
@@ -63,6 +125,20 @@ impl Facts {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         self.names.iter().any(|name| name_covers(name, host))
     }
+}
+
+/// What a certificate has from its validity on.
+fn fields(der: &[u8]) -> Option<Reader<'_>> {
+    let mut certificate = Reader(Reader(der).expect(SEQUENCE)?);
+    let mut fields = Reader(certificate.expect(SEQUENCE)?);
+    if fields.0.first() == Some(&VERSION) {
+        fields.next()?;
+    }
+    for tag in [INTEGER, SEQUENCE, SEQUENCE] {
+        // Serial number, algorithm, issuer.
+        fields.expect(tag)?;
+    }
+    Some(fields)
 }
 
 /// Whether `name` of a certificate is `host` or, with `*`, a pattern of its first label.
@@ -167,7 +243,11 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// When it is time to renew what counts for months.
+const SOON: i64 = 14 * 86_400;
+
 const BOOLEAN: u8 = 0x01;
+const INTEGER: u8 = 0x02;
 const OCTETS: u8 = 0x04;
 const OBJECT: u8 = 0x06;
 const UTF8_STRING: u8 = 0x0c;
@@ -185,7 +265,10 @@ const ALTERNATIVE_NAMES: &[u8] = &[0x55, 0x1d, 0x11];
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
+        KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+    };
 
     use super::*;
 
@@ -203,7 +286,8 @@ mod tests {
         let facts = Facts::read(&certificate()).unwrap();
         assert_eq!(facts.names, ["app.example.com", "*.apps.example.com", "10.0.0.1", "::1"]);
         assert_eq!(facts.common_name.as_deref(), Some("büro"));
-        assert_eq!((facts.not_before, facts.not_after), (1_767_312_000, 2_561_500_800));
+        let term = Term { from: 1_767_312_000, until: 2_561_500_800 };
+        assert_eq!((facts.term, Term::of_certificate(&certificate())), (term, Some(term)));
     }
 
     #[test]
@@ -218,6 +302,58 @@ mod tests {
     }
 
     #[test]
+    fn a_term_ends_soon_and_then_is_over() {
+        let (begins, ends) = (1_767_225_600, 1_775_001_600);
+        let term = Term { from: begins, until: ends };
+        let at = |seconds: i64| term.standing(Timestamp::from_secs(u64::try_from(seconds).unwrap()));
+        assert_eq!(at(begins - 1), Standing::NotYet);
+        assert_eq!([at(begins), at(ends - SOON)], [Standing::Holds; 2]);
+        assert_eq!([at(ends - SOON + 1), at(ends)], [Standing::EndsSoon; 2]);
+        assert_eq!(at(ends + 1), Standing::Over);
+        let day = Term { from: 0, until: 86_400 };
+        let short = |left: u64| day.standing(Timestamp::from_secs(86_400 - left));
+        assert_eq!((short(28_800), short(28_799)), (Standing::Holds, Standing::EndsSoon));
+        let other = Term { from: begins + 1, until: ends + 1 };
+        assert_eq!(term.both(other), Term { from: begins + 1, until: ends });
+    }
+
+    /// Lists of revoked certificates with and without a certificate in them.
+    fn lists() -> Vec<Vec<u8>> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::CrlSign];
+        let issuer = Issuer::new(params, KeyPair::generate().unwrap());
+        let revoked = RevokedCertParams {
+            serial_number: SerialNumber::from(7),
+            revocation_time: date_time_ymd(2025, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let lists = [vec![], vec![revoked]].map(|revoked_certs| CertificateRevocationListParams {
+            this_update: date_time_ymd(2026, 1, 2),
+            next_update: date_time_ymd(2051, 3, 4),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs,
+            key_identifier_method: KeyIdMethod::Sha256,
+        });
+        lists.iter().map(|list| list.signed_by(&issuer).unwrap().der().to_vec()).collect()
+    }
+
+    #[test]
+    fn a_list_of_revoked_certificates_says_when_the_next_one_comes() {
+        for list in lists() {
+            let term = Term { from: 1_767_312_000, until: 2_561_500_800 };
+            assert_eq!(Term::of_revocation_list(&list), Some(term));
+            assert_eq!(Term::of_certificate(&list), None);
+            for cut in 0..list.len() {
+                assert_eq!(Term::of_revocation_list(&list[..cut]), None, "{cut}");
+            }
+        }
+        assert_eq!(Term::of_revocation_list(&certificate()), None);
+    }
+
+    #[test]
     fn a_certificate_that_is_cut_or_changed_anywhere_is_no_panic() {
         let whole = certificate();
         for cut in 0..whole.len() {
@@ -229,6 +365,7 @@ mod tests {
                 let mut changed = whole.clone();
                 changed[at] ^= bits;
                 read += usize::from(Facts::read(&changed).is_some());
+                let _none_or_another = Term::of_revocation_list(&changed);
             }
         }
         assert!(read > 0, "a changed signature is not looked at");

@@ -125,6 +125,8 @@ families! {
         "TLS handshakes with clients that came to nothing.";
     CERTIFICATE_EXPIRY = Gauge "portcullis_tls_certificate_expiry_timestamp_seconds" ["file"]
         "When a certificate of the gateway expires, in seconds since 1970.";
+    CRL_EXPIRY = Gauge "portcullis_tls_crl_expiry_timestamp_seconds" ["file"]
+        "When a list of revoked client certificates is out of date, in seconds since 1970.";
     LINES_DROPPED = Counter "portcullis_access_log_lines_dropped_total" []
         "Access lines that were dropped because the log is slower than the traffic.";
     SPANS_EXPORTED = Counter "portcullis_trace_spans_exported_total" []

@@ -27,6 +27,8 @@ pub struct Metrics {
     pub connections_refused: Arc<Counter>,
     /// When each of the gateway's certificates expires, by its file.
     pub certificates: Named<Gauge>,
+    /// When each list of revoked certificates is out of date, by its file.
+    pub revocation_lists: Named<Gauge>,
     /// Requests that no route decided: the gateway's own paths, what is malformed, what finds no route.
     pub no_route: Arc<Route>,
     /// Access tokens looked for in memory.
@@ -58,6 +60,7 @@ impl Metrics {
             tunnels: Arc::default(),
             connections_refused: Arc::default(),
             certificates: Named::default(),
+            revocation_lists: Named::default(),
             no_route,
             tokens: Arc::default(),
             store_up,

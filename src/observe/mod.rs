@@ -8,10 +8,12 @@ pub mod log;
 pub mod otlp;
 mod recent;
 mod record;
+mod seldom;
 pub mod trace;
 mod unbelieved;
 
 pub use log::{FilterError, change as change_log, init as init_log};
 pub use recent::{Reach, Recent};
 pub use record::{Record, RequestIds, blank};
+pub use seldom::Seldom;
 pub use unbelieved::Unbelieved;

@@ -13,8 +13,8 @@ use hyper::body::Incoming;
 
 use super::normalize::{Malformed, Normal};
 use super::refuse;
-use super::{answer as own_answer, decide, limit};
-use crate::access::{Permit, Reason};
+use super::{answer as own_answer, cors, decide, limit};
+use crate::access::{Permit, Preflight, Reason};
 use crate::config::{ForwardAuth, Route};
 use crate::endpoint::answer::{Asker, Manner, Problem, REALM};
 use crate::endpoint::{self, Answered};
@@ -179,7 +179,16 @@ fn refused(
     }
 }
 
+/// Answers about `head`. What the other proxy hands to the client in place of the application's answer says who may read it.
 async fn judge(state: &State, head: &Arc<Head>, headers: &HeaderMap, record: &mut Record) -> Response<Body> {
+    let mut answer = decided(state, head, headers, record).await;
+    if answer.status() != StatusCode::OK {
+        cors::announce(state, head, record, cors::origin(headers).as_ref(), answer.headers_mut());
+    }
+    answer
+}
+
+async fn decided(state: &State, head: &Arc<Head>, headers: &HeaderMap, record: &mut Record) -> Response<Body> {
     let (request_id, manner) = (Arc::clone(&record.request_id), Manner::of(headers));
     let asker = Asker { state, head: Some(head), manner, request_id: &request_id };
     // What is the gateway's own goes to no application, whoever asks.
@@ -189,10 +198,19 @@ async fn judge(state: &State, head: &Arc<Head>, headers: &HeaderMap, record: &mu
         let problem = Problem { detail: "Not found", ..Problem::default() };
         return for_family(state, asker.problem(StatusCode::NOT_FOUND, &problem));
     }
-    let decision = decide::ask(state, head, headers, record).await;
-    let permit = match refuse::unless_permitted(&asker, record, decision) {
-        ControlFlow::Continue(permit) => permit,
-        ControlFlow::Break(response) => return for_family(state, response),
+    let is_envoy = state.config.server.forward_auth == ForwardAuth::Envoy;
+    let permit = match state.access.preflight(head, headers, &state.shared.current) {
+        Some(Preflight::Onward(permit)) => permit,
+        Some(Preflight::Refuse(route)) => return for_family(state, cors::refuse(&asker, record, &route)),
+        // To the others every success is leave to go on, which nobody without a name has here: they answer it before they ask.
+        Some(Preflight::Answer(route)) if is_envoy => return cors::answer(&asker, record, &route),
+        Some(Preflight::Answer(_)) | None => {
+            let decision = decide::ask(state, head, headers, record).await;
+            match refuse::unless_permitted(&asker, record, decision) {
+                ControlFlow::Continue(permit) => permit,
+                ControlFlow::Break(response) => return for_family(state, response),
+            }
+        }
     };
     decide::note_permit(state, &permit, record);
     let counted = limit::count(state, &permit);

@@ -12,6 +12,7 @@ use crate::message::body::Body;
 use crate::message::line::LineError;
 use crate::message::rejection::{Blame, Rejection};
 use crate::observe::{Record, audit};
+use crate::state::State;
 use crate::throttle::RetryAfter;
 
 /// The permit, or else the answer that the client gets instead.
@@ -268,18 +269,32 @@ pub(super) fn rejection(asker: &Asker<'_>, record: &mut Record, rejection: &Reje
     record.code = rejection.reason.name();
     record.code.clone_into(&mut record.reason);
     record.fault = Some(rejection.blame);
-    let source = rejection.source.as_deref().map(|source| causes(source));
-    let (request_id, upstream) = (&*record.request_id, record.upstream.as_deref());
-    match rejection.blame {
-        Blame::Client => tracing::debug!(request_id, upstream, source, "{rejection}"),
-        Blame::Upstream => tracing::warn!(request_id, upstream, source, "{rejection}"),
-        Blame::Gateway => tracing::error!(request_id, upstream, source, "{rejection}"),
-    }
+    tell(asker.state, record, rejection);
     let detail = rejection.status.canonical_reason().unwrap_or("Error");
     let retry_after = rejection.retry_after.map(|wait| wait.as_secs().max(1));
     let challenge = (rejection.status == StatusCode::UNAUTHORIZED).then(|| format!("Bearer realm=\"{REALM}\""));
     let problem = Problem { detail, retry_after, challenge, closes: rejection.close, ..Problem::default() };
     asker.problem(rejection.status, &problem)
+}
+
+/// Says why, once a second for each cause: while an application is down, every request would say the same.
+fn tell(state: &State, record: &Record, rejection: &Rejection) {
+    let source = rejection.source.as_deref().map(|source| causes(source));
+    let (request_id, upstream) = (&*record.request_id, record.upstream.as_deref());
+    let kept_back = (rejection.blame != Blame::Client).then(|| {
+        let (upstream, source) = (upstream.unwrap_or_default(), source.as_deref().unwrap_or_default());
+        let cause = format!("{upstream} {} {source}", rejection.reason.name());
+        state.shared.seldom.may_tell(&cause, state.shared.clock.now())
+    });
+    match (kept_back.flatten(), rejection.blame) {
+        (Some(kept_back), Blame::Upstream) => {
+            tracing::warn!(request_id, upstream, source, kept_back, "{rejection}");
+        }
+        (Some(kept_back), Blame::Gateway) => {
+            tracing::error!(request_id, upstream, source, kept_back, "{rejection}");
+        }
+        (Some(_) | None, _) => tracing::debug!(request_id, upstream, source, "{rejection}"),
+    }
 }
 
 /// RFC 9470 section 3.

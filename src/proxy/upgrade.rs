@@ -1,17 +1,22 @@
 //! Upgrades: only WebSocket, and only when both sides agree (RFC 9110, section 7.8; RFC 6455, section 4).
 
 use std::future::Future;
-use std::pin::pin;
+use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 
 use super::handshake::Key;
+use super::websocket::{Farewell, Followed, Progress};
 use crate::message::connection::Stop;
 use crate::message::extended::Extended;
 use crate::metrics::{self, Held};
@@ -140,34 +145,82 @@ pub(super) fn announce(headers: &mut HeaderMap) {
 }
 
 /// Joins client and upstream in a task of its own once both have switched, until one of them ends, `ended`
-/// resolves, or the gateway drains.
+/// resolves, or the gateway drains. In the last two cases the client is told so in a frame of its protocol, if that can
+/// follow what it has got.
 pub(super) fn join(
     switch: Switch,
     upstream: OnUpgrade,
     tunnels: &Arc<Tunnels>,
-    mut stop: watch::Receiver<Stop>,
+    stop: watch::Receiver<Stop>,
     ended: impl Future<Output = ()> + Send + 'static,
 ) {
     let inside = tunnels.enter();
     tokio::spawn(async move {
         let _inside = inside;
         let Switch { client, stream: _stream, .. } = switch;
-        let both = async {
-            let (client, upstream) = tokio::try_join!(client, upstream)?;
-            let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-            // However it ends, both connections are closed; there is nobody to tell.
-            let _ = tokio::io::copy_bidirectional(&mut client, &mut upstream).await;
-            Ok::<_, hyper::Error>(())
-        };
-        tokio::select! {
-            result = both => if let Err(error) = result {
-                tracing::debug!(%error, "tunnel did not come about");
-            },
-            () = ended => tracing::debug!("tunnel closed with what allowed it"),
-            _ = stop.wait_for(|stop| *stop != Stop::Run) => tracing::debug!("tunnel closed by the drain"),
+        match end_of(async { tokio::try_join!(client, upstream) }, stop.clone(), Box::pin(ended)).await {
+            Ended::Itself(Ok((client, upstream)), ended) => {
+                carry(TokioIo::new(client), TokioIo::new(upstream), stop, ended).await;
+            }
+            Ended::Itself(Err(error), _) => tracing::debug!(%error, "tunnel did not come about"),
+            Ended::By(farewell) => tracing::debug!(?farewell, "tunnel closed before it was open"),
         }
     });
 }
+
+/// What ends a tunnel that allows itself no end.
+type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// How something within a tunnel ended.
+enum Ended<T> {
+    /// By itself; what would have ended it still may.
+    Itself(T, Ending),
+    /// By the gateway.
+    By(Farewell),
+}
+
+async fn end_of<T>(work: impl Future<Output = T>, mut stop: watch::Receiver<Stop>, mut ended: Ending) -> Ended<T> {
+    tokio::select! {
+        result = work => Ended::Itself(result, ended),
+        () = &mut ended => Ended::By(Farewell::NoLongerAllowed),
+        _ = stop.wait_for(|stop| *stop != Stop::Run) => Ended::By(Farewell::GoingAway),
+    }
+}
+
+/// Carries bytes both ways. However it ends, both connections are closed; the application learns no more than that.
+async fn carry<C, U>(client: C, mut upstream: U, stop: watch::Receiver<Stop>, ended: Ending)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    let progress = Progress::default();
+    let mut client = Followed::new(client, &progress);
+    let farewell = {
+        let mut copying = pin!(tokio::io::copy_bidirectional(&mut client, &mut upstream));
+        let Ended::By(farewell) = end_of(copying.as_mut(), stop, ended).await else { return };
+        // Who is still allowed to hear it gets the frame in progress whole.
+        if farewell == Farewell::GoingAway && progress.is_amid_frame() {
+            progress.stop_behind_frame();
+            let _too_long_or_whole = timeout(PATIENCE, copying).await;
+        }
+        farewell
+    };
+    drop(upstream);
+    tracing::debug!(?farewell, told = progress.is_between_frames(), "tunnel closed");
+    if progress.is_between_frames() {
+        let _told_or_gone = timeout(PATIENCE, take_leave(client.into_inner(), farewell)).await;
+    }
+}
+
+/// Says why, and waits until the client has closed too: bytes that met a closed socket would cost it what it was told.
+async fn take_leave(mut client: impl AsyncRead + AsyncWrite + Unpin, farewell: Farewell) -> io::Result<()> {
+    client.write_all(farewell.frame()).await?;
+    client.shutdown().await?;
+    tokio::io::copy(&mut client, &mut tokio::io::sink()).await.map(drop)
+}
+
+/// How long a client may take over the last frame, and to answer a farewell.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::backend::Backend;
 use super::dns::Names;
 use super::interim::Interim;
+use super::race::Race;
 use super::stream::Stream;
 use super::tls::{Offer, Tls, TlsFault};
 use crate::config::{ServerAddr, UpstreamTls};
@@ -137,30 +138,30 @@ async fn reach(way: &Way, limit: Duration, offer: Offer) -> Result<Stream, Conne
         Ok(addresses) => addresses.map_err(|source| ConnectError::Resolve { source })?,
         Err(_) => return Err(ConnectError::TimedOut),
     };
+    let mut race = Race::of(addresses.into_iter().map(|address| async move {
+        let stream = TcpStream::connect(address).await.map_err(ConnectError::of_system)?;
+        // Small requests must not wait for an acknowledgement; a failure shows at the first write.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }));
     let mut last = ConnectError::NoAddress;
-    // The addresses in turn, each with its share of the time.
-    for (at, address) in addresses.iter().enumerate() {
-        let left = u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
-        let share = deadline.saturating_duration_since(Instant::now()) / left;
-        let one = async {
-            let stream = TcpStream::connect(address).await.map_err(ConnectError::of_system)?;
-            // Small requests must not wait for an acknowledgement; a failure shows at the first write.
-            let _ = stream.set_nodelay(true);
-            match tls {
-                None => Ok(Stream::Tcp(stream)),
-                Some(tls) => match tls.connect(stream, offer).await {
-                    Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
-                    Err(source) => Err(ConnectError::Tls { source }),
-                },
-            }
+    loop {
+        let stream = match timeout_at(deadline, race.next()).await {
+            Ok(Some(Ok(stream))) => stream,
+            Ok(Some(Err(error))) => return Err(error),
+            Ok(None) => return Err(last),
+            Err(_) => return Err(ConnectError::TimedOut),
         };
-        last = match timeout(share, one).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => error,
+        let Some(tls) = tls else { return Ok(Stream::Tcp(stream)) };
+        // Each address that is left has its share of the time.
+        let left = u32::try_from(race.left()).unwrap_or(u32::MAX).saturating_add(1);
+        let share = deadline.saturating_duration_since(Instant::now()) / left;
+        last = match timeout(share, tls.connect(stream, offer)).await {
+            Ok(Ok(stream)) => return Ok(Stream::Tls(Box::new(stream))),
+            Ok(Err(source)) => ConnectError::Tls { source },
             Err(_) => ConnectError::TimedOut,
         };
     }
-    Err(last)
 }
 
 /// A connection to a backend, counted there. Knows whether it has served before, so that a request that met
@@ -394,6 +395,38 @@ mod tests {
             reach(&way, Duration::from_secs(5), Offer::Http1).await.unwrap();
             listener.accept().await.unwrap();
         }
+    }
+
+    /// A port of 127.0.0.1 that lets nobody wait any more: whoever connects hears nothing.
+    async fn deaf() -> (tokio::net::TcpListener, TcpStream, u16) {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let waits = TcpStream::connect(address).await.unwrap();
+        (listener, waits, address.port())
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_dead_costs_a_moment_and_not_its_share_of_the_time() {
+        let (_listener, _waits, port) = deaf().await;
+        let listener = tokio::net::TcpListener::bind(("127.0.0.2", port)).await.unwrap();
+        let both = |_: &str, port| Ok(vec![([127, 0, 0, 1], port).into(), ([127, 0, 0, 2], port).into()]);
+        let way = way(port, both);
+        for _ in 0..2 {
+            // Either may begin.
+            let began = Instant::now();
+            reach(&way, Duration::from_secs(60), Offer::Http1).await.unwrap();
+            assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+            listener.accept().await.unwrap();
+        }
+        let dead = way_to_itself(port);
+        let late = reach(&dead, Duration::from_millis(20), Offer::Http1).await;
+        assert!(matches!(late, Err(ConnectError::TimedOut)));
+    }
+
+    fn way_to_itself(port: u16) -> Way {
+        way(port, |_, port| Ok(vec![([127, 0, 0, 1], port).into()]))
     }
 
     #[test]

@@ -63,9 +63,10 @@ impl Names {
             return Ok(vec![address]);
         }
         let mut addresses = self.resolved(now).await?.to_vec();
-        if !addresses.is_empty() {
+        if addresses.len() > 1 {
             let first = self.turn.fetch_add(1, Relaxed) % addresses.len();
             addresses.rotate_left(first);
+            alternate(&mut addresses);
         }
         Ok(addresses)
     }
@@ -108,6 +109,17 @@ impl Names {
     }
 }
 
+/// Takes the families in turn, as one of them may lead nowhere (RFC 8305, section 4). The first stays the first.
+fn alternate(addresses: &mut Vec<SocketAddr>) {
+    let is_like_first =
+        |address: &SocketAddr| addresses.first().is_some_and(|first| first.is_ipv4() == address.is_ipv4());
+    let (like, unlike): (Vec<_>, Vec<_>) = addresses.iter().partition(|address| is_like_first(address));
+    let (mut like, mut unlike) = (like.into_iter(), unlike.into_iter());
+    let both =
+        std::iter::from_fn(|| Some([like.next(), unlike.next()]).filter(|pair| pair.iter().any(Option::is_some)));
+    *addresses = both.flatten().flatten().collect();
+}
+
 /// How long addresses are used without asking again. Resolvers of clusters hand out new ones at once.
 const FRESH: Duration = Duration::from_secs(2);
 
@@ -137,6 +149,18 @@ mod tests {
         }
         let fixed = Names::asking(&place("::1"), |_, _| panic!("an address needs no resolver"));
         assert_eq!(fixed.addresses(now).await.unwrap(), ["[::1]:80".parse().unwrap()]);
+    }
+
+    #[tokio::test]
+    async fn families_take_turns_and_each_address_is_the_first_once() {
+        fn mixed() -> [SocketAddr; 4] {
+            ["[::1]:80", "[::2]:80", "[::3]:80", "10.0.0.1:80"].map(|text| text.parse().unwrap())
+        }
+        let names = Names::asking(&place("app"), |_, _| Ok(mixed().to_vec()));
+        for order in [[0, 3, 1, 2], [1, 3, 2, 0], [2, 3, 0, 1], [3, 0, 1, 2]] {
+            let expected = order.map(|at: usize| mixed()[at]);
+            assert_eq!(names.addresses(Instant::now()).await.unwrap(), expected);
+        }
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! A [`Pool`] is an upstream and a [`Backend`] one of its servers, both shared by all workers; an [`Upstream`] is a worker's
 //! own client of a pool, with a [`Lane`] to each server. `balance` says which server is next, `health` which are well,
-//! `check` asks them, `budget` holds back what is sent again.
+//! `check` asks them, `budget` holds back what is sent again, `race` tries the addresses of a name.
 
 mod backend;
 mod balance;
@@ -17,6 +17,7 @@ mod http1;
 mod interim;
 mod multiplex;
 mod pool;
+mod race;
 mod send;
 mod stream;
 mod tls;

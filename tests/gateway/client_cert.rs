@@ -12,7 +12,7 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::common::{DEADLINE, Gateway, Recorder, Setup, command, password_of};
+use crate::common::{Client, DEADLINE, Gateway, Recorder, Setup, command, get, password_of};
 use crate::tls::issue;
 
 /// Who issues to clients.
@@ -46,6 +46,11 @@ impl Authority {
 
     /// A list that revokes the certificate with this number.
     fn revoked(&self, number: u64) -> String {
+        self.revoked_until(number, date_time_ymd(2100, 1, 1))
+    }
+
+    /// The same, where the next list was to come at `next_update`.
+    fn revoked_until(&self, number: u64, next_update: time::OffsetDateTime) -> String {
         let revoked = RevokedCertParams {
             serial_number: SerialNumber::from(number),
             revocation_time: date_time_ymd(2026, 1, 1),
@@ -54,7 +59,7 @@ impl Authority {
         };
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2026, 1, 1),
-            next_update: date_time_ymd(2100, 1, 1),
+            next_update,
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: vec![revoked],
@@ -101,7 +106,7 @@ fn start_with(more: &str, proxies: &str) -> Stage {
     let second = r#"{ cert = "partner.pem", key = "partner.key", client_ca = "partner-ca.pem" }"#;
     let setup = Setup::new(app.address()).key("server.tls", &format!("[{first}, {second}]")).routes(ROUTES);
     let setup = setup.key("server.trusted_proxies", proxies);
-    let setup = setup.key("server.public_url", r#""https://app.example""#);
+    let setup = setup.key("server.public_url", r#""https://app.example""#).key("admin.listen", "\"127.0.0.1:0\"");
     let dir = tempfile::Builder::new().prefix("gate").tempdir().unwrap();
     std::fs::write(dir.path().join("gateway.toml"), setup.toml()).unwrap();
     let root = issue(dir.path(), "first", &["app.example"]);
@@ -295,4 +300,31 @@ fn the_certificate_of_a_trusted_proxy_is_nobodys() {
         assert_eq!(stage.ask(Some(&proxy), &format!("{GET}{forwarded}")), Some(401), "its clients are not it");
     }
     stage.app.assert_untouched("a proxy shows a certificate of its own");
+}
+
+#[test]
+fn a_list_that_is_out_of_date_lets_nobody_in_and_is_told_of() {
+    let stage = start(", client_crl = \"ca.crl\"");
+    let alice = stage.authority.client("alice", |params| params.serial_number = Some(SerialNumber::from(8)));
+    assert_eq!(stage.ask(Some(&alice), GET), Some(200));
+    let until = time::OffsetDateTime::now_utc() - std::time::Duration::from_secs(60);
+    stage.put("ca.crl", &stage.authority.revoked_until(7, until));
+    let told = stage.gateway.command(&["reload"]).succeeded();
+    let said = format!("{}{}", told.stdout, told.stderr);
+    assert!(
+        said.contains("warning[certificate-expired]") && said.contains("no client's certificate is believed"),
+        "{said}"
+    );
+    assert_eq!(stage.ask(Some(&alice), GET), None, "nobody knows who was revoked since");
+    assert_eq!(stage.ask(None, GET), Some(401), "whoever shows none goes on");
+    let doctor = stage.gateway.command(&["doctor"]);
+    assert!(doctor.stdout.contains("ca.crl is out of date since"), "{}", doctor.stdout);
+    let page = Client::of(stage.gateway.admin()).send(&get("/metrics")).text();
+    let expiry = page.lines().find(|line| line.starts_with("portcullis_tls_crl_expiry_timestamp_seconds{"));
+    let (name, value) = expiry.unwrap().rsplit_once(' ').unwrap();
+    assert!(name.contains("ca.crl"), "{name}");
+    assert_eq!(value.parse::<f64>().unwrap() as i64, until.unix_timestamp());
+    stage.put("ca.crl", &stage.authority.revoked(7));
+    stage.gateway.command(&["reload"]).succeeded();
+    assert_eq!(stage.ask(Some(&alice), GET), Some(200), "the next list");
 }

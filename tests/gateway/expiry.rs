@@ -1,4 +1,4 @@
-//! A certificate that expires while the gateway runs: connections go on, the log says it, and its renewal is taken in.
+//! A certificate that is over, at the start or later: connections go on, the log says it, and its renewal is taken in.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,15 +28,16 @@ fn what_stands_goes_on_and_the_log_and_the_metric_tell() {
     let tls = r#"[{ cert = "own.pem", key = "own.key" }]"#;
     let setup = Setup::new(app.address()).without_users().key("server.tls", tls);
     let dir = setup.key("admin.listen", "\"127.0.0.1:0\"").prepare();
-    // Long enough for the start on a machine with much to do.
-    let end = OffsetDateTime::now_utc() + Duration::from_secs(5);
-    let root = issue_until(dir.path(), end);
+    let root = issue(dir.path(), "own", &["app.example"]);
     let gateway = Gateway::serve(dir);
     let config = Arc::new(client_config(&[&root], &[]));
     let mut there = Secure::connect(gateway.address, &config, "app.example");
     assert!(there.get("app.example", "/public/before").starts_with("http/1.1 200"));
 
-    let line = gateway.stderr.wait("the end", |line| line.contains("has expired").then(|| line.to_owned()));
+    let end = OffsetDateTime::now_utc() - Duration::from_secs(5);
+    let root = issue_until(gateway.dir(), end);
+    gateway.command(&["reload"]).succeeded();
+    let line = gateway.stderr.wait("the end", |line| line.contains("has expired:").then(|| line.to_owned()));
     assert!(line.contains("ERROR") && line.contains("own.pem"), "{line}");
     assert!(there.get("app.example", "/public/after").starts_with("http/1.1 200"), "a connection that stands");
     // Another client: this one would resume its session.
@@ -53,4 +54,40 @@ fn what_stands_goes_on_and_the_log_and_the_metric_tell() {
     until("the renewed certificate", || Secure::try_connect(gateway.address, &config, "app.example").ok().map(drop));
     let told = gateway.stderr.text().lines().filter(|line| line.contains("has expired:")).count();
     assert_eq!(told, 1, "said once");
+}
+
+/// `app.example` over TLS, whose certificate is over before the gateway starts.
+fn start_expired(app: &Recorder) -> (Gateway, CertificateDer<'static>) {
+    let tls = r#"[{ cert = "own.pem", key = "own.key" }]"#;
+    let dir = Setup::new(app.address()).without_users().key("server.tls", tls).prepare();
+    let root = issue_until(dir.path(), OffsetDateTime::now_utc() - Duration::from_secs(3600));
+    (Gateway::serve(dir), root)
+}
+
+fn is_served(gateway: &Gateway, root: &CertificateDer<'static>) {
+    let config = Arc::new(client_config(&[root], &[]));
+    let error = Secure::try_connect(gateway.address, &config, "app.example").err().expect("no client believes it");
+    assert!(error.to_string().contains("expired"), "it is the certificate that is served: {error}");
+}
+
+#[test]
+fn an_expired_certificate_is_an_outage_of_its_own_hosts_only() {
+    let app = Recorder::start();
+    let (gateway, root) = start_expired(&app);
+    gateway.stderr.wait("the warning", |line| line.contains("warning[certificate-expired]").then_some(()));
+    gateway.stderr.wait("the end", |line| (line.contains("ERROR") && line.contains("has expired:")).then_some(()));
+    is_served(&gateway, &root);
+    let ran = gateway.command(&["check"]).succeeded();
+    assert!(ran.stderr.contains("warning[certificate-expired]"), "{}", ran.stderr);
+    let ran = gateway.command(&["doctor"]);
+    assert!(ran.stdout.contains("own.pem is out of date since"), "{}", ran.stdout);
+
+    let setup = Setup::new(app.address()).without_users();
+    let tls = r#"[{ cert = "own.pem", key = "own.key" }, { cert = "other.pem", key = "other.key" }]"#;
+    let other = issue(gateway.dir(), "other", &["other.example"]);
+    gateway.reload(&setup.key("server.tls", tls)).succeeded();
+    is_served(&gateway, &root);
+    let config = Arc::new(client_config(&[&other], &[]));
+    let head = Secure::connect(gateway.address, &config, "other.example").get("other.example", "/public/x");
+    assert!(head.starts_with("http/1.1 200"), "the other host goes on: {head}");
 }

@@ -385,3 +385,52 @@ fn limits_of_a_route_hold_for_questions_too() {
         app.assert_untouched(family);
     }
 }
+
+/// Routes that answer preflights, and that leave it to the application.
+const CORS_ROUTES: &str = r#"
+    [[routes]]
+    name = "listed"
+    path = "/listed/**"
+    allow = "signed-in"
+    cors = { origins = ["https://site.example"], methods = ["PUT"] }
+    upstream = "app"
+
+    [[routes]]
+    name = "theirs"
+    path = "/theirs/**"
+    allow = "signed-in"
+    cors = "upstream"
+    upstream = "app"
+"#;
+
+#[test]
+fn a_true_preflight_is_treated_as_its_route_says() {
+    for family in ["nginx", "traefik", "envoy"] {
+        let app = Recorder::start();
+        let gateway = setup(&app, family).routes(CORS_ROUTES).start();
+        let preflight = |path: &str, origin: &str| {
+            asked(family, "OPTIONS", path).header("Origin", origin).header("Access-Control-Request-Method", "PUT")
+        };
+        let site = "https://site.example";
+        let theirs = gateway.send(&preflight("/theirs/x", "https://any.example"));
+        assert_told(theirs.assert_status(200, family), "x-forwarded-user", "");
+        for more in [("Cookie", "a=b"), ("Authorization", "Bearer x"), ("X-API-Key", "k")] {
+            let asks = preflight("/theirs/x", site).header(more.0, more.1);
+            gateway.send(&asks).assert_status(401, "whatever carries more is no preflight");
+        }
+        let foreign = gateway.send(&preflight("/listed/x", "https://other.example"));
+        foreign.assert_status(403, family);
+        assert_eq!(foreign.header("access-control-allow-origin"), None);
+        let listed = gateway.send(&preflight("/listed/x", site));
+        // A success would be leave to go on, to everyone but Envoy.
+        listed.assert_status(if family == "envoy" { 204 } else { 401 }, family);
+        assert_eq!(listed.header("access-control-allow-origin"), Some(site), "{family}");
+        let methods = (family == "envoy").then_some("PUT");
+        assert_eq!(listed.header("access-control-allow-methods"), methods);
+        let nobody = gateway.send(&asked(family, "PUT", "/listed/x").header("Origin", site));
+        nobody.assert_status(401, family);
+        assert_eq!(nobody.header("access-control-allow-origin"), Some(site), "a script may read the refusal");
+        gateway.send(&asked(family, "OPTIONS", "/theirs/x")).assert_status(401, "no preflight at all");
+        app.assert_untouched("nothing is forwarded");
+    }
+}

@@ -37,6 +37,28 @@ fn nobody_listening_is_502() {
     assert!(page.header("content-type").unwrap().starts_with("text/html"));
 }
 
+#[test]
+fn an_application_that_is_down_does_not_fill_the_log() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = listener.local_addr().unwrap();
+    drop(listener);
+    let gateway = Setup::new(nobody).key("log.access", "\"stderr\"").start();
+    let began = std::time::Instant::now();
+    let mut client = gateway.client();
+    const REQUESTS: usize = 200;
+    for number in 0..REQUESTS {
+        client.send(&get(&format!("/public/{number}"))).assert_status(502, "nobody listens");
+    }
+    let last = format!("/public/{}\"", REQUESTS - 1);
+    gateway.stderr.wait("the last access line", |line| line.contains(&last).then_some(()));
+    let text = gateway.stderr.text();
+    let lines = |what: &str| text.lines().filter(|line| line.contains(what)).count();
+    assert_eq!(lines("code=connect "), REQUESTS, "each has its access line:\n{text}");
+    let told = lines(" WARN ");
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap() + 2;
+    assert!(lines("took no connection") >= 1 && told <= seconds, "{told} warnings in {seconds} s:\n{text}");
+}
+
 /// What a broken application sends before it closes.
 const BROKEN: &[&[u8]] = &[
     b"",

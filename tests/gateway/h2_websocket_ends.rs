@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use futures_util::{SinkExt as _, StreamExt as _};
-use rustix::process::Signal;
+use futures_util::SinkExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::common::frames::{GOAWAY, Raw, basic};
 use crate::common::tunnel::{Tunnel, both, clear, open};
@@ -17,6 +17,7 @@ use crate::common::{Client, DEADLINE, Gateway, Recorder, Setup, Wire, get, post}
 use crate::h2::{answer, request};
 use crate::h2_websocket::{client_of, frames, next};
 use crate::websocket::{blocking, echo_application};
+use crate::websocket_farewell::farewell;
 
 /// An application that agrees to every WebSocket, and then does as `serve` says.
 fn agreeing(serve: impl Fn(Wire) + Send + Sync + 'static) -> Recorder {
@@ -119,26 +120,12 @@ async fn it_ends_with_what_allowed_it_and_the_connection_goes_on() {
             }
         })
         .await;
-        let ends = async { while let Some(Ok(_)) = socket.next().await {} };
         // The promise is a second; a busy machine gets two.
-        tokio::time::timeout(Duration::from_secs(2), ends).await.unwrap_or_else(|_| panic!("{way}: still open"));
+        let ends = tokio::time::timeout(Duration::from_secs(2), farewell(&mut socket, way)).await;
+        assert_eq!(ends.unwrap_or_else(|_| panic!("{way}: still open")), CloseCode::Policy, "{way}");
         other.send(Message::text("still")).await.unwrap();
         assert_eq!(next(&mut other).await, Message::text("still"), "{way}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_drain_ends_it() {
-    let (app, _) = echo_application().await;
-    let mut gateway = blocking(move || both(Setup::new(app)).start()).await;
-    let mut client = client_of(clear(&gateway)).await;
-    let (_, tunnel) = open(&mut client, "/public/socket", &[]).await;
-    let mut socket = frames(tunnel).await;
-    next(&mut socket).await;
-    gateway.signal(Signal::TERM);
-    let ends = async { while let Some(Ok(_)) = socket.next().await {} };
-    tokio::time::timeout(DEADLINE, ends).await.expect("an end in time");
-    blocking(move || drop(gateway.ended().succeeded())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

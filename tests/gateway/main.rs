@@ -84,3 +84,4 @@ mod transports_tls;
 mod vanish;
 mod websocket;
 mod websocket_ends;
+mod websocket_farewell;

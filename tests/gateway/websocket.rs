@@ -6,10 +6,12 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, accept_hdr_async, connect_async};
 
 use crate::common::{DEADLINE, Gateway, Recorder, Setup, Wire, get, password_of, post, token};
+use crate::websocket_farewell::farewell;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -162,15 +164,9 @@ async fn the_end_of_the_session_ends_the_socket_within_a_second() {
             _ => drop(inner.command(&["user", "groups", "alice", "--groups", "guests"]).succeeded()),
         })
         .await;
-        let ends = async {
-            while let Some(Ok(message)) = socket.next().await {
-                if message.is_close() {
-                    break;
-                }
-            }
-        };
         // The promise is a second; a busy machine gets two.
-        tokio::time::timeout(Duration::from_secs(2), ends).await.unwrap_or_else(|_| panic!("{way}: still open"));
+        let ends = tokio::time::timeout(Duration::from_secs(2), farewell(&mut socket, way)).await;
+        assert_eq!(ends.unwrap_or_else(|_| panic!("{way}: still open")), CloseCode::Policy, "{way}");
     }
 }
 
@@ -274,7 +270,7 @@ async fn a_socket_opens_over_tls_by_the_same_rules() {
 }
 
 /// An upgrade of a public route, as bytes.
-const UPGRADE: &str = "GET /public/socket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+pub(crate) const UPGRADE: &str = "GET /public/socket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 #[test]

@@ -6,7 +6,7 @@ use portcullis::message::body::End;
 use portcullis::message::connection::Stop;
 use tokio::sync::mpsc;
 
-use crate::support::{PATIENCE, Peer, gateway, gateway_with, limits, recorder, settings, upstream};
+use crate::support::{Peer, gateway, gateway_with, limits, pass, recorder, settings, until, upstream};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const GET: &str = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -39,7 +39,7 @@ async fn each_slow_client_is_closed_in_its_own_time() {
         client.send(sent).await;
         if !dribble.is_empty() {
             for _ in 0..20 {
-                tokio::time::sleep(SHORT / 6).await;
+                pass(SHORT / 6).await;
                 client.send(dribble).await;
             }
         }
@@ -59,7 +59,7 @@ async fn a_second_head_has_its_own_deadline() {
     let mut client = Peer::connect(gateway.address).await;
     client.send(GET).await;
     client.message().await;
-    tokio::time::sleep(SHORT * 2).await;
+    pass(SHORT * 2).await;
     client.send(GET).await;
     assert!(client.message().await.starts_with("HTTP/1.1 200 "), "between requests only idle_timeout counts");
     client.send("GET /a").await;
@@ -90,12 +90,7 @@ async fn a_slow_reader_is_closed_and_holds_the_upstream_back_meanwhile() {
     let mut client = Peer::connect(gateway.address).await;
     client.send(GET).await;
     client.until("\r\n\r\n").await;
-    let closed = async {
-        while gateway.census.open() + gateway.backend.open() > 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, closed).await.expect("still open");
+    until("the end of both", || gateway.census.open() + gateway.backend.open() == 0).await;
     let mut taken = 0;
     while let Ok(count) = progress.try_recv() {
         taken += count;
@@ -137,9 +132,7 @@ async fn a_client_that_leaves_takes_its_upstream_request_along() {
         drop(client);
         assert_eq!(gone.recv().await, Some("gone"), "{request}");
     }
-    while gateway.census.open() + gateway.backend.open() > 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until("the end of both", || gateway.census.open() + gateway.backend.open() == 0).await;
 }
 
 #[tokio::test]
@@ -170,9 +163,7 @@ async fn the_drain_lets_requests_end_and_closes_the_rest() {
     gateway.accepting.await.unwrap();
     go.send(true).unwrap();
     assert_eq!(busy.rest().await, ("k".into(), true));
-    while gateway.census.open() > 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until("the end", || gateway.census.open() == 0).await;
 }
 
 #[tokio::test]

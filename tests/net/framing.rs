@@ -1,8 +1,6 @@
 //! Framing on the client's side: what is refused, what goes on, and that one request is never two.
 
-use std::time::Duration;
-
-use crate::support::{Peer, gateway, gateway_with, limits, recorder, settings};
+use crate::support::{Peer, gateway, gateway_with, limits, recorder, settings, until};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -247,9 +245,7 @@ async fn one_connection_too_many_is_told_so() {
     let mut second = Peer::connect(gateway.address).await;
     assert!(second.rest().await.0.starts_with("HTTP/1.1 503 "));
     drop(first);
-    while gateway.census.open() > 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until("the end", || gateway.census.open() == 0).await;
     let mut third = Peer::connect(gateway.address).await;
     third.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert!(third.message().await.starts_with("HTTP/1.1 200 "));

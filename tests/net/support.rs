@@ -34,6 +34,23 @@ use crate::rules::Rules;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Waits until it is so.
+pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let wait = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("still waiting for {what}"));
+}
+
+/// Lets so much time pass at once for all that waits for it here.
+pub(crate) async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
 /// An upstream that runs `answer` for each connection, numbered from 0.
 pub(crate) async fn upstream<F, A>(answer: F) -> SocketAddr
 where

@@ -8,7 +8,7 @@ use std::time::Duration;
 use portcullis::message::body::End;
 use tokio::net::TcpListener;
 
-use crate::support::{Peer, gateway, gateway_with, limits, settings, upstream};
+use crate::support::{Peer, gateway, gateway_with, limits, pass, settings, upstream};
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
 const POST: &str = "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
@@ -54,10 +54,18 @@ async fn an_upstream_that_says_nothing_is_a_504_and_never_tried_again() {
 
 #[tokio::test]
 async fn a_client_that_is_slow_to_send_is_not_the_upstreams_fault() {
-    let address = upstream(|mut peer, _| async move {
-        peer.until("hello").await;
-        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
-        peer.rest().await;
+    let (arrived, mut arrives) = tokio::sync::mpsc::unbounded_channel();
+    let address = upstream(move |mut peer, _| {
+        let arrived = arrived.clone();
+        async move {
+            peer.until("\r\n\r\n").await;
+            for byte in ["h", "e", "l", "l", "o"] {
+                peer.until(byte).await;
+                arrived.send(byte).unwrap();
+            }
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+            peer.rest().await;
+        }
     })
     .await;
     let mut settings = settings();
@@ -66,8 +74,9 @@ async fn a_client_that_is_slow_to_send_is_not_the_upstreams_fault() {
     let mut client = Peer::connect(gateway.address).await;
     client.send("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n").await;
     for byte in ["h", "e", "l", "l", "o"] {
-        tokio::time::sleep(SHORT / 2).await;
+        pass(SHORT / 2).await;
         client.send(byte).await;
+        assert_eq!(arrives.recv().await, Some(byte));
     }
     assert!(client.message().await.starts_with("HTTP/1.1 200 "));
 }

@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Check;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{self, Facts, StoreKind};
+use crate::config::{self, DatedFacts, DatedFile, Facts, StoreKind};
 use crate::gateway::control::IssuerState;
+use crate::message::certificate::Standing;
 use crate::secret::Random;
 use crate::store::{KeyRecord, KeyUse, Store};
 
@@ -115,6 +116,33 @@ pub(super) fn issuers(facts: &Facts, states: Option<&[IssuerState]>) -> Vec<Chec
     states.iter().map(judge).collect()
 }
 
+/// Whether the gateway's certificates hold, and lists of revoked ones count.
+pub(super) fn dated(facts: &Facts, now: Timestamp) -> Vec<Check> {
+    let judge = |DatedFacts { file, what, term }: &DatedFacts| {
+        let moment = |seconds: i64| Timestamp::from_secs(u64::try_from(seconds).unwrap_or(0)).rfc3339();
+        let (from, until) = (moment(term.from), moment(term.until));
+        let (name, over, next) = match what {
+            DatedFile::Certificate => ("certificate", "every client refuses it", "renew it"),
+            DatedFile::RevocationList => (
+                "revocation list",
+                "no client's certificate is believed",
+                "put the authority's next list into the file",
+            ),
+        };
+        let (file, next) = (file.display(), format!("{next}; it is taken in without a restart"));
+        match term.standing(now) {
+            Standing::Holds => Check::ok(name, format!("{file} counts until {until}")),
+            Standing::EndsSoon => Check::warn(name, format!("{file} counts until {until} only"), next),
+            Standing::Over => Check::fail(name, format!("{file} is out of date since {until}: {over}"), next),
+            Standing::NotYet => {
+                let help = "use one that counts now, or set this machine's clock";
+                Check::fail(name, format!("{file} counts only from {from} on: {over}"), help)
+            }
+        }
+    };
+    facts.dated.iter().map(judge).collect()
+}
+
 /// What is wrong with the mode of `path`, if it is there: none of `forbidden` may be set.
 fn mode(what: &str, path: &Path, forbidden: u32) -> Option<Check> {
     let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
@@ -201,6 +229,7 @@ mod tests {
     use super::super::Verdict;
     use super::*;
     use crate::config::{Algorithm, load_text};
+    use crate::message::certificate::Term;
     use crate::secret::Secret;
 
     fn facts(section: &str) -> Facts {
@@ -236,6 +265,27 @@ mod tests {
         assert_eq!(said(&[key(10, None), key(400, Some(now))]).found, "ES256, 10 days old; 0 waiting, 1 former");
         assert_eq!(said(&[key(366, None)]).result, Verdict::Warn);
         assert_eq!((said(&[]).result, said(&[key(1, Some(now))]).result), (Verdict::Warn, Verdict::Warn));
+    }
+
+    #[test]
+    fn a_certificate_and_a_list_are_judged_by_their_time() {
+        let mut facts = facts("");
+        let term = Term { from: 1_700_000_000, until: 1_800_000_000 };
+        facts.dated = [("/a.pem", DatedFile::Certificate), ("/a.crl", DatedFile::RevocationList)]
+            .map(|(file, what)| DatedFacts { file: file.into(), what, term })
+            .to_vec();
+        for (now, result) in [
+            (1_700_000_000, Verdict::Ok),
+            (1_799_999_999, Verdict::Warn),
+            (1_800_000_001, Verdict::Fail),
+            (1_699_999_999, Verdict::Fail),
+        ] {
+            let found = dated(&facts, Timestamp::from_secs(now));
+            assert_eq!(found.iter().map(|check| check.result).collect::<Vec<_>>(), [result; 2], "{now}");
+        }
+        let over = dated(&facts, Timestamp::from_secs(1_800_000_001)).pop().unwrap();
+        let found = "/a.crl is out of date since 2027-01-15T08:00:00.000Z: no client's certificate is believed";
+        assert_eq!((over.check.as_str(), over.found.as_str()), ("revocation list", found));
     }
 
     #[test]

@@ -109,6 +109,7 @@ fn all(facts: &Facts, running: Option<&Running>, clock: &Clock) -> Vec<Check> {
     let mut found = vec![checks::clock(clock.now(), &checks::touched(facts))];
     found.extend(checks::keys(facts, clock));
     found.extend(checks::modes(facts));
+    found.extend(checks::dated(facts, clock.now()));
     found.push(checks::cookies(facts));
     let socket = facts.control.as_deref().filter(|_| running.is_some());
     let seen = socket.map_or(Ok(Vec::new()), control::unbelieved);

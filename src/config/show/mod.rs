@@ -159,7 +159,7 @@ fn certificate(one: &Certificate) -> Shown {
     let mut shown = entries([("cert", text(absolute(&one.cert))), ("key", text(absolute(&one.key)))]);
     if let Some(clients) = &one.clients {
         shown.push(("client_ca".to_owned(), text(absolute(&clients.ca))));
-        shown.extend(clients.crl.iter().map(|crl| ("client_crl".to_owned(), text(absolute(crl)))));
+        shown.extend(clients.crl.iter().map(|crl| ("client_crl".to_owned(), text(absolute(&crl.file)))));
     }
     Shown::Inline(shown)
 }
