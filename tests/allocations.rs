@@ -182,8 +182,8 @@ fn bearer(token: String) -> String {
 }
 
 /// Requests before the first that are counted.
-const WARM: usize = 50;
+const WARM: usize = 30;
 /// Requests in a batch, so many that what one leaves to the next is less than half of one for each.
-const REQUESTS: usize = 100;
+const REQUESTS: usize = 60;
 /// Batches.
-const BATCHES: usize = 20;
+const BATCHES: usize = 12;
