@@ -2,7 +2,9 @@
 
 An instruction belongs to the crate whose source it comes from, wherever it was inlined. What comes from Rust's own library
 belongs to whoever it was inlined into; a function of that library is its first type's that is another crate's. What has no
-source is its library's. https://valgrind.org/docs/manual/cl-format.html has the format.
+source is its library's; in a program that is linked statically, libc's.
+
+https://valgrind.org/docs/manual/cl-format.html has the format.
 """
 
 import collections
@@ -14,6 +16,7 @@ ALLOCATORS = re.compile(r"^(__libc_)?(malloc|calloc|realloc|posix_memalign|align
 ASKS_FOR_MEMORY = re.compile(r"^(__libc_)?(malloc|calloc|realloc|posix_memalign|aligned_alloc|memalign)|^_?int_|^_mid_|tcache")
 OURS = "portcullis"
 RUST = "Rust's library"
+OF_RUST = ("core", "alloc", "std", "hashbrown", "__rustc")
 NAME = re.compile(r"(c?(?:ob|fl|fi|fe|fn))=(?:\((\d+)\))? ?(.*)")
 CRATE = re.compile(r"/registry/src/[^/]+/([A-Za-z0-9_-]+?)-\d+\.")
 FIRST_NAMES = re.compile(r"(?<![\w:])([a-z_][a-z0-9_]*)::")
@@ -98,15 +101,17 @@ def owner(library, home, function, here):
     program = pathlib.Path(library).name
     if not program.startswith(OURS):
         return "libc" if program.startswith(("libc.", "libc-", "ld-linux", "libm.")) else program
-    others = [name for name in FIRST_NAMES.findall(function) if name not in ("core", "alloc", "std", "hashbrown")]
+    others = [name for name in FIRST_NAMES.findall(function) if name not in OF_RUST]
     if others:
-        return others[0] if others[0] != OURS else f"{OURS}: {room_of(function)}"
-    return "aws-lc-sys" if "aws_lc" in function else RUST
+        return others[0].replace("_", "-") if others[0] != OURS else f"{OURS}: {room_of(function)}"
+    if "aws_lc" in function:
+        return "aws-lc-sys"
+    return RUST if "::" in function or function.startswith("_R") else "libc"
 
 
 def crate(file):
     if (found := CRATE.search(file)):
-        return found.group(1)
+        return found.group(1).replace("_", "-")
     if "/rustc/" in file or "/rust/deps/" in file or "/lib/rustlib/" in file:
         return RUST
     if (found := re.search(r"(?:^|/)src/([a-z_]+)(?:\.rs|/)", file)) and "/rustc/" not in file:
