@@ -4,6 +4,7 @@
 //! token, revocations, account, rule and lease.
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
+#[expect(dead_code, reason = "shared with other benchmarks")]
 mod support;
 
 use std::time::Duration;

@@ -112,6 +112,16 @@ impl Gate {
         (Arc::new(head), headers)
     }
 
+    /// The decisions in force.
+    pub(crate) fn access(&self) -> Arc<Access> {
+        self.current.load_full()
+    }
+
+    /// What comes of `future`.
+    pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
     /// What is decided about it: the whole of what stands between a head that was read and its forwarding.
     pub(crate) fn decide(&self, (head, headers): &(Arc<Head>, HeaderMap)) -> Decision {
         self.runtime.block_on(self.current.load_full().check(head, headers, &self.current)).decision
