@@ -17,6 +17,7 @@ use portcullis::access::{Asking, Credential, Decision, Says, Shown, Standing, au
 use portcullis::clock::{Clock, Timestamp};
 use portcullis::config::{Algorithm, HeaderEdits, PathChange};
 use portcullis::message::forwarded::{Scheme, Trust};
+use portcullis::message::host::Host;
 use portcullis::message::path::{Reading, RequestPath};
 use portcullis::policy::Person;
 use portcullis::proxy::rewrite::{self, Edits, RewriteFacts, Way};
@@ -159,6 +160,7 @@ fn with_facts(gate: &Gate, run: impl FnOnce(&RewriteFacts<'_>)) {
     let (access, peer) = (gate.access(), IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)));
     let trust = Trust { x_forwarded_for: true, x_forwarded_proto: true, ..Trust::default() };
     let (origin, none) = (trust.read(peer, &HeaderMap::new()).unwrap(), HeaderEdits::default());
+    let host = Host::parse(b"apps.example.com").unwrap();
     let told = ["x-forwarded-user", "x-forwarded-groups"].map(HeaderName::from_static);
     let set = told.map(|name| (name, HeaderValue::from_static("alice")));
     run(&RewriteFacts {
@@ -167,7 +169,7 @@ fn with_facts(gate: &Gate, run: impl FnOnce(&RewriteFacts<'_>)) {
         remove_authorization: true,
         remove_method_overrides: false,
         set: &set,
-        way: Some(Way { trust: &trust, origin: &origin, scheme: Scheme::Https, host: "apps.example.com" }),
+        way: Some(Way { trust: &trust, origin: &origin, scheme: Scheme::Https, host: &host }),
         host: None,
         recording: None,
         path: PathChange::None,
