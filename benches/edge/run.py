@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
@@ -30,6 +31,8 @@ from stage.process import free_port
 from stage.upstream import nginx_frame
 
 DEADLINE = 30
+# Seconds in which a connection that waits gives up what it needs for requests only.
+SETTLED = 2
 
 
 def running(command, port, cores=process.PROXY_CORES, **more):
@@ -258,8 +261,10 @@ def idle_memory(stage, count):
                 return connection
 
             warm = [connect() for _ in range(20)]
+            time.sleep(SETTLED)
             before = resident(pid)
             held = [connect() for _ in range(count)]
+            time.sleep(SETTLED)
             found[kind] = (resident(pid) - before) * 1024 / count
             print(f"{kind:18} {found[kind]:8.0f} bytes an idle connection ({count} of them)", flush=True)
             for connection in warm + held:

@@ -48,7 +48,7 @@ pub async fn serve<S, F, A, R>(
 {
     let link = Arc::new(Link::since_opened(info.opened));
     let ending = stop.clone();
-    let handler = service_fn(|request: Request<Incoming>| {
+    let handler = |request: Request<Incoming>| {
         link.begin(framing(request.headers()));
         link.set_unframed(request.version() < Version::HTTP_11);
         let answer = service(request, link.clone());
@@ -62,58 +62,127 @@ pub async fn serve<S, F, A, R>(
             }
             Ok::<_, Infallible>(response.map(|body| Served { body, link }))
         }
-    });
-    let watched = TokioIo::new(Watched::new(stream, link.clone()));
-    let mut conn = builder(limits).serve_connection(watched, handler).with_upgrades();
-    let mut timer = Timer::new();
-    let mut draining = *stop.borrow_and_update() != Stop::Run;
-    loop {
-        let event = event(&mut conn, &mut timer, &mut stop, || deadline(&link, limits, draining), &link).await;
-        match event {
-            Event::Stop => match *stop.borrow_and_update() {
-                Stop::Run => {}
-                Stop::Drain => {
-                    draining = true;
-                    // hyper would close one whose first request is on its way; that is answered, and the last then.
-                    if link.stage() != Stage::Opened {
-                        Pin::new(&mut conn).graceful_shutdown();
-                    }
-                }
-                Stop::Now => return,
-            },
-            Event::End(Ok(())) => {
-                // A tunnel goes on without hyper, and is a connection still.
-                if link.is_tunnel() {
-                    drop(conn);
-                    link.gone().await;
-                }
-                return;
-            }
-            Event::End(Err(error)) => {
-                tracing::debug!(peer = %info.peer, %error, "client connection ended");
-                if let Some(parts) = conn.into_parts().filter(|_| link.is_unframed()) {
-                    parts.io.into_inner().into_stream().0.break_off();
-                }
-                if error.is_parse() {
-                    refused(&info, &error);
-                }
-                return;
-            }
-            Event::Late => {
-                tracing::debug!(peer = %info.peer, stage = ?link.stage(), "client connection timed out");
-                let is_between = matches!(link.stage(), Stage::Opened | Stage::Head | Stage::Idle);
-                if let Some(parts) = conn.into_parts().filter(|_| is_between) {
-                    say_goodbye(parts.io.into_inner()).await;
-                }
-                return;
-            }
+    };
+    let mut socket = Watched::new(stream, link.clone());
+    let mut course = Course { info: &info, limits, link: &link, stop: &mut stop, timer: Timer::new() };
+    // Boxed, so that its room and hyper's buffers go while nothing is asked.
+    while let Some(idle) = Box::pin(course.converse(socket, &handler, &refused)).await {
+        match course.park(idle).await {
+            Some(woken) => socket = woken,
+            None => return,
         }
     }
 }
 
-enum Event {
+/// What lasts as long as the connection.
+struct Course<'a> {
+    info: &'a ConnInfo,
+    limits: &'a Limits,
+    link: &'a Link,
+    stop: &'a mut watch::Receiver<Stop>,
+    timer: Timer,
+}
+
+impl Course<'_> {
+    /// Has hyper serve requests on `socket` until the connection is over, or nothing has been asked for a while: then the
+    /// socket is given back, with nothing of it read that was not answered.
+    async fn converse<S, H, A, R>(&mut self, socket: Watched<S>, handler: &H, refused: &R) -> Option<Watched<S>>
+    where
+        S: ClientStream,
+        H: Fn(Request<Incoming>) -> A,
+        A: Future<Output = Result<Response<Served>, Infallible>>,
+        R: Fn(&ConnInfo, &hyper::Error),
+    {
+        let Self { info, limits, link, stop, timer } = self;
+        let service = service_fn(handler);
+        let mut conn = builder(limits).serve_connection(TokioIo::new(socket), service).with_upgrades();
+        let (mut draining, answered) = (*stop.borrow() != Stop::Run, link.requests());
+        loop {
+            match event(&mut conn, timer, stop, || next_look(link, limits, draining), link).await {
+                Event::Stop => match *stop.borrow_and_update() {
+                    Stop::Run => {}
+                    Stop::Drain => {
+                        draining = true;
+                        // hyper would close one whose first request is on its way; that is answered, and the last then.
+                        if link.stage() != Stage::Opened {
+                            Pin::new(&mut conn).graceful_shutdown();
+                        }
+                    }
+                    Stop::Now => return None,
+                },
+                Event::End(Ok(())) => {
+                    // A tunnel goes on without hyper, and is a connection still.
+                    if link.is_tunnel() {
+                        drop(conn);
+                        link.gone().await;
+                    }
+                    return None;
+                }
+                Event::End(Err(error)) => {
+                    tracing::debug!(peer = %info.peer, %error, "client connection ended");
+                    if let Some(parts) = conn.into_parts().filter(|_| link.is_unframed()) {
+                        parts.io.into_inner().into_stream().0.break_off();
+                    }
+                    if error.is_parse() {
+                        refused(info, &error);
+                    }
+                    return None;
+                }
+                Event::Late if !draining && is_for_parking(link, limits) => {
+                    // What hyper calls idle it closes when it is to end; without a request so far it has read empty lines only.
+                    let is_given_up = link.requests() == answered || {
+                        link.set_parking(true);
+                        Pin::new(&mut conn).graceful_shutdown();
+                        let ended = poll_fn(|cx| Poll::Ready(Pin::new(&mut conn).poll(cx))).await;
+                        link.set_parking(false);
+                        ended.is_ready()
+                    };
+                    if is_given_up {
+                        let parts = conn.into_parts()?;
+                        return Some(parts.io.into_inner().putting_back(&parts.read_buf));
+                    }
+                    // It is at something that was not seen here: it ends that, and the connection with it.
+                    draining = true;
+                }
+                Event::Late => {
+                    tracing::debug!(peer = %info.peer, stage = ?link.stage(), "client connection timed out");
+                    let is_between = matches!(link.stage(), Stage::Opened | Stage::Head | Stage::Idle);
+                    if let Some(parts) = conn.into_parts().filter(|_| is_between) {
+                        say_goodbye(parts.io.into_inner()).await;
+                    }
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Waits for the next request without hyper, and gives the socket back when there is something to be read.
+    async fn park<S: ClientStream>(&mut self, socket: Watched<S>) -> Option<Watched<S>> {
+        let Self { info, limits, link, stop, timer } = self;
+        link.parked();
+        let mut readable = poll_fn(|cx| socket.stream().poll_readable(cx));
+        loop {
+            match event(&mut readable, timer, stop, || deadline(link, limits, false), link).await {
+                Event::Stop => match *stop.borrow_and_update() {
+                    Stop::Run => {}
+                    Stop::Drain => break,
+                    Stop::Now => return None,
+                },
+                Event::End(()) => return Some(socket),
+                Event::Late => {
+                    tracing::debug!(peer = %info.peer, stage = ?link.stage(), "client connection timed out");
+                    break;
+                }
+            }
+        }
+        Box::pin(say_goodbye(socket)).await;
+        None
+    }
+}
+
+enum Event<T> {
     Stop,
-    End(hyper::Result<()>),
+    End(T),
     Late,
 }
 
@@ -151,9 +220,9 @@ async fn event<C>(
     stop: &mut watch::Receiver<Stop>,
     deadline: impl Fn() -> Option<Instant>,
     link: &Link,
-) -> Event
+) -> Event<C::Output>
 where
-    C: Future<Output = hyper::Result<()>> + Unpin,
+    C: Future + Unpin,
 {
     let probe = stop.clone();
     let mut changed = pin!(stop.changed());
@@ -174,10 +243,7 @@ where
     .await
 }
 
-fn poll_conn<C>(conn: &mut C, link: &Link, cx: &mut Context<'_>) -> Poll<hyper::Result<()>>
-where
-    C: Future<Output = hyper::Result<()>> + Unpin,
-{
+fn poll_conn<C: Future + Unpin>(conn: &mut C, link: &Link, cx: &mut Context<'_>) -> Poll<C::Output> {
     loop {
         if let Poll::Ready(end) = Pin::new(&mut *conn).poll(cx) {
             return Poll::Ready(end);
@@ -188,6 +254,19 @@ where
         }
         link.set_waiting(false);
     }
+}
+
+/// When to look at the connection, if nothing happens: its deadline has passed then, or it is to be parked.
+fn next_look(link: &Link, limits: &Limits, draining: bool) -> Option<Instant> {
+    if !draining && link.may_park() {
+        return Some(link.since() + limits.idle_timeout.min(PARKED_AFTER));
+    }
+    deadline(link, limits, draining)
+}
+
+/// Whether the connection has done nothing for long enough to be parked, and is not to be closed yet.
+fn is_for_parking(link: &Link, limits: &Limits) -> bool {
+    link.may_park() && Instant::now() < link.since() + limits.idle_timeout
 }
 
 /// When the connection has taken too long with what it is doing.
@@ -241,12 +320,20 @@ impl Timer {
 pub trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Has the connection end so that the client can't take it for the end of an answer.
     fn break_off(self);
+
+    /// Whether there is something to be read, or an end, of which a read that had to wait has seen nothing.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
 impl ClientStream for TcpStream {
     fn break_off(self) {
         // Failing leaves an ordinary end, as on a connection that the client has reset itself.
         let _ = SockRef::from(&self).set_linger(Some(Duration::ZERO));
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // An error is one of the next read too.
+        self.poll_read_ready(cx).map(drop)
     }
 }
 
@@ -271,6 +358,11 @@ const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\nc
 
 /// How long a client has that the gateway would rather be rid of.
 const LAST_CHANCE: Duration = Duration::from_secs(1);
+
+/// How long after its last answer a connection gives up hyper, which keeps 16 KiB for what is read and written next. Making
+/// another takes a microsecond or two. Short, as what many that come at once give up is used again by others, and goes
+/// back to the system hardly ever.
+const PARKED_AFTER: Duration = Duration::from_millis(200);
 
 /// What hyper may hold of a body in either direction.
 const BUFFER: usize = 64 * 1024;

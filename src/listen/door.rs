@@ -170,6 +170,13 @@ impl ClientStream for ClientSocket {
             Self::Unix(stream) => drop(SockRef::from(&stream).shutdown(std::net::Shutdown::Both)),
         }
     }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Tcp(stream) => stream.poll_readable(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx).map(drop),
+        }
+    }
 }
 
 impl AsyncRead for ClientSocket {

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use rustls::server::Acceptor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -98,6 +99,11 @@ impl ClientStream for Secure {
     fn break_off(self) {
         // Without a `close_notify` no client takes the end for a whole answer; the reset says it louder.
         (*self).into_inner().0.break_off();
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // A read that had to wait has left nothing decrypted or undecrypted behind but the beginning of a record.
+        self.get_ref().0.poll_readable(cx)
     }
 }
 

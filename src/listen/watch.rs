@@ -71,6 +71,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
         (self.stream, begun)
     }
 
+    /// The same for the next parser, which is to begin with what the last one had read and not parsed: empty lines.
+    pub(super) fn putting_back(mut self, unparsed: &[u8]) -> Self {
+        self.held.extend_from_slice(unparsed);
+        self.mode = Mode::Head(HeadScan::default());
+        self
+    }
+
+    /// What the bytes come over.
+    pub(super) const fn stream(&self) -> &S {
+        &self.stream
+    }
+
     /// Moves from what is over to what comes next.
     fn advance(&mut self) -> io::Result<()> {
         match &self.mode {
@@ -126,7 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
             return Poll::Ready(Ok(()));
         }
         let before = into.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, into))?;
+        ready!(self.poll_socket(cx, into))?;
         let bytes = &into.filled()[before..];
         self.closed = bytes.is_empty();
         let taken = Self::take(&mut self.mode, &self.link, bytes);
@@ -137,12 +149,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
         Poll::Ready(Ok(()))
     }
 
+    /// Reads the socket, and notes whether it has nothing of the next head.
+    fn poll_socket(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, into);
+        let is_between = matches!(&self.mode, Mode::Head(scan) if !scan.has_begun());
+        self.link.set_resting(is_between && read.is_pending());
+        read
+    }
+
     /// Waits for the client to leave. What it sends meanwhile is held back; from then on nothing is read, and
     /// the connection's task asks again when the request is over (`Link::can_go_on`).
     fn poll_vigil(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.held.is_empty() {
             let before = into.filled().len();
-            ready!(Pin::new(&mut self.stream).poll_read(cx, into))?;
+            // hyper does not ask again when the request is over, as it knows that there is nothing.
+            ready!(self.poll_socket(cx, into))?;
             self.held.extend_from_slice(&into.filled()[before..]);
             into.set_filled(before);
             if self.held.is_empty() {
@@ -173,6 +194,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
         }
     }
 
+    fn note_written(&self, is_blocked: bool) {
+        self.link.set_blocked(is_blocked);
+        self.link.set_unflushed(true);
+    }
+
     /// Whether the client may still send something that nobody is going to read.
     fn is_amid(&self) -> bool {
         if self.closed {
@@ -192,6 +218,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
         if self.link.is_tunnel() {
             return self.poll_through(cx, into);
         }
+        if self.link.is_parking() {
+            return Poll::Pending;
+        }
         self.advance()?;
         if matches!(self.mode, Mode::Head(_)) && self.link.stage() == Stage::Busy {
             return self.poll_vigil(cx, into);
@@ -203,7 +232,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.link.set_blocked(written.is_pending());
+        self.note_written(written.is_pending());
         written
     }
 
@@ -213,7 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
-        self.link.set_blocked(written.is_pending());
+        self.note_written(written.is_pending());
         written
     }
 
@@ -222,12 +251,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.link.set_unflushed(!matches!(flushed, Poll::Ready(Ok(()))));
+        flushed
     }
 
     /// Closes our side. A client that is still sending would lose the answer to a reset if its bytes met a
     /// closed socket, so they are read and dropped until it has seen the end (RFC 9112, section 9.6).
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.link.is_parking() {
+            return Poll::Ready(Ok(()));
+        }
         if !self.shut {
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
             self.shut = true;

@@ -126,6 +126,12 @@ pub struct Link {
     waiting: AtomicBool,
     tunnel: AtomicBool,
     unframed: AtomicBool,
+    /// Nothing but empty lines has been read of the next head, and the socket had no more.
+    resting: AtomicBool,
+    /// Not all that was written is sure to have left.
+    unflushed: AtomicBool,
+    parking: AtomicBool,
+    parkings: AtomicU32,
     gone: Notify,
 }
 
@@ -155,6 +161,10 @@ impl Link {
             waiting: AtomicBool::new(false),
             tunnel: AtomicBool::new(false),
             unframed: AtomicBool::new(false),
+            resting: AtomicBool::new(false),
+            unflushed: AtomicBool::new(false),
+            parking: AtomicBool::new(false),
+            parkings: AtomicU32::new(0),
             gone: Notify::new(),
         }
     }
@@ -232,6 +242,11 @@ impl Link {
         self.stage.store(BUSY, Relaxed);
     }
 
+    /// How many requests there were, in a count that may begin anew.
+    pub(crate) fn requests(&self) -> u32 {
+        self.called.load(Relaxed)
+    }
+
     /// The framing of the last head sent, once the service was called with it.
     pub(crate) fn framing(&self) -> Option<Framing> {
         if self.called.load(Relaxed) != self.sent.load(Relaxed) {
@@ -272,6 +287,45 @@ impl Link {
     /// Whether a cut answer must be told from a whole one by a reset.
     pub(crate) fn is_unframed(&self) -> bool {
         self.unframed.load(Relaxed)
+    }
+
+    /// The socket has nothing of the next head, or has something again.
+    pub(crate) fn set_resting(&self, resting: bool) {
+        self.resting.store(resting, Relaxed);
+    }
+
+    /// The socket took bytes, or all of them have left it.
+    pub(crate) fn set_unflushed(&self, unflushed: bool) {
+        self.unflushed.store(unflushed, Relaxed);
+    }
+
+    /// Whether nothing is in progress, on its way or held back, so that the parser may be given up.
+    pub(crate) fn may_park(&self) -> bool {
+        self.stage.load(Relaxed) == IDLE
+            && self.resting.load(Relaxed)
+            && !self.unflushed.load(Relaxed)
+            && self.blocked.load(Relaxed) == NOT_BLOCKED
+            && !self.is_tunnel()
+    }
+
+    /// From now on, or no longer, the parser may neither read the socket nor close it.
+    pub(crate) fn set_parking(&self, parking: bool) {
+        self.parking.store(parking, Relaxed);
+    }
+
+    /// Whether the parser is being given up.
+    pub(crate) fn is_parking(&self) -> bool {
+        self.parking.load(Relaxed)
+    }
+
+    /// The parser was given up.
+    pub(crate) fn parked(&self) {
+        self.parkings.fetch_add(1, Relaxed);
+    }
+
+    /// How often the connection has waited without a parser.
+    pub fn parkings(&self) -> u32 {
+        self.parkings.load(Relaxed)
     }
 
     /// The socket is closed.

@@ -4,6 +4,8 @@
 
 mod clients;
 mod framing;
+mod parking;
+mod parking_tls;
 mod rules;
 mod streams;
 mod support;

@@ -105,7 +105,10 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        Self { stream: TcpStream::connect(address).await.unwrap(), read: Vec::new() }
+        let stream = TcpStream::connect(address).await.unwrap();
+        // What a test sends in pieces comes in pieces, and at once.
+        stream.set_nodelay(true).unwrap();
+        Self { stream, read: Vec::new() }
     }
 
     /// Sends as much as the other side takes.
@@ -159,6 +162,8 @@ pub(crate) struct Gateway {
     pub(crate) backend: Arc<Backend>,
     pub(crate) census: Arc<socket::Census>,
     pub(crate) accepting: tokio::task::JoinHandle<()>,
+    /// That of the connection which asked last.
+    pub(crate) link: Arc<Mutex<Option<Arc<Link>>>>,
 }
 
 struct Ends(Arc<Mutex<Vec<(End, u64)>>>);
@@ -214,7 +219,8 @@ pub(crate) async fn gateway_with(upstream: SocketAddr, limits: Limits, mut setti
     let census = socket::Census::new(limits.connections, 1);
     let ends = Arc::new(Mutex::new(Vec::new()));
     let rules = Rules::everyone(&settings.timeouts).await;
-    let handler = Arc::new(Handler { forwarder, rules, limits, ends: ends.clone() });
+    let asked_last = Arc::new(Mutex::new(None));
+    let handler = Arc::new(Handler { forwarder, rules, limits, ends: ends.clone(), link: asked_last.clone() });
     let accepting = tokio::spawn({
         let (census, stopped) = (census.clone(), stopped.clone());
         async move {
@@ -232,7 +238,7 @@ pub(crate) async fn gateway_with(upstream: SocketAddr, limits: Limits, mut setti
             socket::accept(listener, 0, census, stopped.clone(), || Spoken::Http1, connection).await.unwrap();
         }
     });
-    Gateway { address, stop, tunnels, ends, backend, census, accepting }
+    Gateway { address, stop, tunnels, ends, backend, census, accepting, link: asked_last }
 }
 
 struct Handler {
@@ -240,10 +246,12 @@ struct Handler {
     rules: Rules,
     limits: Limits,
     ends: Arc<Mutex<Vec<(End, u64)>>>,
+    link: Arc<Mutex<Option<Arc<Link>>>>,
 }
 
 impl Handler {
     async fn answer(&self, request: Request<Incoming>, link: Arc<Link>) -> Response<Body> {
+        *self.link.lock().unwrap() = Some(link.clone());
         let framed = framing::check(request.headers(), request.version());
         let answer = if link.target_fault() || framed.is_err() {
             let mut answer = respond::full(StatusCode::BAD_REQUEST, "text/plain", "bad request");
