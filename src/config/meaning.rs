@@ -21,7 +21,7 @@ pub(super) struct Written<'a> {
     pub(super) issuers: &'a [Arc<Issuer>],
     pub(super) upstreams: &'a [Arc<Upstream>],
     pub(super) upstream_places: &'a [upstreams::Places],
-    pub(super) routes: &'a [Route],
+    pub(super) routes: &'a [Arc<Route>],
     pub(super) places: &'a [Places],
 }
 
@@ -71,7 +71,7 @@ impl Written<'_> {
             cx.report(finding.help("put a server that ends TLS before the gateway, and write https:// here"));
         }
         let is_served =
-            |route: &Route| route.hosts.is_empty() || route.hosts.iter().any(|host| host.matches(&url.host));
+            |route: &Arc<Route>| route.hosts.is_empty() || route.hosts.iter().any(|host| host.matches(&url.host));
         if self.sessions.domain.is_none() && !self.routes.iter().any(is_served) {
             let message =
                 format!("no route is for {}: everything there but the sign-in page is 404", quoted(&url.host));
