@@ -22,6 +22,7 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, mut raw: Raw) -> Config {
     let public_url_place = raw.server.public_url_place();
     let server = raw.server.resolve(cx);
     let store = raw.store.resolve(cx);
+    raw.admin.judge(cx, &server);
     let login = raw.login.resolve(cx);
     let base = Arc::new(raw.identity.resolve(cx, &identity::defaults()));
     let names: Vec<String> = raw.upstreams.iter().map(|upstream| upstream.name().to_owned()).collect();

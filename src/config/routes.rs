@@ -209,6 +209,8 @@ pub(super) struct Places {
     pub(super) falls_through: bool,
     /// The rules of its `allow`.
     pub(super) rules: Vec<allow::Places>,
+    /// `accept`
+    pub(super) accept: Option<Span>,
     /// The names in `request_headers` and `response_headers`.
     pub(super) edits: Vec<(HeaderName, Span)>,
 }
@@ -268,6 +270,7 @@ impl Raw {
             limit: by_method.or(self.hosts.span()),
             falls_through: self.fall_through.as_ref().is_some_and(|fall| *fall.get_ref()),
             rules: self.allow.as_mut().map(|allow| std::mem::take(&mut allow.places)).unwrap_or_default(),
+            accept: self.accept.as_ref().map(Spanned::span),
             edits: [&mut self.request_headers, &mut self.response_headers]
                 .into_iter()
                 .flatten()
