@@ -8,6 +8,7 @@ use aws_lc_rs::digest;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::validity::{Validity, validity};
 use super::{AdminListen, Config, IssuerKeys, KeySource, ServerAddr, Show};
 
 /// What is known of a configuration. Paths are whole, whoever asks and from wherever.
@@ -42,6 +43,9 @@ pub struct Facts {
     /// The servers of the upstreams.
     pub servers: Vec<ServerFacts>,
     pub issuers: Vec<String>,
+    /// What the gateway shows for itself, to clients and to upstreams.
+    #[serde(default)]
+    pub certificates: Vec<CertificateFacts>,
     /// Tells two configurations apart, but not by their secrets.
     pub digest: String,
 }
@@ -54,6 +58,21 @@ pub struct ServerFacts {
     pub server: ServerAddr,
     pub ca: Option<PathBuf>,
     pub server_name: Option<String>,
+}
+
+/// A certificate that the gateway shows, as it is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateFacts {
+    /// To which upstream; `None`: to clients.
+    pub upstream: Option<String>,
+    /// Its file.
+    pub cert: PathBuf,
+    /// That of its key.
+    pub key: PathBuf,
+    /// From when it holds, in seconds since the epoch.
+    pub from: u64,
+    /// Until when.
+    pub until: u64,
 }
 
 impl Facts {
@@ -113,6 +132,7 @@ impl Facts {
             },
             servers: servers.collect(),
             issuers: config.issuers.iter().map(|issuer| issuer.name.to_string()).collect(),
+            certificates: certificates(config),
             digest: digest_of(&Show::of(config).toml()),
         }
     }
@@ -122,6 +142,29 @@ impl Facts {
         let networks = self.trusted_proxies.iter().filter_map(|network| network.parse::<IpNet>().ok());
         networks.into_iter().any(|network| network.contains(&peer))
     }
+}
+
+fn certificates(config: &Config) -> Vec<CertificateFacts> {
+    let seconds = |moment: i64| u64::try_from(moment).unwrap_or(0);
+    let shown = config.server.tls.certificates().iter().map(|one| CertificateFacts {
+        upstream: None,
+        cert: whole(&one.cert),
+        key: whole(&one.key),
+        from: seconds(one.facts.not_before),
+        until: seconds(one.facts.not_after),
+    });
+    let to_upstreams = config.upstreams.iter().filter_map(|upstream| {
+        let client = upstream.tls.client.as_ref()?;
+        let Validity { from, until } = validity(client.chain.certificates.first()?)?;
+        Some(CertificateFacts {
+            upstream: Some(upstream.name.clone()),
+            cert: whole(&client.chain.file),
+            key: whole(&client.key_file),
+            from: from.as_secs(),
+            until: until.as_secs(),
+        })
+    });
+    shown.chain(to_upstreams).collect()
 }
 
 fn digest_of(text: &str) -> String {

@@ -61,7 +61,7 @@ pub use allow::{Mention, Mentioned};
 pub use balance::{Balance, HashBy, WeightedServer};
 pub use changes::Changes;
 pub use clients::Clients;
-pub use facts::{Facts, ServerFacts};
+pub use facts::{CertificateFacts, Facts, ServerFacts};
 pub use forward_auth::ForwardAuth;
 pub use health::{Check, Ejection, Health};
 pub use issuers::is_key_url;

@@ -63,6 +63,22 @@ impl UpstreamTls {
         };
         Ok(Self { ca: ca.map(read).transpose()?, client: None, server_name })
     }
+
+    /// The same, and what the gateway shows for itself.
+    ///
+    /// # Errors
+    /// When a file can't be read.
+    pub fn showing(self, cert: &Path, key: &Path) -> io::Result<Self> {
+        let named = |file: &Path, error: String| io::Error::other(format!("{}: {error}", file.display()));
+        let read = |file: &Path| read_at_most(file, LARGEST).map_err(|error| named(file, error.to_string()));
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(cert)?).collect();
+        let certificates = certificates.map_err(|error| named(cert, error.to_string()))?;
+        let pem = Secret::new(read(key)?);
+        let der = PrivateKeyDer::from_pem_slice(pem.expose()).map_err(|error| named(key, error.to_string()))?;
+        let chain = Certificates { file: cert.to_owned(), certificates };
+        let client = ClientCertificate { chain, key_file: key.to_owned(), key: Secret::new(der.secret_der().to_vec()) };
+        Ok(Self { client: Some(client), ..self })
+    }
 }
 
 /// `tls` and where it is written.
