@@ -48,6 +48,8 @@ pub struct State {
     pub cookie: OurCookie,
     /// Where access lines go.
     pub access_log: AccessLog,
+    /// Where spans go; `None`: there are none.
+    pub tracer: Option<Tracer>,
     /// What outlives a configuration.
     pub shared: Arc<Shared>,
 }
@@ -73,7 +75,6 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// The upstreams in force, for whoever looks at them.
     pub pools: Pools,
-    pub tracer: Option<Tracer>,
     pub recent: Recent,
     pub unbelieved: Unbelieved,
     pub seldom: Seldom,
@@ -87,6 +88,7 @@ pub struct Parts {
     pub issuers: Arc<Issuers>,
     pub access: Arc<Access>,
     pub access_log: AccessLog,
+    pub tracer: Option<Tracer>,
 }
 
 impl State {
@@ -95,7 +97,7 @@ impl State {
     /// # Errors
     /// When `[sessions]` names a cookie that no browser would keep.
     pub fn new(config: Arc<Config>, parts: Parts, shared: Arc<Shared>) -> Result<Self, InvalidCookie> {
-        let Parts { keys, issuers, access, access_log } = parts;
+        let Parts { keys, issuers, access, access_log, tracer } = parts;
         let (sessions, secure) = (&config.sessions, config.server.public_url.https);
         let cookie = OurCookie::new(&sessions.cookie, secure, sessions.domain.as_deref())?;
         let trust = trust(&config.server);
@@ -113,6 +115,7 @@ impl State {
             certificate_expiries,
             cookie,
             access_log,
+            tracer,
             shared,
         })
     }

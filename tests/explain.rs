@@ -8,11 +8,11 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderMap, HeaderValue, Method};
 use portcullis::access::{Asker, Rules, Shown};
 use portcullis::clock::Timestamp;
 use portcullis::config::{Config, Invented, load_text};
-use portcullis::explain::{Explanation, Question, Style, examine, failing_tests, invented, render};
+use portcullis::explain::{Explanation, Question, Style, examine, failing_tests, invented, preflight, render};
 use portcullis::message::line::Target;
 use portcullis::policy::Outcome;
 use serde_json::json;
@@ -92,6 +92,66 @@ fn every_case_is_explained_as_it_is_written_down() {
         assert_eq!(serde_json::from_str::<Explanation>(&json).unwrap(), explanation, "{name} comes back from JSON");
     }
     assert!(different.is_empty(), "not as written down:\n{}", different.join("\n"));
+}
+
+const CORS: &str = r#"
+[[routes]]
+name = "shared"
+hosts = ["shared.example"]
+path = "/shared/**"
+allow = { groups = ["staff"] }
+upstream = "app"
+cors = { origins = ["https://app.example"], methods = ["GET", "PUT"], headers = ["x-token"], credentials = true }
+fall_through = true
+
+[[routes]]
+name = "own-answers"
+hosts = ["shared.example"]
+path = "/own/**"
+allow = "signed-in"
+upstream = "app"
+cors = "upstream"
+fall_through = true
+"#;
+
+#[test]
+fn a_preflight_is_explained_by_cors_as_it_is_written_down() {
+    let config = config(CORS);
+    let rules = Rules::new(&config.routes);
+    let (shared, own) = ("http://shared.example/shared/x", "http://shared.example/own/x?y=1");
+    let explained = |url: &str, headers: &[(&'static str, &'static str)]| {
+        let headers: HeaderMap =
+            headers.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect();
+        preflight(&config, &rules, &question("OPTIONS", url, "10.1.2.3"), &headers)
+    };
+    let site = ("origin", "https://app.example");
+    let asks = |method| ("access-control-request-method", method);
+    let sends = |names| ("access-control-request-headers", names);
+    let update = std::env::var_os("UPDATE").is_some();
+    for (name, url, headers, outcome) in [
+        ("preflight", shared, &[site, asks("PUT"), sends("X-Token")][..], "allow"),
+        ("preflight-of-another-method", shared, &[site, asks("DELETE")], "allow"),
+        ("preflight-with-another-header", shared, &[site, asks("POST"), sends("x-token, x-other")], "allow"),
+        ("preflight-of-another-site", shared, &[("origin", "https://evil.example"), asks("GET")], "deny"),
+        ("preflight-of-the-application", own, &[site, asks("PUT")], "allow"),
+    ] {
+        let explanation = explained(url, headers).unwrap();
+        assert_eq!(explanation.outcome, outcome, "{name}");
+        let text = render(&explanation, Style::default());
+        let stored = Path::new("tests/explain").join(name).with_extension("txt");
+        if update {
+            fs::write(&stored, &text).unwrap();
+        }
+        assert_eq!(fs::read_to_string(&stored).unwrap_or_default(), text, "{name}");
+    }
+    for (url, headers) in [
+        (shared, &[site][..]),
+        (shared, &[site, asks("PUT"), ("authorization", "Bearer x")]),
+        ("/projects/x", &[site, asks("PUT")]),
+        ("/login", &[site, asks("POST")]),
+    ] {
+        assert!(explained(url, headers).is_none(), "{url} {headers:?}");
+    }
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub use authenticate::{Bad, Known, Proof, Standing, identity_by_foreign_token, i
 pub use authorize::{Authorized, Challenge, Decision, Denial, Judged, Permit, SetAside, Want};
 pub use credential::{Authorization, Credential, authorization, extract, shows_api_key};
 pub use lease::Lease;
-pub use preflight::Preflight;
+pub use preflight::{Answers, Preflight};
 pub use reason::Reason;
 pub use rules::{Asker, Asking, Look, No, Rules, Ruling, Says, Shown, Source, Ways, rule};
 

@@ -12,7 +12,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::credential::shows_api_key;
-use super::{Access, Current, Permit};
+use super::{Access, Current, Permit, Rules};
 use crate::config::{Cors, Route};
 use crate::message::head::Head;
 use crate::message::headers::is_method_override;
@@ -33,22 +33,45 @@ impl Access {
     ///
     /// The route is that of the request which the preflight announces.
     pub fn preflight(&self, head: &Arc<Head>, headers: &HeaderMap, current: &Arc<Current>) -> Option<Preflight> {
+        let (route, answers) = self.rules.preflight(head, headers)?;
+        Some(match answers {
+            Answers::Gateway => Preflight::Answer(Arc::clone(route)),
+            Answers::Nobody => Preflight::Refuse(Arc::clone(route)),
+            Answers::Application => Preflight::Onward(Permit::for_preflight(route, head, current)),
+        })
+    }
+}
+
+/// Who answers a true preflight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// The gateway, as the site is one of those that the route names.
+    Gateway,
+    /// Nobody: it is none of them.
+    Nobody,
+    /// The application.
+    Application,
+}
+
+impl Rules {
+    /// The route of the request that a true preflight announces, and who answers; `None`: it is an ordinary request.
+    pub fn preflight(&self, head: &Head, headers: &HeaderMap) -> Option<(&Arc<Route>, Answers)> {
         if head.method != Method::OPTIONS {
             return None;
         }
         let (origin, method) = announced(headers)?;
         let announced = Head { method, ..Head::clone(head) };
-        let route = self.rules.find(&announced)?;
+        let route = self.find(&announced)?;
         match &route.cors {
             Cors::None => None,
-            Cors::Listed(rules) if rules.allow_origin(origin).is_some() => Some(Preflight::Answer(Arc::clone(route))),
-            Cors::Listed(_) => Some(Preflight::Refuse(Arc::clone(route))),
+            Cors::Listed(rules) if rules.allow_origin(origin).is_some() => Some((route, Answers::Gateway)),
+            Cors::Listed(_) => Some((route, Answers::Nobody)),
             // However the application reads the path, it must be one whose preflights it answers.
             Cors::Upstream => {
                 let passes =
                     |route: &Arc<Route>| route.cors == Cors::Upstream && route.allow.takes_some_of(announced.client.0);
-                let all = self.rules.looks(&announced).all(|look| look.route.is_some_and(passes));
-                all.then(|| Preflight::Onward(Permit::for_preflight(route, head, current)))
+                let all = self.looks(&announced).all(|look| look.route.is_some_and(passes));
+                all.then_some((route, Answers::Application))
             }
         }
     }

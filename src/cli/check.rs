@@ -81,7 +81,7 @@ pub struct Outcome {
 }
 
 /// Checks the file that is named, else the one that `serve` would use.
-pub fn check(explicit: Option<&Path>, options: Options, env: &dyn Fn(&str) -> Option<String>) -> Outcome {
+pub fn check(explicit: Option<&Path>, options: Options, env: config::Env<'_>) -> Outcome {
     let path = match config::find_config_file(explicit) {
         Ok(path) => path,
         Err(message) => return Outcome { stdout: String::new(), stderr: format!("error: {message}\n"), exit: 1 },

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Map, Value};
 
 use super::prompt::{Console, Failure};
@@ -56,6 +56,9 @@ pub struct Args {
     /// The client's address
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub from: IpAddr,
+    /// A header of the request, for preflights: "Origin: https://app.example.com"
+    #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = header)]
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     /// A token or an API key, judged as the gateway would; `-`: read from standard input
     #[arg(
         long,
@@ -104,9 +107,19 @@ pub fn run(
     let clock = Clock::system();
     let question = Question { now: clock.now(), ..question };
     let rules = Rules::new(&config.routes);
+    let is_anyone = args.user.is_some() || args.groups.is_some() || args.token.is_some();
+    let headers: HeaderMap = args.headers.iter().cloned().collect();
+    // A preflight carries no credential.
+    if let Some(explanation) = (!is_anyone).then(|| explain::preflight(config, &rules, &question, &headers)).flatten() {
+        print(&explanation, args.format, console, color)?;
+        return Ok(explanation.outcome == Outcome::Allow.word());
+    }
     let who = session::runtime()?.block_on(who(args, config, &clock, console))?;
     let mut explanation = explain::examine(config, &rules, &question, |head| asker(&who, config, &rules, head));
     explanation.notes.extend(who.note().map(str::to_owned));
+    if !headers.is_empty() {
+        explanation.notes.push(NO_PREFLIGHT.to_owned());
+    }
     print(&explanation, args.format, console, color)?;
     Ok(explanation.outcome == Outcome::Allow.word())
 }
@@ -312,6 +325,14 @@ fn by_accept(
     Asker { identity: identity.clone(), shown, key_routes: key_routes.clone(), unproven, ..Asker::default() }
 }
 
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("write \"Name: value\"")?;
+    let name =
+        HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| format!("{name:?} is no name of a header"))?;
+    let value = HeaderValue::from_str(value.trim()).map_err(|_| format!("{value:?} is no value of a header"))?;
+    Ok((name, value))
+}
+
 fn claims(text: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))
 }
@@ -322,6 +343,10 @@ fn no_store() -> Failure {
         "start the gateway once, or give --groups for someone who need not exist",
     )
 }
+
+/// What is said where headers were given for nothing.
+const NO_PREFLIGHT: &str = "the headers count for nothing: this is no preflight that `cors` decides about. One is an OPTIONS with \
+                            Origin and Access-Control-Request-Method and no credential, of a path whose route has `cors`";
 
 /// Someone of whom only the groups matter.
 const SOMEONE: &str = "someone";

@@ -238,10 +238,7 @@ fn load_tested(file: Option<&Path>) -> Result<Config, String> {
     load_by(crate::explain::load, file)
 }
 
-fn load_by(
-    load: impl Fn(&Path, &dyn Fn(&str) -> Option<String>) -> config::Loaded,
-    file: Option<&Path>,
-) -> Result<Config, String> {
+fn load_by(load: impl Fn(&Path, config::Env<'_>) -> config::Loaded, file: Option<&Path>) -> Result<Config, String> {
     let path = config::find_config_file(file)?;
     let loaded = load(&path, &|name| std::env::var(name).ok());
     let rendered = loaded.diagnostics.render(io::stderr().is_terminal());

@@ -53,7 +53,10 @@ pub(super) struct Places {
 /// A word, a table, or a list of tables.
 pub(super) fn read(item: &Item<'_>) -> Option<Allow> {
     let rules: Vec<(Rule, Places)> = match item.value.get_ref() {
-        DeValue::Table(table) if !table.keys().any(|key| key.get_ref() == "env") => vec![rule(item)?],
+        DeValue::Table(table) if !table.keys().any(|key| key.get_ref() == "env") => {
+            let (rule, places) = rule(item)?;
+            return Some(Allow { policy: Policy::AnyOf(vec![rule]), places: vec![places] });
+        }
         DeValue::Array(_) => {
             let tables = item.list()?.into_inner();
             if tables.is_empty() {

@@ -258,7 +258,7 @@ fn keys(old: &Config, new: &Config) -> Vec<&'static str> {
         of_services((admin, &new.admin), (log, &new.log), (store, &new.store)),
         of_tokens(tokens, &new.tokens),
         of_sign_in((sessions, &new.sessions), (login, &new.login)),
-        vec![(TRACE, *trace != new.trace)],
+        vec![("trace", *trace != new.trace)],
         vec![("identity", *identity != new.identity)],
     ];
     all.into_iter().flatten().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
@@ -372,9 +372,6 @@ pub const CONTROL: &str = "admin.control";
 
 /// The key of the number of workers, which counts from the next start.
 pub const WORKERS: &str = "server.workers";
-
-/// The section of spans, which counts from the next start.
-pub const TRACE: &str = "trace";
 
 /// Names of one kind in a log line.
 const BRIEF: usize = 20;

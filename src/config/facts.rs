@@ -43,9 +43,12 @@ pub struct Facts {
     /// The servers of the upstreams.
     pub servers: Vec<ServerFacts>,
     pub issuers: Vec<String>,
-    /// Certificates of the gateway, and lists of those of clients that were revoked.
+    /// Lists of certificates of clients that were revoked.
     #[serde(default)]
     pub dated: Vec<DatedFacts>,
+    /// What the gateway shows for itself, to clients and to upstreams.
+    #[serde(default)]
+    pub certificates: Vec<CertificateFacts>,
     /// Tells two configurations apart, but not by their secrets.
     pub digest: String,
 }
@@ -67,6 +70,21 @@ pub struct DatedFacts {
     pub file: PathBuf,
     pub what: DatedFile,
     pub term: Term,
+}
+
+/// A certificate that the gateway shows, as it is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateFacts {
+    /// To which upstream; `None`: to clients.
+    pub upstream: Option<String>,
+    /// Its file.
+    pub cert: PathBuf,
+    /// That of its key.
+    pub key: PathBuf,
+    /// From when it holds, in seconds since the epoch.
+    pub from: u64,
+    /// Until when.
+    pub until: u64,
 }
 
 impl Facts {
@@ -128,9 +146,11 @@ impl Facts {
             dated: server
                 .tls
                 .dated()
+                .filter(|dated| dated.what == DatedFile::RevocationList)
                 .map(|Dated { file, what, term }| DatedFacts { file: whole(file), what, term })
                 .collect(),
             issuers: config.issuers.iter().map(|issuer| issuer.name.to_string()).collect(),
+            certificates: certificates(config),
             digest: digest_of(&Show::of(config).toml()),
         }
     }
@@ -140,6 +160,29 @@ impl Facts {
         let networks = self.trusted_proxies.iter().filter_map(|network| network.parse::<IpNet>().ok());
         networks.into_iter().any(|network| network.contains(&peer))
     }
+}
+
+fn certificates(config: &Config) -> Vec<CertificateFacts> {
+    let seconds = |moment: i64| u64::try_from(moment).unwrap_or(0);
+    let shown = config.server.tls.certificates().iter().map(|one| CertificateFacts {
+        upstream: None,
+        cert: whole(&one.cert),
+        key: whole(&one.key),
+        from: seconds(one.facts.term.from),
+        until: seconds(one.facts.term.until),
+    });
+    let to_upstreams = config.upstreams.iter().filter_map(|upstream| {
+        let client = upstream.tls.client.as_ref()?;
+        let Term { from, until } = Term::of_certificate(client.chain.certificates.first()?)?;
+        Some(CertificateFacts {
+            upstream: Some(upstream.name.clone()),
+            cert: whole(&client.chain.file),
+            key: whole(&client.key_file),
+            from: seconds(from),
+            until: seconds(until),
+        })
+    });
+    shown.chain(to_upstreams).collect()
 }
 
 fn digest_of(text: &str) -> String {

@@ -213,10 +213,10 @@ fn longer(own: &str, prefixes: &[String]) -> Vec<String> {
 }
 
 /// Warns where two people of different issuers could come to one route under one name.
-pub(super) fn report_same_names(cx: &Context<'_>, issuers: &[Arc<Issuer>], places: &[Span], routes: &[Route]) {
+pub(super) fn report_same_names(cx: &Context<'_>, issuers: &[Arc<Issuer>], places: &[Span], routes: &[Arc<Route>]) {
     for (index, issuer) in issuers.iter().enumerate() {
         let meet_on = |other: usize| {
-            let takes_both = |route: &&Route| route.issuers.take(Some(other)) && route.issuers.take(Some(index));
+            let takes_both = |route: &&Arc<Route>| route.issuers.take(Some(other)) && route.issuers.take(Some(index));
             routes.iter().filter(|route| route.accept.bearer).find(takes_both).map(|route| (other, route))
         };
         let same = (0..index).filter(|other| issuers[*other].user_prefix == issuer.user_prefix);

@@ -9,11 +9,12 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::Config;
+use super::halves;
 use super::include::{self, Included};
 use super::modes;
 use super::parse::{Parsed, parse};
 use super::raw::Raw;
-use super::reader::Context;
+use super::reader::{Context, Env};
 use super::resolve::resolve;
 use crate::diag::{Diagnostic, Diagnostics, Severity, Source, Span, quoted};
 
@@ -29,7 +30,7 @@ pub struct Loaded {
 }
 
 /// Reads and checks the file `path`. `env` is the environment.
-pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
+pub fn load(path: &Path, env: Env<'_>) -> Loaded {
     match read(path, LARGEST, "the configuration") {
         Ok(text) => {
             let loaded = load_text(path, text, env);
@@ -41,15 +42,19 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
 }
 
 /// Checks `text` as if it stood in the file `path`, which need not exist.
-pub fn load_text(path: &Path, text: String, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
+pub fn load_text(path: &Path, text: String, env: Env<'_>) -> Loaded {
     if text.trim().is_empty() {
         let finding = Diagnostic::error("empty-file", "the configuration is empty");
         return refused(path, finding.help("it needs at least [upstreams] and one of [[routes]]"));
     }
     let source = Source::new(path.display().to_string(), text.clone());
-    // What the file was read from is taken apart on a thread beside the checks.
+    // What a large file was read from is taken apart on a thread beside the checks.
     thread::scope(|beside| {
-        let discard = |table| drop(thread::Builder::new().spawn_scoped(beside, move || drop(table)));
+        let discard = |tables| {
+            if halves::is_large(&text) {
+                drop(thread::Builder::new().spawn_scoped(beside, move || drop(tables)));
+            }
+        };
         check(path, source, &text, env, discard)
     })
 }
@@ -58,8 +63,8 @@ fn check<'t>(
     path: &Path,
     mut source: Source,
     text: &'t str,
-    env: &dyn Fn(&str) -> Option<String>,
-    discard: impl FnOnce(Spanned<DeTable<'t>>),
+    env: Env<'_>,
+    discard: impl Fn(Vec<Spanned<DeTable<'t>>>),
 ) -> Loaded {
     let cx = Context::new(env, path.parent().unwrap_or(Path::new("")));
     let mut bases = vec![0];
@@ -112,7 +117,7 @@ fn check<'t>(
 }
 
 /// Where the gateway that runs with the file `path` listens for commands, as far as a file tells that may have errors; `None`: nowhere.
-pub fn control_socket(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+pub fn control_socket(path: &Path, env: Env<'_>) -> Option<PathBuf> {
     let text = read(path, LARGEST, "the configuration").unwrap_or_default();
     let source = Source::new(path.display().to_string(), text);
     let cx = Context::new(env, path.parent().unwrap_or(Path::new("")));

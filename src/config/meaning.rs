@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::reader::Context;
 use super::routes::Places;
-use super::{Issuer, Route, Server, Sessions, Upstream, allow, upstreams};
+use super::{Accept, Issuer, Route, Server, Sessions, Upstream, allow, upstreams};
 use crate::diag::{Diagnostic, Span, quoted};
 use crate::policy::{Policy, Rule};
 
@@ -21,7 +21,7 @@ pub(super) struct Written<'a> {
     pub(super) issuers: &'a [Arc<Issuer>],
     pub(super) upstreams: &'a [Arc<Upstream>],
     pub(super) upstream_places: &'a [upstreams::Places],
-    pub(super) routes: &'a [Route],
+    pub(super) routes: &'a [Arc<Route>],
     pub(super) places: &'a [Places],
 }
 
@@ -30,6 +30,7 @@ impl Written<'_> {
         self.judge_upstreams(cx);
         self.judge_public_url(cx);
         for (route, places) in self.routes.iter().zip(self.places) {
+            self.judge_certificates(cx, route, places);
             let Policy::AnyOf(rules) = &route.allow else { continue };
             for (rule, places) in rules.iter().zip(&places.rules) {
                 self.judge_network(cx, rule, places);
@@ -71,7 +72,7 @@ impl Written<'_> {
             cx.report(finding.help("put a server that ends TLS before the gateway, and write https:// here"));
         }
         let is_served =
-            |route: &Route| route.hosts.is_empty() || route.hosts.iter().any(|host| host.matches(&url.host));
+            |route: &Arc<Route>| route.hosts.is_empty() || route.hosts.iter().any(|host| host.matches(&url.host));
         if self.sessions.domain.is_none() && !self.routes.iter().any(is_served) {
             let message =
                 format!("no route is for {}: everything there but the sign-in page is 404", quoted(&url.host));
@@ -94,6 +95,25 @@ impl Written<'_> {
             let finding = Diagnostic::warning("from-behind-proxy", message).at(place.clone()).label(label);
             cx.report(finding.help("name the proxy in server.trusted_proxies, such as [\"127.0.0.1\", \"::1\"]"));
         }
+    }
+
+    /// A certificate that no client is asked for is never shown.
+    fn judge_certificates(&self, cx: &Context<'_>, route: &Route, places: &Places) {
+        let tls = &self.server.tls;
+        // Where those of the server can't be used, what else is in them is not known.
+        let is_unknown = tls.certificates().is_empty() && self.server.listen.iter().any(|listen| listen.tls);
+        if !route.accept.client_cert || tls.asks_clients() || is_unknown {
+            return;
+        }
+        let Some(place) = &places.accept else { return };
+        let is_only = route.accept == Accept { client_cert: true, ..Accept::NOTHING };
+        let label = match &route.allow {
+            Policy::SignedIn | Policy::AnyOf(_) if is_only && !route.allow.may_be_anonymous() => "nobody can come in",
+            _ => "counts for nothing",
+        };
+        let message = "no client is asked for a certificate, so that none is ever shown here";
+        let finding = Diagnostic::warning("no-client-ca", message).at(place.clone()).label(label);
+        cx.report(finding.help("give a certificate of `server.tls` a `client_ca`, or remove \"client-cert\""));
     }
 
     fn judge_age(&self, cx: &Context<'_>, route: &Route, rule: &Rule, places: &allow::Places) {
@@ -132,6 +152,10 @@ impl Written<'_> {
         if rule.scopes.is_some() && !accept.bearer && !accept.api_key {
             let what = "only tokens and API keys have scopes, and this route accepts neither";
             report(&places.scopes, what, "add \"bearer\" or \"api-key\" to `accept`, or use `groups`");
+        }
+        if rule.signed_in_within.is_some() && !(accept.bearer || accept.cookie || accept.basic) {
+            let what = "API keys and certificates have no time of a sign-in, and this route accepts nothing else";
+            report(&places.within, what, "add \"bearer\" or \"cookie\" to `accept`, or remove `signed_in_within`");
         }
         let impossible = |method: &str| match method {
             "basic" => !accept.basic,

@@ -6,10 +6,12 @@
 mod address;
 mod allow;
 mod balance;
+mod beside;
 pub mod changes;
 mod clients;
 mod facts;
 mod forward_auth;
+mod halves;
 mod health;
 mod identity;
 mod include;
@@ -59,12 +61,13 @@ pub use allow::{Mention, Mentioned};
 pub use balance::{Balance, HashBy, WeightedServer};
 pub use changes::Changes;
 pub use clients::{Clients, Revoked};
-pub use facts::{DatedFacts, Facts, ServerFacts};
+pub use facts::{CertificateFacts, DatedFacts, Facts, ServerFacts};
 pub use forward_auth::ForwardAuth;
 pub use health::{Check, Ejection, Health};
 pub use issuers::is_key_url;
 pub use load::{Loaded, control_socket, find_config_file, load, load_text};
 pub use place::{Address, UnixPlace};
+pub use reader::Env;
 pub use retries::Retries;
 pub use routes::{
     Accept, AllowedOrigins, Cors, CorsRules, Destination, HeaderEdits, PathChange, Per, RateLimit, Readings, Redirect,

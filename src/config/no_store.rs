@@ -8,9 +8,9 @@ use crate::diag::{Diagnostic, quoted};
 use crate::policy::Policy;
 
 /// Reports what can't be without a store. What a route accepts by name is reported where it is read.
-pub(super) fn judge(cx: &Context<'_>, issuers: &[Arc<Issuer>], routes: &[Route], tokens: &Tokens) {
+pub(super) fn judge(cx: &Context<'_>, issuers: &[Arc<Issuer>], routes: &[Arc<Route>], tokens: &Tokens) {
     let report = |message: String, help: &str| cx.report(Diagnostic::error(CODE, message).help(help));
-    let wants_someone = |route: &&Route| !route.allow.is_public() && !matches!(route.allow, Policy::Nobody);
+    let wants_someone = |route: &&Arc<Route>| !route.allow.is_public() && !matches!(route.allow, Policy::Nobody);
     if issuers.is_empty()
         && let Some(route) = routes.iter().find(wants_someone)
     {

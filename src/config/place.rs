@@ -66,6 +66,15 @@ impl Address {
         }
     }
 
+    /// Whether both can't be bound at once. `[::]` is for IPv6 alone.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        let (Self::Tcp(own), Self::Tcp(theirs)) = (self, other) else { return self.is_where(other) };
+        let is_all = own.ip().is_unspecified() || theirs.ip().is_unspecified();
+        own.port() != 0
+            && own.port() == theirs.port()
+            && (own.ip() == theirs.ip() || (is_all && own.is_ipv4() == theirs.is_ipv4()))
+    }
+
     /// Whether both are the same place, whoever may connect there.
     pub fn is_where(&self, other: &Self) -> bool {
         match (self.path(), other.path()) {
@@ -216,6 +225,22 @@ mod tests {
         }
         for text in ["unix:", "fd:", "fd:a b", "fd:a:b", &format!("unix:/{}", "x".repeat(100))] {
             assert!(address(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_overlap_where_one_is_all_of_a_family() {
+        let overlap = |one: &str, other: &str| address(one).unwrap().overlaps(&address(other).unwrap());
+        for (one, other) in [("0.0.0.0:80", "127.0.0.1:80"), ("[::1]:80", "[::]:80"), ("10.0.0.1:80", "10.0.0.1:80")] {
+            assert!(overlap(one, other) && overlap(other, one), "{one} {other}");
+        }
+        for (one, other) in [
+            ("0.0.0.0:80", "127.0.0.1:81"),
+            ("0.0.0.0:80", "[::1]:80"),
+            ("[::]:80", "0.0.0.0:80"),
+            ("0.0.0.0:0", "0.0.0.0:0"),
+        ] {
+            assert!(!overlap(one, other), "{one} {other}");
         }
     }
 

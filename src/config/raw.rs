@@ -18,7 +18,8 @@ pub(super) struct Raw {
     pub(super) login: sign_in::RawLogin,
     pub(super) identity: identity::Raw,
     pub(super) upstreams: Vec<upstreams::Raw>,
-    pub(super) routes: Vec<routes::Raw>,
+    /// Those of each file, or half of one, in their order: together they would have to be copied.
+    pub(super) routes: Vec<Vec<routes::Raw>>,
     pub(super) tests: Vec<test_cases::Raw>,
     /// Which other files belong to it.
     pub(super) include: Vec<Written<String>>,
@@ -51,7 +52,7 @@ impl Raw {
             login: file.table("login", "login").map(sign_in::RawLogin::read).unwrap_or_default(),
             identity: file.table("identity", "identity").map(identity::Raw::read).unwrap_or_default(),
             upstreams: file.table("upstreams", "upstreams").map(upstreams::read).unwrap_or_default(),
-            routes,
+            routes: vec![routes],
             tests: tests(&mut file),
             include: file.take("include").map(|item| include::read(&item)).unwrap_or_default(),
             routes_written,
@@ -65,7 +66,7 @@ impl Raw {
         let (routes_written, routes) = routes(&mut file);
         let raw = Self {
             upstreams: file.table("upstreams", "upstreams").map(upstreams::read).unwrap_or_default(),
-            routes,
+            routes: vec![routes],
             tests: tests(&mut file),
             routes_written,
             ..Self::default()
@@ -77,6 +78,21 @@ impl Raw {
         }
         file.finish();
         raw
+    }
+
+    /// Reads the second half of a file, which has no more than lists that the first has begun.
+    pub(super) fn read_lists<'a>(_: &'a Context<'a>, mut half: Table<'a>) -> Self {
+        let (routes_written, routes) = routes(&mut half);
+        let raw = Self { routes: vec![routes], tests: tests(&mut half), routes_written, ..Self::default() };
+        half.finish();
+        raw
+    }
+
+    /// Takes in the second half of the same file.
+    pub(super) fn append(&mut self, half: Self) {
+        self.routes.extend(half.routes);
+        self.tests.extend(half.tests);
+        self.routes_written = half.routes_written;
     }
 
     /// Takes in included files: their routes stand before the file's own.
@@ -128,8 +144,9 @@ fn routes(file: &mut Table<'_>) -> (Wrote, Vec<routes::Raw>) {
     if list.get_ref().is_empty() {
         return (Wrote::Empty(item.span()), Vec::new());
     }
-    let routes = list.get_ref().iter().filter_map(|route| route.table("routes")).map(routes::Raw::read);
-    (Wrote::Yes, routes.collect())
+    let mut routes = Vec::with_capacity(list.get_ref().len());
+    routes.extend(list.get_ref().iter().filter_map(|route| route.table("routes")).map(routes::Raw::read));
+    (Wrote::Yes, routes)
 }
 
 fn tests(file: &mut Table<'_>) -> Vec<test_cases::Raw> {

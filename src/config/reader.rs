@@ -18,10 +18,13 @@ use crate::diag::{Diagnostic, Severity, Span, nearest, quoted};
 /// A value and where it is written.
 pub(super) type Written<T> = Spanned<T>;
 
+/// The environment: the value of a variable, if it is set.
+pub type Env<'a> = &'a (dyn Fn(&str) -> Option<String> + Sync);
+
 /// What reading needs besides the text, and what it finds.
 pub(super) struct Context<'a> {
     /// The environment.
-    pub(super) env: &'a dyn Fn(&str) -> Option<String>,
+    pub(super) env: Env<'a>,
     /// What relative paths are relative to.
     pub(super) directory: &'a Path,
     findings: RefCell<Vec<Diagnostic>>,
@@ -35,7 +38,7 @@ pub(super) struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    pub(super) fn new(env: &'a dyn Fn(&str) -> Option<String>, directory: &'a Path) -> Self {
+    pub(super) fn new(env: Env<'a>, directory: &'a Path) -> Self {
         Self {
             env,
             directory,
@@ -100,6 +103,14 @@ impl<'a> Context<'a> {
     /// Where `span` of the file that is being read lies among all files.
     pub(super) fn place(&self, span: &Span) -> Span {
         self.base.get() + span.start..self.base.get() + span.end
+    }
+
+    /// Takes in what `other` has found, as if it had been found here.
+    pub(super) fn take_in(&self, other: Self) {
+        other.findings.into_inner().into_iter().for_each(|finding| self.report(finding));
+        self.masked.borrow_mut().append(&mut other.masked.into_inner());
+        self.files.borrow_mut().append(&mut other.files.into_inner());
+        self.secret_files.borrow_mut().append(&mut other.secret_files.into_inner());
     }
 
     /// What was found, and the places that no message may show.

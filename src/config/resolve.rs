@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
+use super::beside::both;
 use super::raw::Raw;
 use super::reader::{Context, Written};
 use super::routes::{Known, Places, Upstreams};
-use super::{Config, Mention, Mentioned, Route, StoreKind, Upstream, identity, meaning, no_store};
+use super::{Config, Identity, Mention, Mentioned, Route, StoreKind, Upstream, identity, meaning, no_store};
 use crate::diag::{Diagnostic, quoted};
 use crate::lint::{self, Entry, Finding, Overlaps};
 use crate::message::headers::IdentityNames;
@@ -21,6 +22,7 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, mut raw: Raw) -> Config {
     let public_url_place = raw.server.public_url_place();
     let server = raw.server.resolve(cx);
     let store = raw.store.resolve(cx);
+    raw.admin.judge(cx, &server);
     let login = raw.login.resolve(cx);
     let base = Arc::new(raw.identity.resolve(cx, &identity::defaults()));
     let names: Vec<String> = raw.upstreams.iter().map(|upstream| upstream.name().to_owned()).collect();
@@ -29,7 +31,8 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, mut raw: Raw) -> Config {
     let upstreams: Vec<Arc<Upstream>> =
         raw.upstreams.into_iter().map(|upstream| Arc::new(upstream.resolve(cx))).collect();
 
-    let places: Vec<Places> = raw.routes.iter_mut().map(super::routes::Raw::places).collect();
+    let mut places: Vec<Places> = Vec::with_capacity(raw.routes.iter().map(Vec::len).sum());
+    places.extend(raw.routes.iter_mut().flatten().map(super::routes::Raw::places));
     let tokens = raw.tokens.resolve(cx, &server.public_url);
     let (issuers, issuer_places) = super::issuers::resolve(cx, raw.issuers, &tokens.issuer);
     let known = Known {
@@ -37,10 +40,8 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, mut raw: Raw) -> Config {
         issuers: &issuers,
         has_store: store.kind != StoreKind::None,
     };
-    let routes: Vec<Option<Route>> =
-        raw.routes.into_iter().enumerate().map(|(index, route)| route.resolve(cx, index, &known, &base)).collect();
-    let is_whole = routes.iter().all(Option::is_some);
-    let mut routes: Vec<Route> = routes.into_iter().flatten().collect();
+    let mut routes = routes_of(cx, raw.routes, &known, &base);
+    let is_whole = routes.len() == places.len();
     report_names(cx, &routes, &places);
     report_reserved(cx, &routes, &places, &login);
     let sessions = raw.sessions.resolve(cx, &server.public_url);
@@ -60,23 +61,23 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, mut raw: Raw) -> Config {
             no_store::judge(cx, &issuers, &routes, &tokens);
         }
         super::issuers::report_same_names(cx, &issuers, &issuer_places, &routes);
-        // With a route left out, the others would be judged as a table that nobody wrote.
-        report_lints(cx, &routes, &places);
     }
     mark_method_overrides(&mut routes);
-    // With a route left out, its name would be said to be unknown.
-    let tests = raw.tests.into_iter().filter(|_| is_whole).filter_map(|test| test.resolve(cx, &routes, &upstreams));
-    let tests = tests.collect();
-
-    let overrides = routes.iter().map(|route| route.identity.as_ref()).chain([base.as_ref()]);
-    let mut told: Vec<HeaderName> = overrides.flat_map(identity::names).cloned().collect();
-    told.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
-    told.dedup();
-    let guarded = IdentityNames::new(&told);
-    for route in &routes {
-        let edits = [&route.request_headers, &route.response_headers];
-        super::routes::judge_headers(cx, edits, &places[route.index].edits, &guarded, &sessions.cookie);
-    }
+    let raw_tests = raw.tests;
+    let rest = || {
+        // With a route left out, its name would be said to be unknown.
+        let tests = raw_tests.into_iter().filter(|_| is_whole).filter_map(|test| test.resolve(cx, &routes, &upstreams));
+        let tests = tests.collect();
+        let told = told(&routes, &base);
+        let guarded = IdentityNames::new(&told);
+        for route in &routes {
+            let edits = [&route.request_headers, &route.response_headers];
+            super::routes::judge_headers(cx, edits, &places[route.index].edits, &guarded, &sessions.cookie);
+        }
+        (tests, told, guarded)
+    };
+    // With a route left out, the others would be judged as a table that nobody wrote.
+    let (tests, told, guarded) = if is_whole { beside_lints(cx, &routes, &places, rest) } else { rest() };
     Config {
         file: file.to_owned(),
         files: vec![file.to_owned()],
@@ -94,25 +95,66 @@ pub(super) fn resolve(cx: &Context<'_>, file: &Path, mut raw: Raw) -> Config {
         guarded: Arc::new(guarded),
         told: told.into(),
         upstreams,
-        routes: routes.into_iter().map(Arc::new).collect(),
-        mentions: mentions(&places),
+        routes,
+        mentions: mentions(&mut places),
         route_places: places.into_iter().map(|places| places.route).collect(),
         tests,
     }
 }
 
-fn mentions(places: &[Places]) -> Vec<Mention> {
-    let named = |route: usize, kind, names: &[Written<String>]| {
-        let mention =
-            |name: &Written<String>| Mention { kind, name: name.get_ref().clone(), route, place: name.span() };
-        names.iter().map(mention).collect::<Vec<_>>()
+/// The routes that can be used, each made where it stays.
+fn routes_of(
+    cx: &Context<'_>,
+    files: Vec<Vec<super::routes::Raw>>,
+    known: &Known<'_>,
+    base: &Arc<Identity>,
+) -> Vec<Arc<Route>> {
+    let mut routes = Vec::with_capacity(files.iter().map(Vec::len).sum());
+    for (index, route) in files.into_iter().flatten().enumerate() {
+        routes.extend(route.resolve(cx, index, known, base).map(Arc::new));
+    }
+    routes
+}
+
+/// What `rest` comes to, done beside the search for what is wrong between routes where there are many of them.
+fn beside_lints<T>(cx: &Context<'_>, routes: &[Arc<Route>], places: &[Places], rest: impl FnOnce() -> T) -> T {
+    if routes.len() < MANY_ROUTES {
+        report_lints(cx, routes, places);
+        return rest();
+    }
+    let (env, directory) = (cx.env, cx.directory);
+    let search = || {
+        let beside = Context::new(env, directory);
+        report_lints(&beside, routes, places);
+        beside
     };
-    let rules =
-        places.iter().enumerate().flat_map(|(route, places)| places.rules.iter().map(move |rule| (route, rule)));
-    let of_rule = |(route, rule): (usize, &super::allow::Places)| {
-        [named(route, Mentioned::User, &rule.users), named(route, Mentioned::Group, &rule.groups)].concat()
-    };
-    rules.flat_map(of_rule).collect()
+    let (found, rest) = both(search, rest);
+    cx.take_in(found);
+    rest
+}
+
+/// Every name by which any route tells who is there, or strips. Most routes share what is said for all.
+fn told(routes: &[Arc<Route>], base: &Arc<Identity>) -> Vec<HeaderName> {
+    let own = routes.iter().map(|route| &route.identity).filter(|identity| !Arc::ptr_eq(identity, base));
+    let mut told: Vec<HeaderName> = own.chain([base]).flat_map(|identity| identity.names()).cloned().collect();
+    told.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    told.dedup();
+    told
+}
+
+/// Whom the rules name. Their places are taken out.
+fn mentions(places: &mut [Places]) -> Vec<Mention> {
+    let mut mentions = Vec::with_capacity(places.len());
+    for (route, places) in places.iter_mut().enumerate() {
+        for rule in &mut places.rules {
+            for (kind, names) in [(Mentioned::User, &mut rule.users), (Mentioned::Group, &mut rule.groups)] {
+                let mention =
+                    |name: Written<String>| Mention { kind, route, place: name.span(), name: name.into_inner() };
+                mentions.extend(std::mem::take(names).into_iter().map(mention));
+            }
+        }
+    }
+    mentions
 }
 
 /// Upstreams of one name, which stand in two files: in one, TOML would not have it.
@@ -130,7 +172,7 @@ fn report_upstream_names(cx: &Context<'_>, names: &[String], places: &[super::up
     }
 }
 
-fn report_names(cx: &Context<'_>, routes: &[Route], places: &[Places]) {
+fn report_names(cx: &Context<'_>, routes: &[Arc<Route>], places: &[Places]) {
     let mut seen: HashMap<&str, usize> = HashMap::new();
     for route in routes {
         let Some(first) = seen.get(&*route.name) else {
@@ -145,7 +187,7 @@ fn report_names(cx: &Context<'_>, routes: &[Route], places: &[Places]) {
 }
 
 /// Routes for paths that are the gateway's own on every host.
-fn report_reserved(cx: &Context<'_>, routes: &[Route], places: &[Places], login: &super::Login) {
+fn report_reserved(cx: &Context<'_>, routes: &[Arc<Route>], places: &[Places], login: &super::Login) {
     for route in routes {
         let path = route.path.as_str();
         let is_own =
@@ -158,7 +200,7 @@ fn report_reserved(cx: &Context<'_>, routes: &[Route], places: &[Places], login:
     }
 }
 
-fn report_lints(cx: &Context<'_>, routes: &[Route], places: &[Places]) {
+fn report_lints(cx: &Context<'_>, routes: &[Arc<Route>], places: &[Places]) {
     let entries: Vec<Entry<'_>> = routes.iter().map(|route| entry(route, places)).collect();
     let name = |index: usize| quoted(&routes[index].name);
     for finding in lint::findings(&entries) {
@@ -236,7 +278,7 @@ fn entry<'a>(route: &'a Route, places: &[Places]) -> Entry<'a> {
     }
 }
 
-fn falls_through(route: usize, later: usize, routes: &[Route], all: &[Places]) -> Diagnostic {
+fn falls_through(route: usize, later: usize, routes: &[Arc<Route>], all: &[Places]) -> Diagnostic {
     let places = &all[route];
     let (limit, key) = if places.limited_by_method { ("other methods", "methods") } else { ("other hosts", "hosts") };
     let (first, second) = (quoted(&routes[route].name), quoted(&routes[later].name));
@@ -266,7 +308,7 @@ const fn does(reading: Reading) -> &'static str {
 }
 
 /// A method override would get past a route that names methods, whichever route of that path takes the request.
-fn mark_method_overrides(routes: &mut [Route]) {
+fn mark_method_overrides(routes: &mut [Arc<Route>]) {
     let limited = routes.iter().filter(|route| route.methods.is_some()).map(|route| &route.path);
     let paths: HashSet<&PathPattern> = limited.collect();
     if paths.is_empty() {
@@ -274,9 +316,15 @@ fn mark_method_overrides(routes: &mut [Route]) {
     }
     let marked = Overlaps::new(routes.iter().map(|route| &route.path)).of_all(paths);
     for at in marked {
-        routes[at].strips_method_overrides = true;
+        // Nobody else has it yet.
+        if let Some(route) = Arc::get_mut(&mut routes[at]) {
+            route.strips_method_overrides = true;
+        }
     }
 }
+
+/// So many that a thread of its own for what is wrong between them is worth it.
+const MANY_ROUTES: usize = 1_000;
 
 /// More places than this in one finding help nobody.
 const MOST_PLACES: usize = 5;

@@ -199,9 +199,8 @@ impl Raw {
                 let place = listener.span();
                 let listener = listener.into_inner().resolve(cx, is_tls, public_url.https);
                 let address = &listener.address;
-                if seen.iter().any(|seen| seen.address.is_where(address)) && !address.is_any_port() {
-                    let finding = Diagnostic::error("duplicate-value", format!("`{address}` is listened on twice"));
-                    cx.report(finding.at(place.clone()).help("remove one of them"));
+                if let Some(other) = seen.iter().find(|seen| seen.address.overlaps(address)) {
+                    cx.report(listened_on_twice(address, &other.address, place.clone()));
                 }
                 if matches!(address, Address::Unix(_)) {
                     unix.get_or_insert(place);
@@ -261,6 +260,16 @@ impl Raw {
             limits: self.limits.resolve(cx),
         }
     }
+}
+
+/// No two sockets can be bound to one address.
+pub(super) fn listened_on_twice(address: &Address, other: &Address, place: Span) -> Diagnostic {
+    let twice = format!("`{address}` is listened on twice");
+    let (message, help) = match address.is_where(other) {
+        true => (twice, "remove one of them"),
+        false => (format!("{twice}: `{other}` overlaps it"), "remove one of them, or choose another port"),
+    };
+    Diagnostic::error("duplicate-value", message).at(place).help(help)
 }
 
 impl RawListen {

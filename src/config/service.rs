@@ -7,10 +7,12 @@ use toml::Spanned;
 use tracing_subscriber::EnvFilter;
 
 use super::reader::{Context, Item, Table, Written, report_later};
-use super::server::positive;
+use super::server::{listened_on_twice, positive};
 use super::users::{UserFile, user_file};
 use super::values::Fault;
-use super::{AccessLog, Admin, AdminListen, Log, LogFormat, Store, StoreKind, later, modes, no_store, values};
+use super::{
+    AccessLog, Address, Admin, AdminListen, Log, LogFormat, Server, Store, StoreKind, later, modes, no_store, values,
+};
 use crate::diag::{Diagnostic, nearest, quoted};
 
 /// `[admin]` as written.
@@ -28,6 +30,18 @@ impl RawAdmin {
         };
         table.finish();
         raw
+    }
+
+    /// Reports where the admin listener would stand in the way of one that is for everybody.
+    pub(super) fn judge(&self, cx: &Context<'_>, server: &Server) {
+        let Some(listen) = &self.listen else { return };
+        let address = match listen.get_ref() {
+            AdminListen::Tcp(address) => Address::Tcp(*address),
+            AdminListen::Unix(_) => return,
+        };
+        if let Some(other) = server.listen.iter().find(|other| other.address.overlaps(&address)) {
+            cx.report(listened_on_twice(&address, &other.address, listen.span()));
+        }
     }
 
     /// `store` is where the control socket stands unless it is named.

@@ -1,6 +1,7 @@
 //! `[[tests]]`: a request, who asks, and what must come of it; as written, and checked. They are run elsewhere.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
@@ -94,12 +95,7 @@ impl Raw {
     }
 
     /// The test, if nothing in it is unusable.
-    pub(super) fn resolve(
-        self,
-        cx: &Context<'_>,
-        routes: &[Route],
-        upstreams: &[std::sync::Arc<Upstream>],
-    ) -> Option<Test> {
+    pub(super) fn resolve(self, cx: &Context<'_>, routes: &[Arc<Route>], upstreams: &[Arc<Upstream>]) -> Option<Test> {
         let expect = self.expect?;
         let (place, expect) = (expect.span(), expect.into_inner());
         let find = |what: &str, name: Option<Written<String>>, known: Vec<&str>| {

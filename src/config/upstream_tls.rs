@@ -4,7 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, RootCertStore};
 
@@ -61,6 +62,21 @@ impl UpstreamTls {
             Ok::<_, io::Error>(Certificates { file: file.to_owned(), certificates })
         };
         Ok(Self { ca: ca.map(read).transpose()?, client: None, server_name })
+    }
+
+    /// The same, and what the gateway shows for itself.
+    ///
+    /// # Errors
+    /// When a file can't be read.
+    pub fn showing(self, cert: &Path, key: &Path) -> io::Result<Self> {
+        let named = |file: &Path, error: String| io::Error::other(format!("{}: {error}", file.display()));
+        let read = |file: &Path| read_at_most(file, pem::LARGEST).map_err(|error| named(file, error.to_string()));
+        let certificates = pem::parse(&read(cert)?).map_err(|error| named(cert, error.to_string()))?;
+        let written = Secret::new(read(key)?);
+        let der = PrivateKeyDer::from_pem_slice(written.expose()).map_err(|error| named(key, error.to_string()))?;
+        let chain = Certificates { file: cert.to_owned(), certificates };
+        let client = ClientCertificate { chain, key_file: key.to_owned(), key: Secret::new(der.secret_der().to_vec()) };
+        Ok(Self { client: Some(client), ..self })
     }
 }
 

@@ -118,6 +118,7 @@ pub const CODES: &[Code] = &[
     error("needs-the-store", "only a store could keep it, and there is none"),
     warning("never-matches", "a route that no request reaches"),
     warning("never-satisfied", "a condition that nobody can satisfy"),
+    warning("no-client-ca", "a certificate counts that no client is asked for"),
     error("no-routes", "there are no routes"),
     warning("no-such-group", "nobody is in a group that a rule names"),
     warning("no-such-user", "a rule names someone who has no account"),

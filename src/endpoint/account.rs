@@ -170,7 +170,7 @@ impl Call<'_> {
     async fn form(&mut self) -> Result<(Me, Bytes), Refusal> {
         if !self.is_of_this_site() {
             let (client, path) = (self.head.client.0, self.head.path.canonical());
-            audit::Event::CrossSite { client, path, user: None, request_id: &self.record.request_id }.log();
+            audit::Event::CrossSite { client, path, user: None }.log(self.record);
             return Err(Refusal::CrossSite);
         }
         let me = self.me().await?;
@@ -220,15 +220,14 @@ impl Call<'_> {
     /// Ends what `end` says; `None`: there is no such session of this account.
     async fn ended(&self, me: &Me, end: &str) -> Result<Option<Done>, StoreError> {
         let (shared, user, client) = (&self.state.shared, &me.name, self.head.client.0);
-        let request_id = &*self.record.request_id;
         let done = if end == OTHERS {
             let count = shared.store.end_other_sessions(user, &me.session).await?;
-            audit::Event::OtherSessionsEnded { user, client, count, request_id }.log();
+            audit::Event::OtherSessionsEnded { user, client, count }.log(self.record);
             Done::OthersEnded
         } else {
             let Some(session) = self.own(me, end).await? else { return Ok(None) };
             shared.store.end_session(&session.id).await?;
-            audit::Event::SessionEnded { user, client, session: &session.id, request_id }.log();
+            audit::Event::SessionEnded { user, client, session: &session.id }.log(self.record);
             Done::SessionEnded
         };
         shared.people.follower.catch_up().await?;
@@ -353,15 +352,15 @@ impl Call<'_> {
 
     /// The password was not judged, or is not the one.
     async fn unconfirmed(self, me: &Me, form: Form<'_>, failure: &Failure) -> Answered {
-        let (client, request_id) = (self.head.client.0, &*self.record.request_id);
+        let client = self.head.client.0;
         let error = match failure {
             Failure::Wrong { user, reason } => {
-                audit::Event::SignInFailed { user: user.as_ref(), client, method: METHOD, reason, request_id }.log();
+                audit::Event::SignInFailed { user: user.as_ref(), client, method: METHOD, reason }.log(self.record);
                 NotDone::WrongPassword
             }
             Failure::TooMany(wait) => {
                 let seconds = wait.seconds();
-                audit::Event::SignInThrottled { client, method: METHOD, seconds, request_id }.log();
+                audit::Event::SignInThrottled { client, method: METHOD, seconds }.log(self.record);
                 NotDone::TooMany(seconds)
             }
             // Longer than any can be: not the one, whatever it is.
@@ -386,8 +385,7 @@ impl Call<'_> {
             None
         });
         let session = opened.as_ref().map(|opened| opened.id.as_str());
-        let request_id = &*self.record.request_id;
-        audit::Event::PasswordChanged { user: &me.name, client, session, request_id }.log();
+        audit::Event::PasswordChanged { user: &me.name, client, session }.log(self.record);
         let max_age = remember.then_some(self.state.config.sessions.remember);
         let cookie = opened.and_then(|opened| self.state.cookie.set(opened.key.expose(), max_age).ok());
         let Some(cookie) = cookie else {

@@ -24,8 +24,7 @@ pub(super) async fn submit(mut call: Call<'_>) -> Answered {
     let by_cookie = caller.proof.claims.is_none() && caller.proof.api_key.is_none();
     if by_cookie && !call.is_of_this_site() {
         let (client, path) = (call.head.client.0, call.head.path.canonical());
-        let request_id = &*call.record.request_id;
-        audit::Event::CrossSite { client, path, user: Some(&user), request_id }.log();
+        audit::Event::CrossSite { client, path, user: Some(&user) }.log(call.record);
         let problem = Problem { detail: "The request was sent by another site", ..Problem::default() };
         return call.refuse(StatusCode::FORBIDDEN, &problem);
     }

@@ -63,7 +63,7 @@ pub(super) async fn submit(mut call: Call<'_>) -> Answered {
     };
     if !call.is_of_this_site() {
         let (client, path) = (call.head.client.0, call.head.path.canonical());
-        audit::Event::CrossSite { client, path, user: None, request_id: &call.record.request_id }.log();
+        audit::Event::CrossSite { client, path, user: None }.log(call.record);
         return call.refused(
             kind,
             StatusCode::FORBIDDEN,
@@ -126,8 +126,7 @@ impl Call<'_> {
 
     fn welcome(self, kind: Kind, typed: &Typed, user: &UserRecord, opened: &Opened) -> Answered {
         let (client, session) = (self.head.client.0, opened.id.as_str());
-        let request_id = &*self.record.request_id;
-        audit::Event::SignedIn { user: &user.name, client, method: "password", session, request_id }.log();
+        audit::Event::SignedIn { user: &user.name, client, method: "password", session }.log(self.record);
         self.record.user = Some(user.name.to_string());
         self.record.reason = "signed in".to_owned();
         match kind {
@@ -182,17 +181,17 @@ impl Call<'_> {
 
     fn failed(self, kind: Kind, typed: &Typed, failure: &Failure) -> Answered {
         let login = &self.state.config.login;
-        let (client, request_id) = (self.head.client.0, &*self.record.request_id);
+        let client = self.head.client.0;
         let (status, error, detail, retry_after) = match failure {
             Failure::Wrong { user, reason } => {
                 let user = user.as_ref();
-                audit::Event::SignInFailed { user, client, method: "password", reason, request_id }.log();
+                audit::Event::SignInFailed { user, client, method: "password", reason }.log(self.record);
                 let detail = login.failure_detail.as_str();
                 (login.failure_status, LoginError::Refused { detail }, detail, None)
             }
             Failure::TooMany(wait) => {
                 let seconds = wait.seconds();
-                audit::Event::SignInThrottled { client, method: "password", seconds, request_id }.log();
+                audit::Event::SignInThrottled { client, method: "password", seconds }.log(self.record);
                 (StatusCode::TOO_MANY_REQUESTS, LoginError::TooMany { seconds }, "Too many attempts", Some(seconds))
             }
             Failure::PasswordTooLong => {

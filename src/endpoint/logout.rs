@@ -36,7 +36,7 @@ pub(super) async fn show(call: Call<'_>) -> Answered {
 pub(super) async fn submit(call: Call<'_>) -> Answered {
     if !call.is_of_this_site() {
         let (client, path) = (call.head.client.0, call.head.path.canonical());
-        audit::Event::CrossSite { client, path, user: None, request_id: &call.record.request_id }.log();
+        audit::Event::CrossSite { client, path, user: None }.log(call.record);
         let problem = Problem { detail: "The request was sent by another site", ..Problem::default() };
         return call.refuse(StatusCode::FORBIDDEN, &problem);
     }
@@ -57,8 +57,8 @@ pub(super) async fn submit(call: Call<'_>) -> Answered {
     }
     if let Some(known) = known {
         let user = &known.identity.profile.user;
-        let (client, request_id) = (call.head.client.0, &*call.record.request_id);
-        audit::Event::SignedOut { user, client, request_id }.log();
+        let client = call.head.client.0;
+        audit::Event::SignedOut { user, client }.log(call.record);
         call.record.user = Some(user.clone());
     }
     call.gone()

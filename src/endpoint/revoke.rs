@@ -47,8 +47,8 @@ impl Call<'_> {
             },
         };
         shared.people.follower.catch_up().await.map_err(|error| self.no_answer(&error))?;
-        let (client, request_id) = (self.head.client.0, &*self.record.request_id);
-        audit::Event::SignedOut { user: &user, client, request_id }.log();
+        let client = self.head.client.0;
+        audit::Event::SignedOut { user: &user, client }.log(self.record);
         self.record.user = Some(user);
         self.record.reason = "revoked".to_owned();
         Ok(())

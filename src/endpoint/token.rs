@@ -45,7 +45,7 @@ impl Call<'_> {
     async fn grant(&mut self) -> Result<Granted, Fault> {
         if !self.is_of_this_site() {
             let (client, path) = (self.head.client.0, self.head.path.canonical());
-            audit::Event::CrossSite { client, path, user: None, request_id: &self.record.request_id }.log();
+            audit::Event::CrossSite { client, path, user: None }.log(self.record);
             return Err(Fault::CrossSite);
         }
         let params = self.params().await?;
@@ -67,8 +67,8 @@ impl Call<'_> {
             let (user, reason) = (Some(user.name), "the account has changed meanwhile");
             return Err(self.failed_grant(&Failure::Wrong { user, reason }));
         };
-        let (client, session, request_id) = (self.head.client.0, opened.id.as_str(), &*self.record.request_id);
-        audit::Event::SignedIn { user: &user.name, client, method: "password", session, request_id }.log();
+        let (client, session) = (self.head.client.0, opened.id.as_str());
+        audit::Event::SignedIn { user: &user.name, client, method: "password", session }.log(self.record);
         self.record.user = Some(user.name.to_string());
         self.record.reason = "signed in".to_owned();
         Ok(Granted {
@@ -153,16 +153,15 @@ impl Call<'_> {
     fn failed_grant(&mut self, failure: &Failure) -> Fault {
         let client = self.head.client.0;
         self.record.reason = failure.to_string();
-        let request_id = &*self.record.request_id;
         match failure {
             Failure::Wrong { user, reason } => {
                 let user = user.as_ref();
-                audit::Event::SignInFailed { user, client, method: "password", reason, request_id }.log();
+                audit::Event::SignInFailed { user, client, method: "password", reason }.log(self.record);
                 Fault::InvalidGrant("Invalid credentials")
             }
             Failure::TooMany(wait) => {
                 let seconds = wait.seconds();
-                audit::Event::SignInThrottled { client, method: "password", seconds, request_id }.log();
+                audit::Event::SignInThrottled { client, method: "password", seconds }.log(self.record);
                 Fault::TooMany(seconds)
             }
             Failure::PasswordTooLong => Fault::InvalidRequest("The password is longer than 1024 bytes"),
@@ -173,8 +172,7 @@ impl Call<'_> {
     /// The session has just been ended: what it still has open is closed, and its tokens are refused from here on.
     async fn reused(&mut self, session: &SessionRecord) -> Fault {
         let (client, user) = (self.head.client.0, &session.user);
-        let request_id = &*self.record.request_id;
-        audit::Event::RefreshReused { user, client, session: &session.id, request_id }.log();
+        audit::Event::RefreshReused { user, client, session: &session.id }.log(self.record);
         self.record.user = Some(user.to_string());
         if let Err(error) = self.state.shared.people.follower.catch_up().await {
             tracing::warn!(%error, "the end of a session is taken in later");

@@ -51,8 +51,8 @@ impl Call<'_> {
             }
             Standing::Refused(bad) => {
                 if let Bad::Invalid(why) = bad {
-                    let (client, request_id) = (self.head.client.0, &*self.record.request_id);
-                    audit::Event::BadCredential { client, route: None, reason: why, request_id }.log();
+                    let client = self.head.client.0;
+                    audit::Event::BadCredential { client, route: None, reason: why }.log(self.record);
                 }
                 let (detail, challenge) = answer::token_challenge(bad);
                 let problem = Problem { detail, challenge: Some(challenge), ..Problem::default() };

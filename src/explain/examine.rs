@@ -135,7 +135,7 @@ pub(super) fn decided(record: &Record) -> Outcome {
     }
 }
 
-fn bare(question: &Question, judgement: &Judgement<'_>) -> Explanation {
+pub(super) fn bare(question: &Question, judgement: &Judgement<'_>) -> Explanation {
     Explanation {
         method: question.method.to_string(),
         host: question.target.authority.clone().unwrap_or_default(),
@@ -214,7 +214,7 @@ fn allowed_answer(route: &Route) -> String {
 }
 
 /// The routes that were asked about the path as written, in their order, up to the one that decides.
-fn routes(rules: &Rules, head: &Head, asking: &Asking<'_>) -> (Vec<RouteTried>, usize) {
+pub(super) fn routes(rules: &Rules, head: &Head, asking: &Asking<'_>) -> (Vec<RouteTried>, usize) {
     let decides = rules.find(head).map(|route| route.index);
     let asked = decides.map_or(rules.routes().len(), |index| index + 1);
     let (mut tried, mut left_out) = (Vec::new(), 0);
@@ -311,7 +311,7 @@ fn alternatives(route: &Route, head: &Head, asking: &Asking<'_>) -> Vec<Alternat
 }
 
 /// What goes on to the application.
-fn sent(config: &Config, route: &Route, head: &Head, asker: &Asker, named: bool) -> Sent {
+pub(super) fn sent(config: &Config, route: &Route, head: &Head, asker: &Asker, named: bool) -> Sent {
     let upstream = route.to.upstream().and_then(|upstream| config.upstreams.get(upstream));
     let change = route.path_change();
     let target = proxy::target(head, change).map_or_else(|_| head.target(), |target| target.to_string());

@@ -6,13 +6,13 @@ use super::account_file;
 use super::question::{Judgement, Question, invented, judge};
 use crate::access::{Asker, Rules};
 use crate::clock::Timestamp;
-use crate::config::{self, Config, Loaded, Test};
+use crate::config::{self, Config, Env, Loaded, Test};
 use crate::diag::{Diagnostic, quoted};
 use crate::policy::Outcome;
 
 /// Reads and checks the file `path` as [`config::load`] does, runs its tests, and reads its
 /// file of accounts: a test that fails and a line that can't be taken are errors like any other.
-pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
+pub fn load(path: &Path, env: Env<'_>) -> Loaded {
     let Loaded { config, mut diagnostics, files } = config::load(path, env);
     let Some(config) = config else { return Loaded { config, diagnostics, files } };
     let mut failed = failing_tests(&config);

@@ -313,7 +313,7 @@ impl Running {
         if let Err(error) = self.shared.throttle.save().await {
             warn!(%error, "counters of failed sign-ins were not saved");
         }
-        if let Some(tracer) = &self.shared.tracer {
+        if let Some(tracer) = &self.reloader.state.tracer {
             tracer.flush(TRACE_PATIENCE).await;
         }
         if let Err(error) = self.shared.store.close().await {

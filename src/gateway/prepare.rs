@@ -179,14 +179,13 @@ pub(super) async fn prepare(
         request_ids,
         metrics,
         pools: Pools::default(),
-        tracer,
         recent: Recent::default(),
         unbelieved: Unbelieved::default(),
         seldom: Seldom::default(),
     });
     let control = bind_control(&config)?;
     let pools = super::worker::pools(&config, &shared.metrics, &[])?;
-    let parts = Parts { keys, issuers, access, access_log };
+    let parts = Parts { keys, issuers, access, access_log, tracer };
     let state = State::new(config, parts, Arc::clone(&shared)).map_err(StartError::Cookie)?;
     Ok(Prepared { state: Arc::new(state), shared, pools, listeners, planned, admin, control })
 }

@@ -19,12 +19,12 @@ use super::files::Watch;
 use super::listeners::{Listeners, Planned};
 use super::prepare;
 use super::worker::{self, Crew};
-use crate::config::changes::{CONTROL, STORE, TRACE, WORKERS};
+use crate::config::changes::{CONTROL, STORE, WORKERS};
 use crate::config::{Changes, Config, Loaded};
 use crate::diag::{Diagnostic, Diagnostics};
 use crate::explain::{self, Differences, Past};
-use crate::observe;
 use crate::observe::access::AccessLog;
+use crate::observe::{self, otlp};
 use crate::session::keys::{KeysError, NextKeys};
 use crate::state::{Parts, Shared, State};
 use crate::token;
@@ -162,7 +162,6 @@ impl Reloader {
             return Err(finding.help("restart the gateway, or write the value that it runs with"));
         }
         config.server.workers = self.state.config.server.workers;
-        config.trace.clone_from(&self.state.config.trace);
         config.server.tls.keep(&self.state.config.server.tls);
         let (former, shared) = (&self.state, &self.shared);
         prepare::open_files(&config);
@@ -176,6 +175,10 @@ impl Reloader {
             false => AccessLog::open(&log.access, log.format).map(|log| log.after(&former.access_log)),
         };
         let access_log = access_log.map_err(|error| not_possible(StartError::AccessLog(error)))?;
+        let tracer = match config.trace == former.config.trace {
+            true => former.tracer.clone(),
+            false => config.trace.as_ref().map(|trace| otlp::start(trace, &shared.metrics)),
+        };
         let pools = worker::pools(&config, &shared.metrics, &self.pools).map_err(not_possible)?;
         let follower = &shared.people.follower;
         let remembered = follower.remember_for(token::memory(&config)).await;
@@ -191,7 +194,7 @@ impl Reloader {
             let config = Arc::new(config);
             let issuers = Arc::new(Issuers::new(&config.issuers, &former.issuers, &shared.clock));
             let access = Arc::new(former.access.succeeded_by(&config, Arc::clone(&ring), Arc::clone(&issuers)));
-            State::new(config, Parts { keys: ring, issuers, access, access_log }, shared)
+            State::new(config, Parts { keys: ring, issuers, access, access_log, tracer }, shared)
         };
         let state = match spawn_blocking(build).await {
             Ok(Ok(state)) => Arc::new(state),
@@ -296,14 +299,12 @@ async fn load(file: PathBuf) -> Loaded {
 
 /// What stays as it is until the next start is no change but a warning.
 fn note_later(changes: &mut Changes, mut findings: Diagnostics) -> Diagnostics {
-    for key in [WORKERS, TRACE] {
-        if changes.keys.contains(&key) {
-            let message = format!("`{key}` counts from the next start, until then what is in force stays");
-            let finding = Diagnostic::warning("needs-restart", message).help("restart the gateway when it suits");
-            findings = findings.with(finding);
-        }
+    if changes.keys.contains(&WORKERS) {
+        let message = format!("`{WORKERS}` takes effect at the next start: until then there are as many as before");
+        let finding = Diagnostic::warning("needs-restart", message).help("restart the gateway when it suits");
+        findings = findings.with(finding);
     }
-    changes.keys.retain(|key| ![WORKERS, TRACE].contains(key));
+    changes.keys.retain(|key| *key != WORKERS);
     findings
 }
 

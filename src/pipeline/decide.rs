@@ -42,5 +42,5 @@ pub(super) fn note_permit(state: &State, permit: &Permit, record: &mut Record) {
     if let Some(instead) = permit.instead() {
         refuse::observed(record, instead);
     }
-    finish::note_sign_in(permit, &record.request_id);
+    finish::note_sign_in(permit, record);
 }

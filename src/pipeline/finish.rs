@@ -33,13 +33,12 @@ pub(super) fn begin(
     record.time = time;
     record.method = request.method().clone();
     record.path = request.uri().path().to_owned();
-    let (log, tracer) = (&state.access_log, state.shared.tracer.as_ref());
-    if log.is_on() || tracer.is_some() {
-        let parent = Parent::read(request.headers());
-        record.recording = tracer.and_then(|tracer| tracer.begin(parent, &state.shared.random)).map(Box::new);
-        let own = record.recording.as_ref().map(|recording| recording.trace());
-        record.trace = own.or(parent.map(|parent| parent.trace));
-    }
+    // Also where no access line is written: audit events say it too.
+    let parent = Parent::read(request.headers());
+    let tracer = state.tracer.as_ref();
+    record.recording = tracer.and_then(|tracer| tracer.begin(parent, &state.shared.random)).map(Box::new);
+    let own = record.recording.as_ref().map(|recording| recording.trace());
+    record.trace = own.or(parent.map(|parent| parent.trace));
     record
 }
 
@@ -58,7 +57,7 @@ pub(super) fn finish(state: &State, answered: Answered, mut record: Record, obse
     let record = Arc::new(record);
     state.shared.recent.keep(&record);
     let log = &state.access_log;
-    let tracer = record.recording.as_ref().and_then(|_| state.shared.tracer.clone());
+    let tracer = record.recording.as_ref().and_then(|_| state.tracer.clone());
     if !log.is_on() && tracer.is_none() {
         return response;
     }
@@ -76,17 +75,17 @@ pub(super) fn count(state: &State, record: &Record, observed: &Observed) {
 
 /// Tells the auditor of a password that was judged for this very request: one by Basic that was not remembered, or a wrong
 /// one where everyone may go.
-pub(super) fn note_sign_in(permit: &Permit, request_id: &str) {
+pub(super) fn note_sign_in(permit: &Permit, record: &Record) {
     let (client, method) = (permit.head().client.0, "basic");
     if let Some(user) = permit.signs_in() {
-        audit::Event::SignedIn { user, client, method, session: "", request_id }.log();
+        audit::Event::SignedIn { user, client, method, session: "" }.log(record);
     }
     match permit.set_aside() {
         Some(SetAside::Refused(Bad::Credentials { user, reason })) => {
-            audit::Event::SignInFailed { user: user.as_ref(), client, method, reason, request_id }.log();
+            audit::Event::SignInFailed { user: user.as_ref(), client, method, reason }.log(record);
         }
         Some(SetAside::Throttled(wait)) => {
-            audit::Event::SignInThrottled { client, method, seconds: wait.seconds(), request_id }.log();
+            audit::Event::SignInThrottled { client, method, seconds: wait.seconds() }.log(record);
         }
         Some(SetAside::Refused(Bad::Expired | Bad::Invalid(_) | Bad::OtherIssuer)) | None => {}
     }

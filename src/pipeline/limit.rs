@@ -85,8 +85,8 @@ impl Counted {
         record.because(Reason::RateLimited, None);
         record.observed = Some(instead);
         let (user, client, route) = (record.user.as_deref(), record.client, record.route.as_deref());
-        let (reason, request_id) = (record.reason.as_str(), &*record.request_id);
-        audit::Event::WouldDeny { user, client, route, reason, instead, request_id }.log();
+        let reason = record.reason.as_str();
+        audit::Event::WouldDeny { user, client, route, reason, instead }.log(record);
     }
 
     /// 429.

@@ -72,7 +72,7 @@ impl Drop for Open<'_> {
         finish::count(state, &record, observed);
         state.access_log.write(&record);
         state.shared.recent.keep(&Arc::new(record.clone()));
-        if let Some(tracer) = record.recording.as_ref().and_then(|_| state.shared.tracer.as_ref()) {
+        if let Some(tracer) = record.recording.as_ref().and(state.tracer.as_ref()) {
             let left = observed.left().map(|left| left.saturating_duration_since(record.started));
             // Until it left the gateway waited for the application.
             let away = left.map(|left| (left, record.duration.saturating_sub(left).max(Duration::from_micros(1))));

@@ -104,8 +104,7 @@ fn throttled(asker: &Asker<'_>, record: &mut Record, wait: RetryAfter) -> Respon
     record.decision = "challenge";
     record.because(Reason::TooManyAttempts, None);
     let seconds = wait.seconds();
-    audit::Event::SignInThrottled { client: record.client, method: "basic", seconds, request_id: &record.request_id }
-        .log();
+    audit::Event::SignInThrottled { client: record.client, method: "basic", seconds }.log(record);
     let problem = Problem { detail: "Too many attempts", retry_after: Some(seconds), ..Problem::default() };
     asker.problem(StatusCode::TOO_MANY_REQUESTS, &problem)
 }
@@ -143,16 +142,16 @@ pub(super) fn observed(record: &mut Record, instead: &Decision) {
     };
     record.observed = Some(decision);
     if let Decision::Challenge(Challenge { want: Want::Token(Bad::Credentials { user, reason }), .. }) = instead {
-        let (user, client, request_id) = (user.as_ref(), record.client, &*record.request_id);
-        audit::Event::SignInFailed { user, client, method: "basic", reason, request_id }.log();
+        let (user, client) = (user.as_ref(), record.client);
+        audit::Event::SignInFailed { user, client, method: "basic", reason }.log(record);
     }
     let who = match instead {
         Decision::Deny(denial) => denial.identity.as_ref().map(|identity| identity.profile.user.as_str()),
         _ => None,
     };
     let (user, client, reason) = (who.or(record.user.as_deref()), record.client, record.reason.as_str());
-    let (route, request_id) = (route.map(|route| &*route.name), &*record.request_id);
-    audit::Event::WouldDeny { user, client, route, reason, instead: decision, request_id }.log();
+    let route = route.map(|route| &*route.name);
+    audit::Event::WouldDeny { user, client, route, reason, instead: decision }.log(record);
 }
 
 /// Notes what a challenge is made for.
@@ -178,11 +177,11 @@ fn challenge(asker: &Asker<'_>, record: &mut Record, challenge: &Challenge) -> R
     match &challenge.want {
         Want::Token(Bad::Invalid(_) | Bad::OtherIssuer) => {
             let (client, route) = (record.client, Some(&*challenge.route.name));
-            audit::Event::BadCredential { client, route, reason: &record.reason, request_id: &record.request_id }.log();
+            audit::Event::BadCredential { client, route, reason: &record.reason }.log(record);
         }
         Want::Token(Bad::Credentials { user, reason }) => {
-            let (user, client, request_id) = (user.as_ref(), record.client, &*record.request_id);
-            audit::Event::SignInFailed { user, client, method: "basic", reason, request_id }.log();
+            let (user, client) = (user.as_ref(), record.client);
+            audit::Event::SignInFailed { user, client, method: "basic", reason }.log(record);
         }
         Want::Credential | Want::StepUp | Want::Token(Bad::Expired) => {}
     }
@@ -230,15 +229,15 @@ fn denial(asker: &Asker<'_>, record: &mut Record, denial: &Denial) -> Response<B
     let (client, route) = (record.client, Some(&*denial.route.name));
     let (detail, event) = match denial.why {
         Reason::CrossSite => {
-            let (path, request_id) = (record.path.as_str(), &*record.request_id);
-            ("The request was sent by another site", audit::Event::CrossSite { client, path, user, request_id })
+            let path = record.path.as_str();
+            ("The request was sent by another site", audit::Event::CrossSite { client, path, user })
         }
         _ => {
-            let (reason, request_id) = (record.reason.as_str(), &*record.request_id);
-            ("Not allowed", audit::Event::Denied { user, client, route, reason, request_id })
+            let reason = record.reason.as_str();
+            ("Not allowed", audit::Event::Denied { user, client, route, reason })
         }
     };
-    event.log();
+    event.log(record);
     let problem = Problem {
         detail,
         signed_in: user,

@@ -268,7 +268,7 @@ fn what_needs_a_restart_is_said() {
     let token = gateway.token("alice");
     gateway.send(&get("/closed/x").bearer(&token)).assert_status(200, "nothing of it is in force");
     let ran = gateway.reload(&setup().key("server.workers", "2").routes(&closed("closed")));
-    assert!(ran.stderr.contains("`server.workers` counts from the next start"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("`server.workers` takes effect at the next start"), "{}", ran.stderr);
     gateway.send(&get("/closed/x").bearer(&token)).assert_status(403, "all else of it is");
 }
 

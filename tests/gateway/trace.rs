@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::common::recorder::reply;
-use crate::common::{Answer, Client, Gateway, Recorder, Setup, get, until};
+use crate::common::{Answer, Client, Gateway, Recorder, Setup, get, post, until};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SPAN: &str = "b7ad6b7169203331";
@@ -229,4 +229,70 @@ fn the_last_spans_go_out_before_the_end() {
     gateway.send(&get("/public/x")).assert_status(200, "let through");
     gateway.stop();
     assert_eq!(spans(&collector, 2).len(), 2);
+}
+
+#[test]
+fn audit_events_name_the_trace_of_their_request() {
+    let app = Recorder::start();
+    let closed = "[[routes]]\nname = \"closed\"\npath = \"/closed/**\"\nallow = \"nobody\"\nupstream = \"app\"\n\
+                  [[routes]]\nname = \"rest\"\npath = \"/rest/**\"\nallow = \"signed-in\"\nupstream = \"app\"\n";
+    // Without access lines too: what an auditor reads does not hang on them.
+    for access in ["stdout", "off"] {
+        let gateway = setup(&app).key("log.access", &format!("{access:?}")).routes(closed).start();
+        let token = gateway.token("alice");
+        let signing_in = serde_json::json!({ "username": "alice", "password": "not it" });
+        let cases = [
+            ("denied", 403, get("/closed/x").bearer(&token)),
+            ("bad-credential", 401, get("/rest/x").bearer("not.a.token")),
+            ("sign-in-failed", 403, post("/login").json(&signing_in)),
+            ("cross-site", 403, post("/login").json(&signing_in).header("Sec-Fetch-Site", "cross-site")),
+            ("signed-out", 204, post("/logout").bearer(&token)),
+        ];
+        for (event, status, request) in cases {
+            gateway.send(&request.header("Traceparent", &parent("00"))).assert_status(status, event);
+            let found = audit_event(&gateway, event);
+            assert_eq!((found["trace_id"].as_str(), found["request_id"].is_string()), (Some(TRACE), true), "{found}");
+        }
+        gateway.send(&post("/login").json(&signing_in)).assert_status(403, "of no trace");
+        let of_none = |line: &Value| line["event"] == "sign-in-failed" && line.get("trace_id").is_none();
+        gateway.stderr.wait("an event without a trace", |line| serde_json::from_str(line).ok().filter(of_none));
+    }
+}
+
+fn audit_event(gateway: &Gateway, name: &str) -> Value {
+    let is_it = |line: &Value| line["target"] == "portcullis::audit" && line["event"] == name;
+    gateway.stderr.wait(name, |line| serde_json::from_str(line).ok().filter(is_it))
+}
+
+#[test]
+fn a_reload_begins_moves_and_ends_traces() {
+    let (app, first, second) = (Recorder::start(), collector(), collector());
+    let with_control = |setup: Setup| setup.key("admin.control", "\"./portcullis.sock\"");
+    let gateway = with_control(setup(&app)).start();
+    let mut client = gateway.client();
+    let mut ask = |path: &str| {
+        client.send(&get(path)).assert_status(200, path);
+        app.only(path).header("traceparent")
+    };
+    let recorded = |collector: &Recorder| {
+        let paths: Vec<_> = spans(collector, 2).iter().filter_map(|span| span.attribute("url.path")).collect();
+        paths.concat()
+    };
+    assert_eq!(ask("/public/before"), None);
+    let ran = gateway.reload(&with_control(traced(&app, &first, "1")));
+    assert!(ran.stdout.contains("keys: trace\n") && ran.stderr.is_empty(), "{}{}", ran.stdout, ran.stderr);
+    assert!(ask("/public/first").is_some());
+    assert_eq!(recorded(&first), "/public/first");
+    gateway.reload(&with_control(traced(&app, &second, "1")));
+    assert!(ask("/public/second").is_some());
+    assert_eq!(recorded(&second), "/public/second");
+    // Nothing of it has changed: the exporter stays.
+    gateway.reload(&with_control(traced(&app, &second, "1")).key("log.level", "\"debug\""));
+    assert!(ask("/public/still").is_some());
+    assert_eq!(recorded(&second), "/public/still");
+    gateway.reload(&with_control(setup(&app)));
+    assert_eq!(ask("/public/after"), None);
+    // What was recorded is sent before the end.
+    gateway.stop();
+    assert!(first.take().is_empty() && second.take().is_empty(), "nothing of what came after");
 }

@@ -224,6 +224,30 @@ fn the_doctor_shakes_hands() {
 }
 
 #[test]
+fn the_doctor_shows_our_certificate_and_says_until_when_it_holds() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let own = clients.sign("gateway.internal", 2099);
+    let (app, _) = over(authority.server("127.0.0.1", 2099, &["http/1.1"], Some(&clients)));
+    let files = [("ca.pem", authority.pem()), ("own.pem", own.certificate), ("own.key", own.key)];
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let gateway = before(&app.server, "ca = \"ca.pem\", cert = \"own.pem\", key = \"own.key\"", &files);
+    let look = || {
+        let ran = gateway.command(&["doctor"]);
+        let line = |name: &str| ran.stdout.lines().find(|line| line.contains(name)).unwrap_or_default().to_owned();
+        [line("certificate for secure"), line("upstream secure")]
+    };
+    let [certificate, upstream] = look();
+    assert!(certificate.starts_with("ok") && certificate.contains("own.pem holds until 2099-"), "{certificate}");
+    assert!(upstream.starts_with("ok") && upstream.contains("takes connections"), "{upstream}");
+    std::fs::remove_file(gateway.dir().join("own.key")).unwrap();
+    let [certificate, _] = look();
+    assert!(certificate.starts_with("warn") && certificate.contains("own.key can't be read"), "{certificate}");
+    let bare = before(&app.server, "ca = \"ca.pem\"", &files);
+    let ran = bare.command(&["doctor"]);
+    assert!(!ran.stdout.contains("certificate for"), "{}", ran.stdout);
+}
+
+#[test]
 fn config_show_and_explain_name_the_server() {
     let authority = Authority::new();
     let (app, _) = over(authority.server("127.0.0.1", 2099, &["h2"], None));

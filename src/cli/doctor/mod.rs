@@ -2,6 +2,7 @@
 //!
 //! What is in force a running gateway says; without one it is what the file comes to. Changes nothing. Each check is a sentence with a verdict; what they are made of stands in `checks` and `network`.
 
+mod certificates;
 mod checks;
 mod network;
 
@@ -110,6 +111,7 @@ fn all(facts: &Facts, running: Option<&Running>, clock: &Clock) -> Vec<Check> {
     found.extend(checks::keys(facts, clock));
     found.extend(checks::modes(facts));
     found.extend(checks::dated(facts, clock.now()));
+    found.extend(certificates::certificates(facts, clock.now()));
     found.push(checks::cookies(facts));
     let socket = facts.control.as_deref().filter(|_| running.is_some());
     let seen = socket.map_or(Ok(Vec::new()), control::unbelieved);

@@ -9,18 +9,22 @@ use std::thread;
 use std::time::Duration;
 
 use super::Check;
-use crate::config::{Facts, HostPort, ServerAddr, ServerFacts, UpstreamTls};
+use crate::config::{CertificateFacts, Facts, HostPort, ServerAddr, ServerFacts, UpstreamTls};
 use crate::upstream::verify;
 
 /// Whether each server of each upstream takes connections, and shows a certificate that is believed; all are tried at once.
 pub(super) fn upstreams(facts: &Facts) -> Vec<Check> {
-    let servers = facts.servers.iter().cloned();
+    let shown = |server: &ServerFacts| {
+        let theirs = |one: &&CertificateFacts| one.upstream.as_ref() == Some(&server.upstream);
+        facts.certificates.iter().find(theirs).cloned()
+    };
+    let servers = facts.servers.iter().map(|server| (server.clone(), shown(server)));
     let tried: Vec<_> = servers
-        .map(|facts| {
+        .map(|(facts, shown)| {
             let (sender, receiver) = mpsc::sync_channel(1);
             let (name, server) = (format!("upstream {}", facts.upstream), facts.server.clone());
             // A look-up of the name has no deadline of its own: whoever waits has one.
-            thread::spawn(move || drop(sender.send(reach(&facts))));
+            thread::spawn(move || drop(sender.send(reach(&facts, shown.as_ref()))));
             (name, server, receiver)
         })
         .collect();
@@ -49,7 +53,7 @@ enum Unreached {
     Tls(io::Error),
 }
 
-fn reach(facts: &ServerFacts) -> Result<(), Unreached> {
+fn reach(facts: &ServerFacts, shown: Option<&CertificateFacts>) -> Result<(), Unreached> {
     let place = match &facts.server {
         ServerAddr::Http(place) | ServerAddr::H2c(place) | ServerAddr::Https(place) => place,
         ServerAddr::Unix(path) => return UnixStream::connect(path).map(drop).map_err(Unreached::Connect),
@@ -63,6 +67,10 @@ fn reach(facts: &ServerFacts) -> Result<(), Unreached> {
         stream.set_write_timeout(Some(PATIENCE))
     };
     let tls = UpstreamTls::believing(facts.ca.as_deref(), facts.server_name.clone());
+    let tls = match shown {
+        Some(CertificateFacts { cert, key, .. }) => tls.and_then(|tls| tls.showing(cert, key)),
+        None => tls,
+    };
     let judged = limit(&stream).and_then(|()| verify(&tls?, &place.host, stream));
     judged.map_err(Unreached::Tls)
 }

@@ -72,8 +72,8 @@ pub struct Redirect {
 /// Where a route leads, as written.
 pub(super) struct Raw {
     upstream: Option<Written<String>>,
-    respond: Option<Respond>,
-    redirect: Option<RawRedirect>,
+    respond: Option<Box<Respond>>,
+    redirect: Option<Box<RawRedirect>>,
     /// Which of the three are there.
     ways: Vec<(&'static str, Span)>,
     /// What means nothing without an upstream.
@@ -91,8 +91,8 @@ impl Raw {
         }
         Self {
             upstream: table.take("upstream").and_then(|item| item.text()),
-            respond: table.table("respond", "routes.respond").and_then(respond),
-            redirect: table.table("redirect", "routes.redirect").map(redirect),
+            respond: table.table("respond", "routes.respond").and_then(respond).map(Box::new),
+            redirect: table.table("redirect", "routes.redirect").map(redirect).map(Box::new),
             ways,
             on_the_way,
         }
@@ -124,7 +124,7 @@ impl Raw {
                 cx.report(finding.help(format!("remove `{key}`, or write `upstream` in place of `{way}`")));
             }
         }
-        let respond = self.respond.map(Destination::Respond);
+        let respond = self.respond.map(|respond| Destination::Respond(*respond));
         upstream.map(Destination::Upstream).or(respond).or(redirect.map(Destination::Redirect))
     }
 }

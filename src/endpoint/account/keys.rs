@@ -93,8 +93,8 @@ impl Call<'_> {
             return Ok(false);
         }
         shared.people.follower.catch_up().await?;
-        let (user, client, request_id) = (&me.name, self.head.client.0, &*self.record.request_id);
-        audit::Event::ApiKeyRevoked { user, client, key: &key.id, request_id }.log();
+        let (user, client) = (&me.name, self.head.client.0);
+        audit::Event::ApiKeyRevoked { user, client, key: &key.id }.log(self.record);
         Ok(true)
     }
 
@@ -147,8 +147,8 @@ impl Call<'_> {
         if !store.add_api_key(record).await? {
             return Ok(Some(NotDone::KeyTaken));
         }
-        let (user, client, request_id) = (&me.name, self.head.client.0, &*self.record.request_id);
-        audit::Event::ApiKeyAdded { user, client, key: text.id(), request_id }.log();
+        let (user, client) = (&me.name, self.head.client.0);
+        audit::Event::ApiKeyAdded { user, client, key: text.id() }.log(self.record);
         Ok(None)
     }
 }
