@@ -28,12 +28,12 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// How often a warm request on a kept connection asks for memory, or for more of it.
 const KEPT: &[(&str, usize)] = &[
-    ("public route", 37),
-    ("token", 41),
-    ("token, access log", 51),
+    ("public route", 24),
+    ("token", 26),
+    ("token, access log", 36),
     ("no token", 45),
-    ("bad token", 41),
-    ("wrong group", 40),
+    ("bad token", 42),
+    ("wrong group", 38),
     ("no route", 36),
 ];
 

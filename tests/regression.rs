@@ -162,7 +162,11 @@ fn a_stream_on_a_token_ends_with_its_session() {
     let mut tunnel = gateway.send(&format!(
         "GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nAuthorization: Bearer {token}\r\n\r\n"
     ));
-    let mut answer = String::new();
-    tunnel.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    let mut answer = Vec::new();
+    tunnel.read_to_end(&mut answer).unwrap();
+    let text = String::from_utf8_lossy(&answer);
+    assert!(text.starts_with("HTTP/1.1 101"), "{text}");
+    // The close frame of RFC 6455, sections 5.5.1 and 7.4.1: what is going on is not allowed any more.
+    let end = answer.windows(4).find(|bytes| bytes.starts_with(&[0x88])).map(|bytes| &bytes[2..]);
+    assert_eq!(end, Some(&1008_u16.to_be_bytes()[..]), "{text}");
 }
