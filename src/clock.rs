@@ -3,6 +3,7 @@
 //! Everything that depends on the time takes a [`Clock`], so that a test states the time instead of
 //! sleeping. Deadlines on sockets are the runtime's timers and not here.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::sync::Arc;
@@ -45,12 +46,31 @@ impl Timestamp {
 
     /// RFC 3339 in UTC with milliseconds, as logs and tables show it.
     pub fn rfc3339(self) -> String {
-        let nanos = i128::from(self.0) * 1_000_000;
-        OffsetDateTime::from_unix_timestamp_nanos(nanos)
-            .ok()
-            .and_then(|moment| moment.format(MILLISECONDS).ok())
-            .unwrap_or_else(|| format!("@{}", self.0))
+        let second = self.as_secs();
+        SECOND.with_borrow_mut(|known| {
+            if known.as_ref().is_none_or(|(which, _)| *which != second) {
+                *known = seconds(second).map(|text| (second, text));
+            }
+            let Some((_, text)) = known else { return format!("@{}", self.0) };
+            let mut whole = String::with_capacity(24);
+            whole.push_str(text);
+            whole.push('.');
+            // The thousand keeps the zeros in front.
+            whole.push_str(&itoa::Buffer::new().format(1000 + self.0 % 1000)[1..]);
+            whole.push('Z');
+            whole
+        })
     }
+}
+
+/// `second` up to its point.
+fn seconds(second: u64) -> Option<String> {
+    OffsetDateTime::from_unix_timestamp(i64::try_from(second).ok()?).ok()?.format(SECONDS).ok()
+}
+
+thread_local! {
+    /// The second that was written last: most are written more than once.
+    static SECOND: RefCell<Option<(u64, String)>> = const { RefCell::new(None) };
 }
 
 impl Add<Duration> for Timestamp {
@@ -150,8 +170,7 @@ impl ManualClock {
 }
 
 /// RFC 3339 with always three digits, so that columns stay columns.
-const MILLISECONDS: &[BorrowedFormatItem<'_>] =
-    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+const SECONDS: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]");
 
 fn system_time() -> Timestamp {
     Timestamp(millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()))

@@ -1,5 +1,6 @@
 //! The access log: one line per request, written by a thread of its own so that a full pipe stops no request.
 
+use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tracing::warn;
 
-use super::Record;
+use super::{Ending, Record};
 use crate::config::{AccessLog as Target, LogFormat};
 
 /// Where access lines go. Cheap to clone; [`AccessLog::off`] costs nothing per request.
@@ -65,12 +66,12 @@ impl AccessLog {
         self.0.is_some()
     }
 
-    /// Writes the line of a request that has ended. Never waits: when the queue is full the line is dropped and counted.
-    pub fn write(&self, record: &Record) {
+    /// Writes the line of a request that has ended so. Never waits: when the queue is full the line is dropped and counted.
+    pub fn write(&self, record: &Record, ending: &Ending) {
         let Some(open) = &self.0 else { return };
         let line = match open.format {
-            LogFormat::Json => json_line(record),
-            LogFormat::Text => text_line(record),
+            LogFormat::Json => json_line(record, ending),
+            LogFormat::Text => text_line(record, ending),
         };
         if open.lines.try_send(Job::Line(line)).is_err() {
             open.dropped.fetch_add(1, Ordering::Relaxed);
@@ -167,7 +168,8 @@ fn spawn_writer(mut sink: Sink, queue: Receiver<Job>, dropped: Arc<AtomicU64>) -
     })
 }
 
-/// The next job; what was written so far is flushed before waiting for it.
+/// The next job; what was written so far is flushed before waiting for it. Under load there is a moment between two waits, so
+/// that a request does not have to wake this thread.
 fn next(queue: &Receiver<Job>, sink: &mut Sink) -> Option<Job> {
     match queue.try_recv() {
         Ok(job) => Some(job),
@@ -177,7 +179,11 @@ fn next(queue: &Receiver<Job>, sink: &mut Sink) -> Option<Job> {
         }
         Err(TryRecvError::Empty) => {
             let _told_at_the_next_write = sink.writer().flush();
-            queue.recv().ok()
+            let first = queue.recv().ok();
+            if matches!(first, Some(Job::Line(_))) {
+                thread::sleep(MOMENT);
+            }
+            first
         }
     }
 }
@@ -195,7 +201,7 @@ struct Line<'a> {
     route: Option<&'a str>,
     decision: &'a str,
     code: &'a str,
-    reason: &'a str,
+    reason: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     observed: Option<&'a str>,
     bytes_in: u64,
@@ -208,7 +214,7 @@ struct Line<'a> {
     trace_id: Option<String>,
 }
 
-fn json_line(record: &Record) -> Vec<u8> {
+fn json_line(record: &Record, ending: &Ending) -> Vec<u8> {
     let line = Line {
         time: record.time.rfc3339(),
         request_id: &record.request_id,
@@ -221,54 +227,83 @@ fn json_line(record: &Record) -> Vec<u8> {
         route: record.route.as_deref(),
         decision: record.decision,
         code: record.code,
-        reason: &record.reason,
+        reason: if ending.is_cut { format!("{}{CUT}", record.reason).into() } else { record.reason.as_str().into() },
         observed: record.observed,
-        bytes_in: record.bytes_in,
-        bytes_out: record.bytes_out,
-        duration_ms: millis(record.duration),
-        upstream_ms: record.upstream_time.map(millis),
+        bytes_in: ending.bytes_in,
+        bytes_out: ending.bytes_out,
+        duration_ms: millis(ending.duration),
+        upstream_ms: ending.upstream_time.map(millis),
         upstream: record.upstream.as_deref(),
         server: record.server.as_deref(),
         tries: record.tries,
         trace_id: record.trace.map(|trace| trace.to_string()),
     };
-    let mut bytes = serde_json::to_vec(&line).unwrap_or_default();
+    let mut bytes = Vec::with_capacity(512);
+    let _infallible = serde_json::to_writer(&mut bytes, &line);
     bytes.push(b'\n');
     bytes
 }
 
-fn text_line(record: &Record) -> Vec<u8> {
-    let mut line = Vec::with_capacity(256);
-    let upstream = record.upstream_time.map(|time| format!(" upstream_ms={:.3}", millis(time))).unwrap_or_default();
-    let server = record.server.as_deref().map(|server| format!(" server={server} tries={}", record.tries));
-    let server = server.unwrap_or_default();
-    let trace = record.trace.map(|trace| format!(" trace={trace}")).unwrap_or_default();
-    let observed = record.observed.map(|decision| format!(" observed={decision}")).unwrap_or_default();
-    let _infallible = writeln!(
-        line,
-        "{time} {client} {user} \"{method} {host}{path}\" {status} route={route} {decision} ({reason}) code={code}{observed} in={bytes_in} out={bytes_out} ms={ms:.3}{upstream}{server} id={id}{trace}",
-        time = record.time,
-        client = record.client,
-        user = record.user.as_deref().map_or_else(|| "-".into(), escaped),
-        method = record.method,
-        host = escaped(&record.host),
-        path = escaped(&record.path),
-        status = record.status.as_u16(),
-        route = record.route.as_deref().unwrap_or("-"),
-        decision = record.decision,
-        code = if record.code.is_empty() { "-" } else { record.code },
-        reason = escaped(&record.reason),
-        bytes_in = record.bytes_in,
-        bytes_out = record.bytes_out,
-        ms = millis(record.duration),
-        id = record.request_id,
-    );
-    line
+/// Piece by piece: a format string costs several times as much, and this is done for every request.
+fn text_line(record: &Record, ending: &Ending) -> Vec<u8> {
+    let mut line = Pieces(Vec::with_capacity(384));
+    line.0.extend_from_slice(record.time.rfc3339().as_bytes());
+    let _infallible = write!(line.0, " {} ", record.client);
+    line.escaped(record.user.as_deref().unwrap_or("-"));
+    line.push(" \"").push(record.method.as_str()).push(" ").escaped(&record.host).escaped(&record.path).push("\" ");
+    line.push(record.status.as_str()).push(" route=").push(record.route.as_deref().unwrap_or("-"));
+    line.push(" ").push(record.decision).push(" (").escaped(&record.reason);
+    line.push(if ending.is_cut { CUT } else { "" }).push(") code=");
+    line.push(if record.code.is_empty() { "-" } else { record.code });
+    if let Some(decision) = record.observed {
+        line.push(" observed=").push(decision);
+    }
+    line.push(" in=").number(ending.bytes_in).push(" out=").number(ending.bytes_out);
+    line.push(" ms=").millis(ending.duration);
+    if let Some(time) = ending.upstream_time {
+        line.push(" upstream_ms=").millis(time);
+    }
+    if let Some(server) = &record.server {
+        line.push(" server=").push(server).push(" tries=").number(record.tries.into());
+    }
+    line.push(" id=").push(&record.request_id);
+    if let Some(trace) = record.trace {
+        let _infallible = write!(line.0, " trace={trace}");
+    }
+    line.push("\n");
+    line.0
+}
+
+/// A line in the making.
+struct Pieces(Vec<u8>);
+
+impl Pieces {
+    fn push(&mut self, text: &str) -> &mut Self {
+        self.0.extend_from_slice(text.as_bytes());
+        self
+    }
+
+    fn escaped(&mut self, text: &str) -> &mut Self {
+        self.push(&escaped(text))
+    }
+
+    fn number(&mut self, number: u64) -> &mut Self {
+        self.push(itoa::Buffer::new().format(number))
+    }
+
+    /// Milliseconds with three places, the last one rounded.
+    fn millis(&mut self, span: Duration) -> &mut Self {
+        let micros = (span.as_nanos() + 500) / 1000;
+        let places = 1000 + u16::try_from(micros % 1000).unwrap_or_default();
+        self.push(itoa::Buffer::new().format(micros / 1000)).push(".");
+        self.push(&itoa::Buffer::new().format(places)[1..])
+    }
 }
 
 /// Quotes, backslashes and everything that could end a line or move a terminal's cursor, escaped.
-fn escaped(text: &str) -> std::borrow::Cow<'_, str> {
-    if text.chars().all(|c| !c.is_control() && c != '"' && c != '\\') {
+fn escaped(text: &str) -> Cow<'_, str> {
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if text.as_bytes().iter().all(is_plain) || text.chars().all(|c| !c.is_control() && c != '"' && c != '\\') {
         return text.into();
     }
     text.escape_debug().to_string().into()
@@ -281,6 +316,12 @@ fn millis(span: Duration) -> f64 {
     micros / 1000.0
 }
 
+/// What is said of an answer that broke off, behind the reason.
+const CUT: &str = ", cut";
+
+/// How long the first line of several waits for the others.
+const MOMENT: Duration = Duration::from_millis(2);
+
 /// Lines that may wait for a slow sink: some megabytes.
 const QUEUE: usize = 16 * 1024;
 
@@ -292,9 +333,25 @@ mod tests {
         Record { path: "/a\u{1b}[2J\"\n".to_owned(), ..crate::observe::record::blank_for_tests() }
     }
 
+    fn ending() -> Ending {
+        Ending::of(&record())
+    }
+
+    #[test]
+    fn a_line_of_text_has_all_that_a_person_looks_for() {
+        let record = Record { path: "/a".to_owned(), ..record() };
+        let duration = Duration::from_nanos(12_345_678_499);
+        let ending = Ending { is_cut: true, bytes_in: 7, duration, ..Ending::of(&record) };
+        assert_eq!(
+            String::from_utf8(text_line(&record, &ending)).unwrap(),
+            "2023-11-14T22:13:20.123Z 127.0.0.1 alice \"GET apps.example.com/a\" 200 route=rest permit (signed in, cut) \
+             code=signed-in in=7 out=12 ms=12345.678 upstream_ms=1.200 server=10.0.0.1:9000 tries=2 id=0123\n"
+        );
+    }
+
     #[test]
     fn one_request_is_one_line_whatever_its_path() {
-        for line in [json_line(&record()), text_line(&record())] {
+        for line in [json_line(&record(), &ending()), text_line(&record(), &ending())] {
             assert_eq!(line.iter().filter(|&&byte| byte == b'\n').count(), 1);
             assert!(!line.contains(&0x1b));
         }
@@ -302,7 +359,7 @@ mod tests {
 
     #[test]
     fn json_lines_hold_what_was_decided() {
-        let line: serde_json::Value = serde_json::from_slice(&json_line(&record())).unwrap();
+        let line: serde_json::Value = serde_json::from_slice(&json_line(&record(), &ending())).unwrap();
         assert_eq!((&line["decision"], line.get("observed")), (&"permit".into(), None));
         assert_eq!(line["duration_ms"], 1.5);
         assert_eq!((&line["server"], &line["tries"]), (&"10.0.0.1:9000".into(), &2.into()));
@@ -312,9 +369,9 @@ mod tests {
     #[test]
     fn what_a_route_would_have_refused_is_told() {
         let record = Record { observed: Some("deny"), ..record() };
-        let line: serde_json::Value = serde_json::from_slice(&json_line(&record)).unwrap();
+        let line: serde_json::Value = serde_json::from_slice(&json_line(&record, &ending())).unwrap();
         assert_eq!((&line["decision"], &line["observed"]), (&"permit".into(), &"deny".into()));
-        let line = String::from_utf8(text_line(&record)).unwrap();
+        let line = String::from_utf8(text_line(&record, &ending())).unwrap();
         assert!(line.contains(" permit (signed in) code=signed-in observed=deny in=0"), "{line}");
     }
 
@@ -323,12 +380,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
         let log = AccessLog::open(&Target::File(path.clone()), LogFormat::Json).unwrap();
-        log.write(&record());
+        log.write(&record(), &ending());
         log.flush(Duration::from_secs(5));
         std::fs::rename(&path, dir.path().join("access.log.1")).unwrap();
         log.reopen();
-        log.write(&record());
-        log.write(&record());
+        log.write(&record(), &ending());
+        log.write(&record(), &ending());
         log.flush(Duration::from_secs(5));
         let lines = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap().lines().count();
         assert_eq!((lines("access.log.1"), lines("access.log")), (1, 2));

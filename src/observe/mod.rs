@@ -14,6 +14,6 @@ mod unbelieved;
 
 pub use log::{FilterError, change as change_log, init as init_log};
 pub use recent::{Reach, Recent};
-pub use record::{Record, RequestIds, blank};
+pub use record::{Ending, Record, RequestIds, blank};
 pub use seldom::Seldom;
 pub use unbelieved::Unbelieved;

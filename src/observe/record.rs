@@ -75,6 +75,29 @@ pub struct Record {
     pub recording: Option<Box<Recording>>,
 }
 
+/// How a request ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    /// Body bytes from the client.
+    pub bytes_in: u64,
+    /// Body bytes to the client.
+    pub bytes_out: u64,
+    /// Until the last byte.
+    pub duration: Duration,
+    /// From the request's departure to the head of the upstream's answer.
+    pub upstream_time: Option<Duration>,
+    /// Whether the answer broke off.
+    pub is_cut: bool,
+}
+
+impl Ending {
+    /// The end of `record`, which is whole.
+    pub const fn of(record: &Record) -> Self {
+        let Record { bytes_in, bytes_out, duration, upstream_time, .. } = *record;
+        Self { bytes_in, bytes_out, duration, upstream_time, is_cut: false }
+    }
+}
+
 impl Record {
     /// Notes why the request came out as it did.
     pub fn because(&mut self, reason: Reason, reading: Option<Reading>) {

@@ -16,7 +16,7 @@ use crate::message::loan::drain_after;
 use crate::metrics::Outcome;
 use crate::observe::access::AccessLog;
 use crate::observe::trace::{Finished, Parent, Tracer};
-use crate::observe::{Record, audit, blank};
+use crate::observe::{Ending, Record, audit, blank};
 use crate::proxy::{Observed, expects_continue};
 use crate::state::State;
 
@@ -105,7 +105,7 @@ pub fn unreadable(worker: &Worker, info: &ConnInfo, error: &hyper::Error) {
     record.status = status;
     let record = Arc::new(record);
     shared.recent.keep(&record);
-    access_log.write(&record);
+    access_log.write(&record, &Ending::of(&record));
 }
 
 /// The code of a head that the parser refused.
@@ -121,18 +121,22 @@ struct Line {
 
 impl Watcher for Line {
     fn ended(&self, end: End, sent: u64) {
-        let mut record = Record::clone(&self.record);
-        record.bytes_in = self.observed.bytes_in();
-        record.bytes_out = sent;
-        record.duration = record.started.elapsed();
-        record.upstream_time = self.observed.upstream_time();
-        // Nobody asks for the body of an answer to HEAD.
-        let is_cut = end == End::Cut && record.method != Method::HEAD;
-        if is_cut {
-            record.reason.push_str(", cut");
-        }
-        self.log.write(&record);
+        let record = &self.record;
+        let ending = Ending {
+            bytes_in: self.observed.bytes_in(),
+            bytes_out: sent,
+            duration: record.started.elapsed(),
+            upstream_time: self.observed.upstream_time(),
+            // Nobody asks for the body of an answer to HEAD.
+            is_cut: end == End::Cut && record.method != Method::HEAD,
+        };
+        self.log.write(record, &ending);
         if let Some(tracer) = &self.tracer {
+            let Ending { bytes_in, bytes_out, duration, upstream_time, is_cut } = ending;
+            let mut record = Record { bytes_in, bytes_out, duration, upstream_time, ..Record::clone(record) };
+            if is_cut {
+                record.reason.push_str(", cut");
+            }
             let left = self.observed.left().map(|left| left.saturating_duration_since(record.started));
             let away = left.map(|left| (left, self.observed.away()));
             tracer.export(Finished { record, away, is_cut });

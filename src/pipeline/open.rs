@@ -10,7 +10,7 @@ use http::StatusCode;
 use super::finish;
 use crate::message::rejection::Blame;
 use crate::observe::trace::Finished;
-use crate::observe::{Record, blank};
+use crate::observe::{Ending, Record, blank};
 use crate::proxy::Observed;
 use crate::state::State;
 
@@ -70,7 +70,7 @@ impl Drop for Open<'_> {
         record.bytes_in = observed.bytes_in();
         record.duration = record.started.elapsed();
         finish::count(state, &record, observed);
-        state.access_log.write(&record);
+        state.access_log.write(&record, &Ending::of(&record));
         state.shared.recent.keep(&Arc::new(record.clone()));
         if let Some(tracer) = record.recording.as_ref().and(state.tracer.as_ref()) {
             let left = observed.left().map(|left| left.saturating_duration_since(record.started));
