@@ -4,13 +4,14 @@
 //! other stands in between. Only where a request has a body, or becomes a tunnel, both directions need a task.
 //!
 //! hyper's two ends of a connection talk through channels that wake each other's tasks. Where both ends are polled by one
-//! task that would wake it once more for nothing, so that only the socket ever learns of the task that waits.
+//! task that would wake it once more for nothing, so that one end is polled for nobody, and the other for a waker of the
+//! connection's own, which wakes whoever uses it: the next one does not wake the one before.
 
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -68,7 +69,7 @@ impl Http1 {
             } else {
                 let mut sending = pin!(sending);
                 let answer = poll_fn(|cx| {
-                    ride.drive(cx);
+                    ride.drive(cx.waker());
                     sending.as_mut().poll(&mut unheard())
                 });
                 answer.await.map(|answer| {
@@ -98,7 +99,9 @@ impl Http1 {
             .handshake(wire)
             .await
             .map_err(|error| ConnectError::Refused { source: std::io::Error::other(error) })?;
-        Ok(Box::new(Connection { sender, driver: Box::pin(driver.with_upgrades()) }))
+        let user = Arc::new(User::default());
+        let waker = Waker::from(Arc::clone(&user));
+        Ok(Box::new(Connection { sender, driver: Box::pin(driver.with_upgrades()), user, waker }))
     }
 }
 
@@ -106,6 +109,51 @@ impl Http1 {
 struct Connection {
     sender: SendRequest<Body>,
     driver: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>,
+    user: Arc<User>,
+    /// Wakes the user.
+    waker: Waker,
+}
+
+/// Whoever is to be woken when a connection can go on.
+#[derive(Debug, Default)]
+struct User(Mutex<Option<Waker>>);
+
+impl Connection {
+    /// Reads and writes what can be; `user` is woken when more can be. Ready: it is over.
+    fn drive(&mut self, user: Option<&Waker>) -> Poll<hyper::Result<()>> {
+        self.user.set(user);
+        self.driver.as_mut().poll(&mut Context::from_waker(&self.waker))
+    }
+}
+
+impl User {
+    fn lock(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, user: Option<&Waker>) {
+        let mut known = self.lock();
+        let is_same = match (&*known, user) {
+            (Some(known), Some(user)) => known.will_wake(user),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        if !is_same {
+            *known = user.cloned();
+        }
+    }
+}
+
+impl Wake for User {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(user) = &*self.lock() {
+            user.wake_by_ref();
+        }
+    }
 }
 
 impl fmt::Debug for Connection {
@@ -132,7 +180,7 @@ impl Ride {
     async fn go_on_alone(mut self) {
         self.has_answer = true;
         poll_fn(|cx| {
-            self.drive(cx);
+            self.drive(cx.waker());
             match &mut self.connection {
                 Some(connection) => connection.sender.poll_ready(cx).map(drop),
                 None => Poll::Ready(()),
@@ -144,9 +192,9 @@ impl Ride {
 
 impl Ride {
     /// Reads and writes what can be.
-    fn drive(&mut self, cx: &mut Context<'_>) {
+    fn drive(&mut self, user: &Waker) {
         let Some(connection) = &mut self.connection else { return };
-        if let Poll::Ready(ended) = connection.driver.as_mut().poll(cx) {
+        if let Poll::Ready(ended) = connection.drive(Some(user)) {
             self.connection = None;
             if let Err(error) = ended {
                 tracing::debug!(%error, "a connection to an upstream ended");
@@ -165,7 +213,7 @@ impl Way for Ride {
         if polled.is_ready() {
             return polled;
         }
-        self.drive(cx);
+        self.drive(cx.waker());
         Pin::new(body).poll_frame(&mut unheard())
     }
 }
@@ -179,7 +227,7 @@ impl Drop for Ride {
         let is_ready = |ride: &Self| ride.connection.as_ref().is_some_and(|connection| connection.sender.is_ready());
         if !is_ready(self) {
             // The end of the answer may have come with its last byte.
-            self.drive(&mut unheard());
+            self.drive(Waker::noop());
         }
         if is_ready(self)
             && let (Some(connection), Some(unused)) = (self.connection.take(), self.unused.upgrade())
@@ -212,24 +260,20 @@ impl Unused {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The one that was used last, so that the others fall out of use; none that the server is known to have closed.
+    /// The one that was used last, so that the others fall out of use.
     fn take(&self) -> Option<Box<Connection>> {
-        loop {
-            let (mut connection, since) = self.lock().connections.pop()?;
-            if since.elapsed() >= self.idle {
-                // All others have waited longer.
-                let over = std::mem::take(&mut self.lock().connections);
-                drop(over);
-                return None;
-            }
-            // From now on it wakes nobody who used it before.
-            if connection.driver.as_mut().poll(&mut unheard()).is_pending() {
-                return Some(connection);
-            }
+        let (connection, since) = self.lock().connections.pop()?;
+        if since.elapsed() < self.idle {
+            return Some(connection);
         }
+        // All others have waited longer.
+        let over = std::mem::take(&mut self.lock().connections);
+        drop(over);
+        None
     }
 
     fn put(self: &Arc<Self>, connection: Box<Connection>) {
+        connection.user.set(None);
         let mut kept = self.lock();
         if self.most == 0 {
             return;
@@ -248,7 +292,7 @@ impl Unused {
         let now = Instant::now();
         let mut kept = self.lock();
         kept.connections.retain_mut(|(connection, since)| {
-            let is_open = connection.driver.as_mut().poll(&mut unheard()).is_pending();
+            let is_open = connection.drive(None).is_pending();
             is_open && now.duration_since(*since) < self.idle
         });
         // The first ones have been unused for the longest.
