@@ -20,6 +20,10 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
     if found == 0 {
         return;
     }
+    if found == 1 && headers.get_all(CONNECTION).iter().all(names_nothing) {
+        headers.remove(CONNECTION);
+        return;
+    }
     for name in named_in_connection(headers) {
         headers.remove(name);
     }
@@ -61,7 +65,7 @@ pub fn clean_trailer_field(headers: &mut HeaderMap, names: &IdentityNames) {
 }
 
 fn may_trail(name: &HeaderName, names: &IdentityNames) -> bool {
-    let decides = DECIDES.contains(name) || HOP_BY_HOP.contains(name);
+    let decides = DECIDES.contains(name) || place(name).is_some();
     !decides
         && !NOT_IN_TRAILERS.contains(&name.as_str())
         && !name.as_str().starts_with("x-forwarded-")
@@ -70,9 +74,27 @@ fn may_trail(name: &HeaderName, names: &IdentityNames) -> bool {
         && !names.guards(name.as_str())
 }
 
+/// Whether this is what most clients and servers write into `Connection`.
+fn names_nothing(connection: &HeaderValue) -> bool {
+    connection == "keep-alive" || connection == "close"
+}
+
 /// The place of `name` among the fields that end at this hop.
 fn place(name: &HeaderName) -> Option<usize> {
-    HOP_BY_HOP.iter().position(|listed| listed == name)
+    // By its length first, which is all that most names need.
+    Some(match name.as_str() {
+        "connection" => 0,
+        "te" => 1,
+        "transfer-encoding" => 2,
+        "upgrade" => 3,
+        "proxy-authenticate" => 4,
+        "proxy-authorization" => 5,
+        "keep-alive" => 6,
+        "proxy-connection" => 7,
+        "proxy-authentication-info" => 8,
+        "http2-settings" => 9,
+        _ => return None,
+    })
 }
 
 /// What `Connection` names besides its own options, and may be removed for it.
@@ -169,6 +191,20 @@ mod tests {
 
     fn guarded() -> IdentityNames {
         IdentityNames::new(&[HeaderName::from_static("x-tenant")])
+    }
+
+    #[test]
+    fn every_field_of_this_hop_has_its_place() {
+        let places: Vec<_> = HOP_BY_HOP.iter().map(place).collect();
+        assert_eq!(places, (0..HOP_BY_HOP.len()).map(Some).collect::<Vec<_>>());
+        assert_eq!(place(&HOST), None);
+    }
+
+    #[test]
+    fn a_second_connection_field_is_read_behind_one_that_names_nothing() {
+        let mut headers = map(&[("connection", "close"), ("connection", "x-hop"), ("x-hop", "1"), ("accept", "*/*")]);
+        remove_hop_by_hop(&mut headers, false);
+        assert_eq!(names(&headers), ["accept"]);
     }
 
     #[test]

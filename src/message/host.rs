@@ -148,10 +148,15 @@ fn parse_port(text: &str) -> Result<u16, HostError> {
 
 /// Labels of letters, digits, `-` and `_`; the underscore is no part of a host name, but is used in container networks.
 fn is_name(name: &str) -> bool {
-    let is_label = |label: &str| {
-        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-    };
-    name.len() <= 253 && name.split('.').all(is_label)
+    let mut is_in_label = false;
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => is_in_label = true,
+            b'.' if is_in_label => is_in_label = false,
+            _ => return false,
+        }
+    }
+    name.len() <= 253 && is_in_label
 }
 
 #[cfg(test)]
