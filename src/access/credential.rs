@@ -85,7 +85,13 @@ pub fn authorization(headers: &HeaderMap) -> Authorization<'_> {
 
 fn split(value: &HeaderValue) -> Authorization<'_> {
     let bytes = value.as_bytes();
-    let (scheme, rest) = bytes.split_at(bytes.iter().position(|&byte| byte == b' ').unwrap_or(bytes.len()));
+    let end = bytes.iter().position(|&byte| byte == b' ').unwrap_or(bytes.len());
+    // What is all text is looked through once.
+    if let Some(text) = std::str::from_utf8(bytes).ok().filter(|text| text.is_ascii()) {
+        let (scheme, rest) = text.split_at(end);
+        return Authorization::One { scheme, rest: rest.trim_ascii_start() };
+    }
+    let (scheme, rest) = bytes.split_at(end);
     let text = |bytes| std::str::from_utf8(bytes).ok().filter(|text| text.is_ascii()).unwrap_or("");
     Authorization::One { scheme: text(scheme), rest: text(rest.trim_ascii_start()) }
 }
