@@ -46,20 +46,29 @@ impl Timestamp {
 
     /// RFC 3339 in UTC with milliseconds, as logs and tables show it.
     pub fn rfc3339(self) -> String {
+        let mut whole = String::with_capacity(24);
+        self.write_rfc3339(|piece| whole.push_str(piece));
+        whole
+    }
+
+    /// The same, handed to `write` piece by piece.
+    pub(crate) fn write_rfc3339(self, mut write: impl FnMut(&str)) {
         let second = self.as_secs();
         SECOND.with_borrow_mut(|known| {
             if known.as_ref().is_none_or(|(which, _)| *which != second) {
                 *known = seconds(second).map(|text| (second, text));
             }
-            let Some((_, text)) = known else { return format!("@{}", self.0) };
-            let mut whole = String::with_capacity(24);
-            whole.push_str(text);
-            whole.push('.');
+            let mut digits = itoa::Buffer::new();
+            let Some((_, text)) = known else {
+                write("@");
+                return write(digits.format(self.0));
+            };
+            write(text);
+            write(".");
             // The thousand keeps the zeros in front.
-            whole.push_str(&itoa::Buffer::new().format(1000 + self.0 % 1000)[1..]);
-            whole.push('Z');
-            whole
-        })
+            write(&digits.format(1000 + self.0 % 1000)[1..]);
+            write("Z");
+        });
     }
 }
 

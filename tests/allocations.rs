@@ -30,7 +30,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const KEPT: &[(&str, usize)] = &[
     ("public route", 24),
     ("token", 26),
-    ("token, access log", 36),
+    ("token, access log", 28),
     ("no token", 45),
     ("bad token", 42),
     ("wrong group", 38),

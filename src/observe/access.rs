@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use tracing::warn;
 
 use super::{Ending, Record};
+use crate::clock::Timestamp;
 use crate::config::{AccessLog as Target, LogFormat};
 
 /// Where access lines go. Cheap to clone; [`AccessLog::off`] costs nothing per request.
@@ -192,7 +194,7 @@ fn next(queue: &Receiver<Job>, sink: &mut Sink) -> Option<Job> {
 struct Line<'a> {
     time: String,
     request_id: &'a str,
-    client: std::net::IpAddr,
+    client: IpAddr,
     method: &'a str,
     host: &'a str,
     path: &'a str,
@@ -247,9 +249,7 @@ fn json_line(record: &Record, ending: &Ending) -> Vec<u8> {
 /// Piece by piece: a format string costs several times as much, and this is done for every request.
 fn text_line(record: &Record, ending: &Ending) -> Vec<u8> {
     let mut line = Pieces(Vec::with_capacity(384));
-    line.0.extend_from_slice(record.time.rfc3339().as_bytes());
-    let _infallible = write!(line.0, " {} ", record.client);
-    line.escaped(record.user.as_deref().unwrap_or("-"));
+    line.time(record.time).push(" ").address(record.client).push(" ").escaped(record.user.as_deref().unwrap_or("-"));
     line.push(" \"").push(record.method.as_str()).push(" ").escaped(&record.host).escaped(&record.path).push("\" ");
     line.push(record.status.as_str()).push(" route=").push(record.route.as_deref().unwrap_or("-"));
     line.push(" ").push(record.decision).push(" (").escaped(&record.reason);
@@ -281,6 +281,20 @@ impl Pieces {
     fn push(&mut self, text: &str) -> &mut Self {
         self.0.extend_from_slice(text.as_bytes());
         self
+    }
+
+    fn time(&mut self, time: Timestamp) -> &mut Self {
+        time.write_rfc3339(|piece| self.0.extend_from_slice(piece.as_bytes()));
+        self
+    }
+
+    fn address(&mut self, address: IpAddr) -> &mut Self {
+        let IpAddr::V4(four) = address else {
+            let _infallible = write!(self.0, "{address}");
+            return self;
+        };
+        let [a, b, c, d] = four.octets().map(u64::from);
+        self.number(a).push(".").number(b).push(".").number(c).push(".").number(d)
     }
 
     fn escaped(&mut self, text: &str) -> &mut Self {
@@ -347,6 +361,15 @@ mod tests {
             "2023-11-14T22:13:20.123Z 127.0.0.1 alice \"GET apps.example.com/a\" 200 route=rest permit (signed in, cut) \
              code=signed-in in=7 out=12 ms=12345.678 upstream_ms=1.200 server=10.0.0.1:9000 tries=2 id=0123\n"
         );
+    }
+
+    #[test]
+    fn addresses_are_written_as_everywhere() {
+        for address in ["0.0.0.0", "203.0.113.9", "255.255.255.255", "::1", "2001:db8::7", "::ffff:10.0.0.1"] {
+            let mut line = Pieces(Vec::new());
+            line.address(address.parse().unwrap());
+            assert_eq!(line.0, address.as_bytes());
+        }
     }
 
     #[test]
