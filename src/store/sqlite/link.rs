@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
@@ -128,7 +129,7 @@ fn connect(path: &Path, role: Role) -> rusqlite::Result<Connection> {
                 // SQLite takes what it gets; we want to know now, not at the first sign-in.
                 return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_READONLY), None));
             }
-            connection.pragma_update(None, "journal_mode", "wal")?;
+            write_ahead(&connection)?;
             connection.pragma_update(None, "synchronous", "full")?;
             connection.pragma_update(None, "journal_size_limit", 16 << 20)?;
             schema::bring_up_to_date(&mut connection)?;
@@ -139,6 +140,21 @@ fn connect(path: &Path, role: Role) -> rusqlite::Result<Connection> {
         }
     }
     Ok(connection)
+}
+
+/// Has the file written ahead, which it remembers. Where several make it at once SQLite does not wait: each would wait for the
+/// others to give way.
+fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
+    let mut tries = PATIENCE.as_millis() / A_MOMENT.as_millis();
+    loop {
+        match connection.pragma_update(None, "journal_mode", "wal") {
+            Err(rusqlite::Error::SqliteFailure(failure, _)) if failure.code == ErrorCode::DatabaseBusy && tries > 0 => {
+                tries -= 1;
+                thread::sleep(A_MOMENT);
+            }
+            done => return done,
+        }
+    }
 }
 
 fn store_error(path: &Path, source: rusqlite::Error) -> StoreError {
@@ -166,3 +182,6 @@ fn store_error(path: &Path, source: rusqlite::Error) -> StoreError {
 /// How long one question waits for a lock that another process holds: short enough that a second one behind it
 /// still has its answer within the deadline.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long whoever makes a new file at the same time as others lets them go first.
+const A_MOMENT: Duration = Duration::from_millis(10);
