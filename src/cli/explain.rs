@@ -56,7 +56,7 @@ pub struct Args {
     /// The client's address
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub from: IpAddr,
-    /// A header of the request, for preflights: "Origin: https://app.example.com"
+    /// A header of the request, for preflights: `Origin: https://app.example.com`
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = header)]
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// A token or an API key, judged as the gateway would; `-`: read from standard input
