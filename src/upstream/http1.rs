@@ -22,6 +22,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::runtime::Handle;
+use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 
 use super::BUFFER;
@@ -67,7 +68,8 @@ impl Http1 {
                 tokio::spawn(ride.go_on_alone());
                 sending.await.map(|answer| (answer, None))
             } else {
-                let mut sending = pin!(sending);
+                // A task that has had its turn would be told so, and that must not be told to nobody.
+                let mut sending = pin!(unconstrained(sending));
                 let answer = poll_fn(|cx| {
                     ride.drive(cx.waker());
                     sending.as_mut().poll(&mut unheard())
@@ -188,9 +190,7 @@ impl Ride {
         })
         .await;
     }
-}
 
-impl Ride {
     /// Reads and writes what can be.
     fn drive(&mut self, user: &Waker) {
         let Some(connection) = &mut self.connection else { return };
@@ -326,3 +326,68 @@ const SHORTEST: Duration = Duration::from_millis(10);
 
 /// For how long more of them than are to be kept may be unused.
 const MOMENT: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use http_body_util::BodyExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::task::coop::poll_proceed;
+
+    use super::*;
+    use crate::config::load_text;
+    use crate::metrics::Metrics;
+
+    /// A server that answers each request with five bytes in two pieces.
+    async fn server() -> std::net::SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    while stream.read(&mut [0; 1024]).await.unwrap_or(0) > 0 {
+                        for piece in ["HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhe", "llo"] {
+                            stream.write_all(piece.as_bytes()).await.unwrap();
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                });
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_task_that_has_had_its_turn_gets_its_answer_all_the_same() {
+        let text = format!(
+            "[upstreams]\napp = \"http://{}\"\n[[routes]]\npath = \"/**\"\nallow = \"anyone\"\nupstream = \"app\"\n",
+            server().await
+        );
+        let config = load_text(Path::new("gateway.toml"), text, &|_| None).config.unwrap();
+        let settings = &config.upstreams[0];
+        let backend = Backend::new(settings, settings.servers[0].address.clone(), &Metrics::new(0), None).unwrap();
+        let http1 = Http1::new(backend, 8, Parked::default());
+        // tokio gives a task 128 steps at a time: the turn ends at another one of them each time. Without a step none goes on.
+        for spent in 80..128 {
+            let whole = async {
+                let request = Request::get("/x").header("host", "app").body(Body::empty()).unwrap();
+                let (answer, ride) = http1.send(Box::new(request)).await.unwrap();
+                let way = ride.map(|ride| Box::new(ride) as Box<dyn Way>);
+                let names = Arc::new(crate::message::headers::IdentityNames::new([]));
+                Body::from_upstream(answer.into_body(), way, None, None, &names).collect().await.unwrap().to_bytes()
+            };
+            let mut whole = pin!(whole);
+            let spending = poll_fn(|cx| {
+                for _ in 0..spent {
+                    let Poll::Ready(step) = poll_proceed(cx) else { break };
+                    step.made_progress();
+                }
+                whole.as_mut().poll(cx)
+            });
+            let body = tokio::time::timeout(Duration::from_secs(5), spending).await;
+            assert_eq!(body.unwrap_or_else(|_| panic!("{spent}: nobody was woken")), "hello");
+        }
+    }
+}
