@@ -28,9 +28,9 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// How often a warm request on a kept connection asks for memory, or for more of it.
 const KEPT: &[(&str, usize)] = &[
-    ("public route", 24),
-    ("token", 26),
-    ("token, access log", 28),
+    ("public route", 21),
+    ("token", 25),
+    ("token, access log", 27),
     ("no token", 45),
     ("bad token", 42),
     ("wrong group", 38),

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::headers::{IdentityNames, clean_trailers};
@@ -37,15 +36,20 @@ enum Kind {
     Upstream(FromUpstream),
 }
 
-/// The way on which an upstream's body comes: kept until the body is over, and asked for each of its frames.
-pub trait Way: Send {
-    /// The next frame of `body`.
-    fn poll_frame(
-        &mut self,
-        body: &mut Incoming,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>>;
+/// Where the body of an upstream's answer comes from, kept until it is over.
+pub trait Source: Send {
+    /// The next frame.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>>;
+
+    /// Whether nothing more comes.
+    fn is_end_stream(&self) -> bool;
+
+    /// How much is to come.
+    fn size_hint(&self) -> SizeHint;
 }
+
+/// Why the body of an answer broke off.
+pub type Cut = Box<dyn std::error::Error + Send + Sync>;
 
 /// Learns how a body ended.
 pub trait Watcher: Send + Sync {
@@ -72,7 +76,7 @@ pub enum BodyError {
     /// The client's framing is broken, or it left.
     ClientBroken(hyper::Error),
     /// The upstream's framing is broken, or its connection ended.
-    UpstreamCut(hyper::Error),
+    UpstreamCut(Cut),
     /// The upstream stopped sending.
     UpstreamStalled,
     /// What allowed the request has ended.
@@ -96,22 +100,20 @@ impl Body {
         Self::of(Kind::Client(lent))
     }
 
-    /// An upstream's body, that comes by `way`. It may pause for `between` at most and ends when `tether` says so; of its trailers goes on what
+    /// An upstream's body. It may pause for `between` at most and ends when `tether` says so; of its trailers goes on what
     /// may stand there, `names` being those that only the gateway sends.
     pub fn from_upstream(
-        incoming: Incoming,
-        way: Option<Box<dyn Way>>,
+        source: Box<dyn Source>,
         between: Option<Duration>,
         tether: Option<Arc<dyn Tether>>,
         names: &Arc<IdentityNames>,
     ) -> Self {
-        if http_body::Body::is_end_stream(&incoming) {
+        if source.is_end_stream() {
             return Self::empty();
         }
         let names = Arc::clone(names);
         Self::of(Kind::Upstream(FromUpstream {
-            incoming,
-            way,
+            source,
             between,
             pause: None,
             failed: None,
@@ -168,7 +170,7 @@ impl HttpBody for Body {
             Kind::Empty => true,
             Kind::Full(_) => false,
             Kind::Client(lent) => lent.is_end_stream(),
-            Kind::Upstream(upstream) => upstream.incoming.is_end_stream(),
+            Kind::Upstream(upstream) => upstream.failed.is_none() && upstream.source.is_end_stream(),
         }
     }
 
@@ -177,7 +179,7 @@ impl HttpBody for Body {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(data) => SizeHint::with_exact(data.len() as u64),
             Kind::Client(lent) => lent.size_hint(),
-            Kind::Upstream(upstream) => upstream.incoming.size_hint(),
+            Kind::Upstream(upstream) => upstream.source.size_hint(),
         }
     }
 }
@@ -205,12 +207,11 @@ impl fmt::Debug for Body {
 
 /// An upstream's body with what may end it.
 struct FromUpstream {
-    incoming: Incoming,
-    way: Option<Box<dyn Way>>,
+    source: Box<dyn Source>,
     between: Option<Duration>,
     pause: Option<Pause>,
     /// Why it ended, kept until what came before has gone out.
-    failed: Option<hyper::Error>,
+    failed: Option<Cut>,
     hold: Hold,
     names: Arc<IdentityNames>,
 }
@@ -223,11 +224,7 @@ impl FromUpstream {
         if let Some(error) = self.failed.take() {
             return Poll::Ready(Some(Err(BodyError::UpstreamCut(error))));
         }
-        let polled = match &mut self.way {
-            Some(way) => way.poll_frame(&mut self.incoming, cx),
-            None => Pin::new(&mut self.incoming).poll_frame(cx),
-        };
-        if let Poll::Ready(frame) = polled {
+        if let Poll::Ready(frame) = self.source.poll_frame(cx) {
             if let Some(pause) = &mut self.pause {
                 pause.end();
             }
@@ -313,7 +310,8 @@ impl fmt::Display for BodyError {
 impl std::error::Error for BodyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::ClientBroken(source) | Self::UpstreamCut(source) => Some(source),
+            Self::ClientBroken(source) => Some(source),
+            Self::UpstreamCut(source) => Some(source.as_ref()),
             Self::TooLarge | Self::ClientStalled | Self::UpstreamStalled | Self::LeaseEnded => None,
         }
     }
@@ -324,7 +322,6 @@ mod tests {
     use std::sync::Mutex;
 
     use http_body_util::BodyExt;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -357,31 +354,34 @@ mod tests {
         }
     }
 
+    /// Five bytes, and no end.
+    struct Endless(Option<Bytes>);
+
+    impl Source for Endless {
+        fn poll_frame(&mut self, _cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+            self.0.take().map_or(Poll::Pending, |data| Poll::Ready(Some(Ok(Frame::data(data)))))
+        }
+
+        fn is_end_stream(&self) -> bool {
+            false
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::default()
+        }
+    }
+
     #[tokio::test]
     async fn a_stream_ends_with_what_holds_it() {
-        let (near, mut far) = tokio::io::duplex(4096);
-        let (mut sender, conn) =
-            hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(near)).await.unwrap();
-        tokio::spawn(conn);
-        let answer = tokio::spawn(sender.send_request(http::Request::new(Body::empty())));
-        assert!(far.read(&mut [0; 256]).await.unwrap() > 0);
-        far.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n").await.unwrap();
         let over = Arc::new(tokio::sync::Notify::new());
-        let incoming = answer.await.unwrap().unwrap().into_body();
-        let mut body = Body::from_upstream(
-            incoming,
-            None,
-            None,
-            Some(Arc::new(Over(over.clone()))),
-            &Arc::new(IdentityNames::new([])),
-        );
+        let source = Box::new(Endless(Some("hello".into())));
+        let tether = Some(Arc::new(Over(over.clone())) as Arc<dyn Tether>);
+        let mut body = Body::from_upstream(source, None, tether, &Arc::new(IdentityNames::new([])));
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "hello");
         let waits = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx).is_pending()));
         assert!(waits.await);
         over.notify_one();
         assert!(matches!(body.frame().await, Some(Err(BodyError::LeaseEnded))));
-        // The connection was open to here: its end is not what ended the stream.
-        drop(far);
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, StatusCode, Uri};
+use http::{HeaderMap, Method, StatusCode};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::forward::Observed;
@@ -18,7 +18,7 @@ use crate::config::Timeouts;
 use crate::message::loan::{Loan, drain_after};
 use crate::message::rejection::{Reason, Rejection};
 use crate::message::timer::Timers;
-use crate::upstream::{Lane, NoTurn, Reply, SendError, Turn, Upstream};
+use crate::upstream::{Lane, NoTurn, Outgoing, Reply, SendError, Turn, Upstream};
 
 /// A request on its way.
 pub(super) struct Attempts<'a> {
@@ -75,17 +75,18 @@ impl Attempts<'_> {
         let mut tried = Vec::new();
         let mut turn = self.admit(&tried).await.map_err(no_turn)?;
         self.allowance.earn(pool.budget());
+        let mut headers = std::mem::take(&mut self.headers);
         loop {
             let at = turn.at;
             let lane = upstream.lanes().get(at).ok_or_else(|| Rejection::new(Reason::Internal))?;
             self.observed.asks(pool, at);
             lane.backend().tally().requests.count();
-            let spare = self.allowance.is_left(pool.settings().servers.len()).then(|| self.headers.clone());
+            let is_kept = self.allowance.is_left(pool.settings().servers.len());
             let sent = Instant::now();
-            let outcome = self.attempt(lane, sent).await;
+            let outcome = self.attempt(lane, &mut headers, is_kept, sent).await;
             self.judge(at, &outcome);
             let again = match &outcome {
-                Ok(reply) => self.allowance.take(Cause::Status(reply.answer.status()), pool.budget(), sent),
+                Ok(reply) => self.allowance.take(Cause::Status(reply.head.status()), pool.budget(), sent),
                 // Another server needs a descriptor too.
                 Err(Failure::Broken(error)) if error.is_own() || self.client_failed() => None,
                 Err(Failure::Broken(error)) => self.allowance.take(retry::cause(error), pool.budget(), sent),
@@ -96,7 +97,7 @@ impl Attempts<'_> {
             }
             // Of a body that went out in part nothing is left to send.
             let again = again.filter(|why| *why != "unprocessed" || self.is_whole());
-            let (Some(why), Some(headers)) = (again, spare) else {
+            let Some(why) = again.filter(|_| is_kept) else {
                 return self.end(outcome, turn, sent);
             };
             turn = match why {
@@ -122,7 +123,6 @@ impl Attempts<'_> {
                     }
                 }
             };
-            self.headers = headers;
             pool.counts().retries.count(why);
         }
     }
@@ -136,17 +136,20 @@ impl Attempts<'_> {
         }
     }
 
-    /// Sends it once. The headers go with it.
-    async fn attempt(&mut self, lane: &Lane, sent: Instant) -> Result<Reply, Failure> {
+    /// Sends it once. `headers` go with it, unless they are kept.
+    async fn attempt(
+        &self,
+        lane: &Lane,
+        headers: &mut HeaderMap,
+        is_kept: bool,
+        sent: Instant,
+    ) -> Result<Reply, Failure> {
         let body = self.loan.as_ref().and_then(Loan::lend).unwrap_or_default();
-        let mut request = Box::new(Request::new(body));
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = Uri::from(self.target.clone());
-        *request.headers_mut() = std::mem::take(&mut self.headers);
+        let outgoing = Outgoing { method: &self.method, target: &self.target, headers, is_kept, body };
         let limit = self.timeouts.response;
         let mut due = self.by_deadline(sent + limit);
         let mut timer = self.timers.lend();
-        let mut sending = pin!(lane.send(request));
+        let mut sending = pin!(lane.send(outgoing));
         let reply = poll_fn(|cx| {
             if let Poll::Ready(reply) = sending.as_mut().poll(cx) {
                 return Poll::Ready(reply.map_err(Failure::Broken));
@@ -163,7 +166,7 @@ impl Attempts<'_> {
             }
         });
         let reply = reply.await?;
-        let answer = &reply.answer;
+        let answer = &reply.head;
         let (status, headers) = (answer.status(), answer.headers());
         if status == StatusCode::SWITCHING_PROTOCOLS
             && self.switch.as_ref().is_some_and(|switch| !switch.is_agreed(headers))
@@ -208,7 +211,7 @@ impl Attempts<'_> {
     fn judge(&self, at: usize, outcome: &Result<Reply, Failure>) {
         let pool = self.upstream.pool();
         match outcome {
-            Ok(reply) if matches!(reply.answer.status().as_u16(), 502..=504) => pool.failed(at),
+            Ok(reply) if matches!(reply.head.status().as_u16(), 502..=504) => pool.failed(at),
             Ok(_) => pool.served(at),
             Err(Failure::Late | Failure::Malformed(_)) => pool.failed(at),
             // One that closes what nobody uses does well, and neither a client that breaks off nor our own want is its fault.

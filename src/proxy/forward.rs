@@ -27,7 +27,7 @@ use crate::message::rejection::{Blame, Reason, Rejection};
 use crate::message::tether::Tether;
 use crate::message::timer::Timers;
 use crate::secret::Random;
-use crate::upstream::{Admission, Backend, Caller, Pool, Reply, Turn, Upstream};
+use crate::upstream::{Admission, Backend, Caller, Came, Pool, Reply, Turn, Upstream};
 
 /// What goes on, where to, and for how long.
 #[derive(Debug)]
@@ -243,11 +243,11 @@ impl Forwarder {
         between: Option<Duration>,
         hold: Hold,
     ) -> Response<Body> {
-        let Reply { mut answer, held } = reply;
+        let Reply { head: mut answer, came } = reply;
         let status = answer.status();
         let switches = status == StatusCode::SWITCHING_PROTOCOLS;
         let far_side = switches.then(|| hyper::upgrade::on(&mut answer));
-        let (mut head, body) = answer.into_parts();
+        let (mut head, ()) = answer.into_parts();
         // The client's version is hyper's to know.
         head.version = Version::HTTP_11;
         rewrite::answer(status, &mut head.headers, facts, backend.origin());
@@ -257,10 +257,11 @@ impl Forwarder {
             upgrade::join(near, far, &self.tunnels, self.stop.clone(), async move { hold.lease.ended().await });
             return Response::from_parts(head, Body::empty());
         }
-        if body.is_end_stream() {
-            return Response::from_parts(head, Body::empty());
-        }
-        let body = Body::from_upstream(body, held.into_way(), between, Some(Arc::new(hold)), facts.guarded);
+        let body = match came {
+            Came::Whole(body) => Body::full(body),
+            Came::Coming(source) if source.is_end_stream() => Body::empty(),
+            Came::Coming(source) => Body::from_upstream(source, between, Some(Arc::new(hold)), facts.guarded),
+        };
         Response::from_parts(head, body)
     }
 }

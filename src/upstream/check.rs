@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, HOST, USER_AGENT};
-use http::{HeaderValue, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::backend::Backend;
 use super::health::{Checked, Streak};
 use super::pool::Pool;
-use super::{Lane, balance};
+use super::{Lane, Outgoing, balance};
 use crate::config::Check;
 use crate::message::body::Body;
 
@@ -97,12 +97,14 @@ async fn ask(lane: &Lane, check: &Check) -> Result<(), Ill> {
     let authority = lane.backend().authority().as_str();
     let own = || HeaderValue::from_str(authority).map_err(|error| Ill::NoRequest(error.into()));
     let host = check.host.clone().map_or_else(own, Ok)?;
-    let request = Request::get(Uri::from(check.path.clone()))
-        .header(HOST, host)
-        .header(USER_AGENT, AGENT)
-        .header(CONNECTION, "close");
-    let reply = lane.send(Box::new(request.body(Body::empty()).map_err(Ill::NoRequest)?)).await.map_err(Ill::Broken)?;
-    let status = reply.answer.status();
+    let mut headers = HeaderMap::new();
+    headers.insert(HOST, host);
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    let (method, target) = (&Method::GET, &check.path);
+    let outgoing = Outgoing { method, target, headers: &mut headers, is_kept: false, body: Body::empty() };
+    let reply = lane.send(outgoing).await.map_err(Ill::Broken)?;
+    let status = reply.head.status();
     let is_good = check.status.iter().any(|range| range.contains(&status.as_u16()));
     is_good.then_some(()).ok_or(Ill::Status(status))
 }

@@ -4,12 +4,15 @@
 //! own client of a pool, with a [`Lane`] to each server. `balance` says which server is next, `health` which are well,
 //! `check` asks them, `budget` holds back what is sent again, `race` tries the addresses of a name.
 
+mod answer;
 mod backend;
 mod balance;
 mod budget;
 mod check;
+mod chunks;
 mod connect;
 mod dns;
+mod exchange;
 pub mod fetch;
 mod flight;
 mod health;
@@ -23,12 +26,16 @@ mod stream;
 mod tls;
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::uri::{Authority, InvalidUri};
-use http::{Request, Response};
+use bytes::Bytes;
+use http::uri::{Authority, InvalidUri, PathAndQuery};
+use http::{HeaderMap, Method, Request, Response, Uri};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 pub use backend::{Admission, Backend};
@@ -41,7 +48,8 @@ pub(crate) use send::{SendError, beneath};
 pub use tls::{TlsFault, verify};
 
 use crate::config::ServerAddr;
-use crate::message::body::{Body, Way};
+use crate::message::body::{Body, Cut, Source};
+use exchange::Rest;
 use send::Sender;
 
 /// The upstreams of the configuration in force, for whoever looks at them from outside.
@@ -107,38 +115,92 @@ impl Lane {
         &self.backend
     }
 
-    /// Sends `request`, whose target is in origin form, over a connection that is there or a new one.
-    pub(crate) async fn send(&self, request: Box<Request<Body>>) -> Result<Reply, SendError> {
-        self.sender.send(request).await
+    /// Sends `outgoing` over a connection that is there or a new one.
+    pub(crate) async fn send(&self, outgoing: Outgoing<'_>) -> Result<Reply, SendError> {
+        self.sender.send(outgoing).await
     }
 }
 
-/// The head of an answer, and what its body needs to come.
+/// A request on its way to a server. Its target is in origin form.
+#[derive(Debug)]
+pub(crate) struct Outgoing<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) target: &'a PathAndQuery,
+    pub(crate) headers: &'a mut HeaderMap,
+    /// Whether the fields stay where they are, as they may be sent once more.
+    pub(crate) is_kept: bool,
+    pub(crate) body: Body,
+}
+
+impl Outgoing<'_> {
+    /// The same as others have it.
+    fn into_request(self) -> Request<Body> {
+        let mut request = Request::new(self.body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = Uri::from(self.target.clone());
+        *request.headers_mut() = if self.is_kept { self.headers.clone() } else { std::mem::take(self.headers) };
+        request
+    }
+}
+
+/// The head of an answer, and its body.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    pub(crate) answer: Response<Incoming>,
-    pub(crate) held: Held,
+    pub(crate) head: Response<()>,
+    pub(crate) came: Came,
 }
 
-/// What an answer holds on to while it streams.
-#[derive(Debug)]
-pub(crate) enum Held {
-    /// Its connection has a task of its own.
-    Nothing,
-    /// Its connection, which whoever wants the body moves on.
-    Ride(http1::Ride),
-    /// Its place on a connection that many share.
-    Turn(multiplex::Turn),
+/// The body of an answer.
+pub(crate) enum Came {
+    /// All of it is there.
+    Whole(Bytes),
+    /// It is read as it comes.
+    Coming(Box<dyn Source>),
 }
 
-impl Held {
-    /// The way on which the body comes.
-    pub(crate) fn into_way(self) -> Option<Box<dyn Way>> {
-        match self {
-            Self::Nothing => None,
-            Self::Ride(ride) => Some(Box::new(ride)),
-            Self::Turn(turn) => Some(Box::new(turn)),
-        }
+impl Reply {
+    fn new(head: Response<()>, rest: Rest) -> Self {
+        let came = match rest {
+            Rest::Whole(body) => Came::Whole(body),
+            Rest::Coming(coming) => Came::Coming(Box::new(coming)),
+        };
+        Self { head, came }
+    }
+
+    /// One that hyper has read, whose connection has a task of its own; with its place there, where many share it.
+    fn streamed(answer: Response<Incoming>, turn: Option<multiplex::Turn>) -> Self {
+        let (head, body) = answer.into_parts();
+        let came = Came::Coming(Box::new(Streamed { body, _turn: turn }));
+        Self { head: Response::from_parts(head, ()), came }
+    }
+}
+
+impl fmt::Debug for Came {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Whole(_) => "Whole",
+            Self::Coming(_) => "Coming",
+        })
+    }
+}
+
+/// The body of an answer over a connection that has a task of its own.
+struct Streamed {
+    body: Incoming,
+    _turn: Option<multiplex::Turn>,
+}
+
+impl Source for Streamed {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        Pin::new(&mut self.body).poll_frame(cx).map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

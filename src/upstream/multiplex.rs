@@ -6,15 +6,11 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, Parts, Scheme};
 use http::{HeaderMap, Request, Uri};
-use http_body::{Body as _, Frame};
-use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::Instant;
@@ -24,8 +20,8 @@ use super::connect::{ConnectError, Heard, Parked, Wire, connect};
 use super::flight::{Flight, Pilot};
 use super::send::SendError;
 use super::tls::Offer;
-use super::{BUFFER, Held, Reply};
-use crate::message::body::{Body, Way};
+use super::{BUFFER, Reply};
+use crate::message::body::Body;
 
 /// One worker's HTTP/2 connections to one backend.
 #[derive(Debug)]
@@ -92,7 +88,7 @@ impl Multiplex {
             match connection.try_send_request(request).await {
                 Ok(answer) => {
                     turn.answered();
-                    return Ok(Outcome::Answer(Reply { answer, held: Held::Turn(turn) }));
+                    return Ok(Outcome::Answer(Reply::streamed(answer, Some(turn))));
                 }
                 Err(mut error) => match error.take_message().filter(|_| attempt < ATTEMPTS) {
                     // The connection had ended before any of it was sent.
@@ -318,17 +314,6 @@ impl Turn {
     fn failed(mut self, source: hyper::Error) -> SendError {
         self.waits = None;
         self.state.failed(source)
-    }
-}
-
-impl Way for Turn {
-    fn poll_frame(
-        &mut self,
-        body: &mut Incoming,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        // The connection has a task of its own.
-        Pin::new(body).poll_frame(cx)
     }
 }
 

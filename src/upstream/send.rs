@@ -5,17 +5,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use http::Request;
 use http::header::UPGRADE;
 
+use super::answer::Fault;
 use super::backend::Backend;
 use super::connect::{ConnectError, Parked, Stale};
 use super::http1::Http1;
 use super::interim::TooManyInterim;
 use super::multiplex::{Multiplex, Outcome};
-use super::{Held, Reply};
+use super::{Outgoing, Reply};
 use crate::config::ServerAddr;
-use crate::message::body::Body;
 
 /// One worker's connections to one backend.
 #[derive(Debug)]
@@ -40,6 +39,8 @@ pub(crate) enum SendError {
     Connect(Arc<ConnectError>),
     /// TLS broke under a connection for HTTP/2 that stood, and on which the request may have been read.
     Tls(Arc<ConnectError>),
+    /// Over HTTP/1.1, without a body.
+    Exchange(Fault),
     /// Over HTTP/1.1.
     Http1(hyper::Error),
     /// Over HTTP/2; `reused`: on a connection that had answered before.
@@ -62,38 +63,47 @@ impl Sender {
         Self { http1, versions }
     }
 
-    /// Sends `request`, over a connection that is there or a new one.
-    pub(super) async fn send(&self, request: Box<Request<Body>>) -> Result<Reply, SendError> {
-        let (request, speaks_http1) = match &self.versions {
-            Versions::Http1 => (request, None),
-            Versions::Http2(multiplex) => match Box::pin(multiplex.send(*request)).await? {
-                Outcome::Answer(reply) => return Ok(reply),
-                Outcome::NotSpoken(_) => return Err(SendError::NotSpoken),
+    /// Sends `outgoing`, over a connection that is there or a new one.
+    pub(super) async fn send(&self, outgoing: Outgoing<'_>) -> Result<Reply, SendError> {
+        match &self.versions {
+            Versions::Http1 => self.http1.send(outgoing).await,
+            Versions::Http2(multiplex) => match Box::pin(multiplex.send(outgoing.into_request())).await? {
+                Outcome::Answer(reply) => Ok(reply),
+                Outcome::NotSpoken(_) => Err(SendError::NotSpoken),
             },
             Versions::Either(multiplex, speaks_http1) => {
-                // Only HTTP/1.1 can be upgraded here (RFC 9113, section 8.6).
-                if request.headers().contains_key(UPGRADE) || speaks_http1.load(Relaxed) {
-                    (request, Some(speaks_http1))
-                } else {
-                    match Box::pin(multiplex.send(*request)).await? {
-                        Outcome::Answer(reply) => return Ok(reply),
-                        Outcome::NotSpoken(request) => {
-                            speaks_http1.store(true, Relaxed);
-                            (request, Some(speaks_http1))
-                        }
-                    }
+                Box::pin(self.send_as_agreed(multiplex, speaks_http1, outgoing)).await
+            }
+        }
+    }
+
+    /// Sends `outgoing` in the version that the server chooses.
+    async fn send_as_agreed(
+        &self,
+        multiplex: &Multiplex,
+        speaks_http1: &AtomicBool,
+        outgoing: Outgoing<'_>,
+    ) -> Result<Reply, SendError> {
+        // Only HTTP/1.1 can be upgraded here (RFC 9113, section 8.6).
+        let answer = if outgoing.headers.contains_key(UPGRADE) || speaks_http1.load(Relaxed) {
+            self.http1.send(outgoing).await
+        } else {
+            let (method, target) = (outgoing.method, outgoing.target);
+            match multiplex.send(outgoing.into_request()).await? {
+                Outcome::Answer(reply) => return Ok(reply),
+                Outcome::NotSpoken(request) => {
+                    speaks_http1.store(true, Relaxed);
+                    let (mut head, body) = request.into_parts();
+                    let headers = &mut head.headers;
+                    self.http1.send(Outgoing { method, target, headers, is_kept: false, body }).await
                 }
             }
         };
-        let answer = self.http1.send(request).await;
-        if let (Err(error), Some(speaks_http1)) = (&answer, speaks_http1)
-            && error.is_connect()
-        {
+        if answer.as_ref().is_err_and(SendError::is_connect) {
             // Whatever takes its place is asked anew.
             speaks_http1.store(false, Relaxed);
         }
-        let (answer, ride) = answer?;
-        Ok(Reply { answer, held: ride.map_or(Held::Nothing, Held::Ride) })
+        answer
     }
 }
 
@@ -102,7 +112,7 @@ impl SendError {
     pub(crate) fn is_connect(&self) -> bool {
         match self {
             Self::Connect(_) => true,
-            Self::Http1(_) | Self::Tls(_) | Self::Http2 { .. } | Self::NotSpoken => false,
+            Self::Exchange(_) | Self::Http1(_) | Self::Tls(_) | Self::Http2 { .. } | Self::NotSpoken => false,
         }
     }
 
@@ -114,6 +124,7 @@ impl SendError {
     /// Whether a used connection closed before a byte of an answer.
     pub(crate) fn is_stale(&self) -> bool {
         match self {
+            Self::Exchange(fault) => beneath::<Stale>(fault).is_some(),
             Self::Http1(error) => beneath::<Stale>(error).is_some(),
             Self::Http2 { source, reused } => *reused && (source.is_closed() || is_cut(source)),
             Self::Connect(_) | Self::Tls(_) | Self::NotSpoken => false,
@@ -137,6 +148,7 @@ impl SendError {
                 let of_h2 = |error: &h2::Error| error.is_library() || (!error.is_remote() && error.reason().is_some());
                 beneath::<h2::Error>(source).is_some_and(of_h2)
             }
+            Self::Exchange(fault) => fault.is_malformed() || beneath::<TooManyInterim>(fault).is_some(),
             Self::Http1(error) => {
                 error.is_parse() || error.is_parse_status() || beneath::<TooManyInterim>(error).is_some()
             }
@@ -173,6 +185,7 @@ impl fmt::Display for SendError {
         match self {
             Self::Connect(_) => f.write_str("no connection came about"),
             Self::Tls(_) => f.write_str("TLS with the upstream broke"),
+            Self::Exchange(source) => write!(f, "{source}"),
             Self::Http1(source) => write!(f, "{source}"),
             Self::Http2 { source, .. } => write!(f, "{source}"),
             Self::NotSpoken => f.write_str("the upstream does not speak HTTP/2 any longer"),
@@ -185,6 +198,7 @@ impl StdError for SendError {
         match self {
             Self::Connect(source) | Self::Tls(source) => Some(source.as_ref()),
             // Shown above, so that each says what it adds.
+            Self::Exchange(source) => source.source(),
             Self::Http1(source) => source.source(),
             Self::Http2 { source, .. } => source.source(),
             Self::NotSpoken => None,

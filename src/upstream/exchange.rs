@@ -1,0 +1,286 @@
+//! One request without a body and its answer, over a connection that speaks HTTP/1.1 (RFC 9112).
+//!
+//! Whoever waits for the answer reads and writes the connection itself: no task, no channel and no copy of the head stands
+//! in between. What a server sends wakes the client's own task.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Weak;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method};
+use http_body::{Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::task::coop::unconstrained;
+
+use super::BUFFER;
+use super::answer::{self, Answer, Fault, Length};
+use super::chunks::{Chunks, Piece};
+use super::connect::Wire;
+use super::http1::Unused;
+use crate::message::body::{Cut, Source};
+
+/// A connection that takes one request at a time.
+pub(super) struct Connection {
+    wire: Wire,
+    /// What was read and belongs to nobody yet.
+    read: BytesMut,
+    /// Room for the next head.
+    head: Vec<u8>,
+    /// How much is read at once.
+    room: usize,
+}
+
+impl Connection {
+    pub(super) fn new(wire: Wire) -> Box<Self> {
+        Box::new(Self { wire, read: BytesMut::new(), head: Vec::new(), room: LEAST_ROOM })
+    }
+
+    /// What the bytes go over, with nothing read of what comes next.
+    pub(super) fn into_wire(self) -> Wire {
+        self.wire
+    }
+
+    /// Whether nothing has come that nobody asked for, be it the end. Wakes nobody later.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
+        let mut into = ReadBuf::new(&mut byte);
+        // A task that has had its turn would be told to wait whatever has come.
+        let read = pin!(unconstrained(poll_fn(|cx| Pin::new(&mut self.wire).poll_read(cx, &mut into))));
+        self.read.is_empty() && read.poll(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    /// Sends a request without a body, and reads as far as the end of the head of its answer.
+    ///
+    /// # Errors
+    /// When there is none. The connection is of no use then.
+    pub(super) async fn ask(
+        &mut self,
+        method: &Method,
+        target: &PathAndQuery,
+        headers: &HeaderMap,
+    ) -> Result<Answer, Fault> {
+        self.write_head(method, target, headers);
+        let (mut sent, mut looked) = (0, 0);
+        let is_head = *method == Method::HEAD;
+        poll_fn(|cx| {
+            ready!(self.poll_send(&mut sent, cx))?;
+            loop {
+                if let Some(answer) = answer::read(&mut self.read, &mut looked, is_head)? {
+                    return Poll::Ready(Ok(answer));
+                }
+                if ready!(self.poll_fill(cx)).map_err(Fault::Io)? == 0 {
+                    return Poll::Ready(Err(Fault::Ended));
+                }
+            }
+        })
+        .await
+    }
+
+    fn write_head(&mut self, method: &Method, target: &PathAndQuery, headers: &HeaderMap) {
+        let head = &mut self.head;
+        head.clear();
+        for part in [method.as_str(), " ", target.as_str(), " HTTP/1.1\r\n"] {
+            head.extend_from_slice(part.as_bytes());
+        }
+        for (name, value) in headers {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                head.extend_from_slice(part);
+            }
+        }
+        head.extend_from_slice(b"\r\n");
+    }
+
+    /// Sends what is left of the head behind the first `sent` bytes.
+    fn poll_send(&mut self, sent: &mut usize, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        if self.head.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        while let Some(left) = self.head.get(*sent..).filter(|left| !left.is_empty()) {
+            match ready!(Pin::new(&mut self.wire).poll_write(cx, left)) {
+                Ok(0) => return Poll::Ready(Err(Fault::Io(io::ErrorKind::WriteZero.into()))),
+                Ok(count) => *sent += count,
+                Err(error) if *sent == 0 => return Poll::Ready(Err(Fault::Unsent(error))),
+                Err(error) => return Poll::Ready(Err(Fault::Io(error))),
+            }
+        }
+        ready!(Pin::new(&mut self.wire).poll_flush(cx)).map_err(Fault::Io)?;
+        self.head.clear();
+        self.head.shrink_to(LEAST_ROOM);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads more: how much, nothing at the end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let spare = self.read.capacity() - self.read.len();
+        // What was read before may still be on its way to the client; room behind it is as good as new room.
+        if spare < self.room / 4 {
+            self.read.reserve(self.room);
+        }
+        let spare = self.read.capacity() - self.read.len();
+        let count = ready!(pin!(self.wire.read_buf(&mut self.read)).poll(cx))?;
+        if count == spare {
+            self.room = (self.room * 2).min(BUFFER);
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    /// How much room it holds on to.
+    #[cfg(test)]
+    pub(super) fn room_kept(&self) -> usize {
+        self.read.capacity() + self.head.capacity()
+    }
+
+    /// Gives up room that a large body has needed.
+    fn slim(&mut self) {
+        if self.room > LEAST_ROOM {
+            self.read = BytesMut::new();
+            self.room = LEAST_ROOM;
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("wire", &self.wire).finish_non_exhaustive()
+    }
+}
+
+/// What comes behind the head of an answer.
+#[derive(Debug)]
+pub(super) enum Rest {
+    /// All of it is there.
+    Whole(Bytes),
+    /// It is read as it comes.
+    Coming(Coming),
+}
+
+/// The body of an answer, and the connection that it comes over, which takes another request when the body is over.
+#[derive(Debug)]
+pub(super) struct Coming {
+    /// `None`: the body is over.
+    connection: Option<Box<Connection>>,
+    left: Left,
+    stays_open: bool,
+    unused: Weak<Unused>,
+}
+
+/// What is left of a body.
+#[derive(Debug)]
+enum Left {
+    Bytes(u64),
+    Chunks(Chunks),
+    /// Whatever comes.
+    Connection,
+    /// It broke off.
+    Broken,
+}
+
+/// The body behind the head of `answer`. A connection that takes another request goes to `unused` behind it.
+pub(super) fn rest(mut connection: Box<Connection>, answer: &Answer, unused: Weak<Unused>) -> Rest {
+    let left = match answer.length {
+        Length::Bytes(length) => match usize::try_from(length) {
+            Ok(length) if length <= connection.read.len() => {
+                let whole = connection.read.split_to(length).freeze();
+                if answer.stays_open {
+                    give_back(connection, &unused);
+                }
+                return Rest::Whole(whole);
+            }
+            Ok(length) => {
+                connection.room = length.clamp(LEAST_ROOM, BUFFER);
+                Left::Bytes(length as u64)
+            }
+            Err(_) => Left::Bytes(length),
+        },
+        Length::Chunked => Left::Chunks(Chunks::default()),
+        Length::Connection => Left::Connection,
+    };
+    Rest::Coming(Coming { connection: Some(connection), left, stays_open: answer.stays_open, unused })
+}
+
+fn give_back(mut connection: Box<Connection>, unused: &Weak<Unused>) {
+    connection.slim();
+    if let Some(unused) = unused.upgrade() {
+        unused.put(connection);
+    }
+}
+
+impl Coming {
+    /// The body is over: whoever comes next may have the connection.
+    fn end(&mut self) {
+        let Some(connection) = self.connection.take().filter(|_| self.stays_open) else { return };
+        give_back(connection, &self.unused);
+    }
+
+    /// What there is of the body in what was read; `None`: more must be read.
+    fn take(left: &mut Left, read: &mut BytesMut) -> Result<Option<Piece>, Fault> {
+        Ok(match left {
+            Left::Bytes(0) => Some(Piece::End(HeaderMap::new())),
+            Left::Chunks(chunks) => chunks.take(read)?,
+            Left::Bytes(_) | Left::Connection if read.is_empty() => None,
+            Left::Bytes(left) => {
+                let here = usize::try_from(*left).unwrap_or(usize::MAX).min(read.len());
+                *left -= here as u64;
+                Some(Piece::Data(read.split_to(here).freeze()))
+            }
+            Left::Connection => Some(Piece::Data(read.split().freeze())),
+            Left::Broken => Some(Piece::End(HeaderMap::new())),
+        })
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Fault>> {
+        let Some(connection) = &mut self.connection else { return Poll::Ready(Ok(Piece::End(HeaderMap::new()))) };
+        loop {
+            if let Some(piece) = Self::take(&mut self.left, &mut connection.read)? {
+                return Poll::Ready(Ok(piece));
+            }
+            if ready!(connection.poll_fill(cx)).map_err(Fault::Io)? == 0 {
+                return Poll::Ready(match self.left {
+                    Left::Connection | Left::Broken => Ok(Piece::End(HeaderMap::new())),
+                    Left::Bytes(_) | Left::Chunks(_) => Err(Fault::Ended),
+                });
+            }
+        }
+    }
+}
+
+impl Source for Coming {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let frame = match ready!(self.poll_piece(cx)) {
+            Ok(Piece::Data(data)) => {
+                if matches!(self.left, Left::Bytes(0)) {
+                    self.end();
+                }
+                Some(Ok(Frame::data(data)))
+            }
+            Ok(Piece::End(trailers)) => {
+                self.end();
+                (!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers)))
+            }
+            Err(fault) => {
+                (self.connection, self.left) = (None, Left::Broken);
+                Some(Err(fault.into()))
+            }
+        };
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.connection.is_none() && !matches!(self.left, Left::Broken)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.left {
+            Left::Bytes(left) => SizeHint::with_exact(left),
+            Left::Chunks(_) | Left::Connection | Left::Broken => SizeHint::default(),
+        }
+    }
+}
+
+/// How much is read at once to begin with, and kept by a connection that waits.
+const LEAST_ROOM: usize = 8 * 1024;

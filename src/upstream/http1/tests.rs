@@ -1,0 +1,360 @@
+//! Exchanges over HTTP/1.1 with servers that answer byte for byte what a test says.
+
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method};
+use http_body_util::{BodyExt as _, Collected};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::task::coop::poll_proceed;
+
+use super::super::Came;
+use super::*;
+use crate::config::load_text;
+use crate::message::headers::IdentityNames;
+use crate::metrics::Metrics;
+
+/// A server, and how many connections it has taken.
+struct Server {
+    http1: Http1,
+    connections: Arc<AtomicUsize>,
+}
+
+/// A server that answers every head with `pieces`, each in a write of its own, and closes the connection then if `closes`
+/// says so.
+async fn server(pieces: &[&'static str], closes: bool) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let (pieces, count) = (pieces.to_vec(), Arc::clone(&connections));
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            count.fetch_add(1, SeqCst);
+            let pieces = pieces.clone();
+            tokio::spawn(async move {
+                let mut came = Vec::new();
+                loop {
+                    while !came.ends_with(b"\r\n\r\n") {
+                        if stream.read_buf(&mut came).await.unwrap_or(0) == 0 {
+                            return;
+                        }
+                    }
+                    came.clear();
+                    for piece in &pieces {
+                        stream.write_all(piece.as_bytes()).await.unwrap();
+                        tokio::task::yield_now().await;
+                    }
+                    if closes {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let text = format!(
+        "[upstreams]\napp = \"http://{address}\"\n[[routes]]\npath = \"/**\"\nallow = \"anyone\"\nupstream = \"app\"\n"
+    );
+    let config = load_text(Path::new("gateway.toml"), text, &|_| None).config.unwrap();
+    let settings = &config.upstreams[0];
+    let backend = Backend::new(settings, settings.servers[0].address.clone(), &Metrics::new(0), None).unwrap();
+    Server { http1: Http1::new(backend, 8, Parked::default()), connections }
+}
+
+impl Server {
+    async fn send(&self, method: Method, body: Body) -> Result<Reply, SendError> {
+        let mut headers = HeaderMap::new();
+        headers.insert("host", HeaderValue::from_static("app"));
+        let (method, target) = (&method, &PathAndQuery::from_static("/x?y"));
+        self.http1.send(Outgoing { method, target, headers: &mut headers, is_kept: false, body }).await
+    }
+
+    async fn get(&self) -> Result<(http::Response<()>, Collected<Bytes>), String> {
+        let reply = self.send(Method::GET, Body::empty()).await.map_err(|error| error.to_string())?;
+        let body = body(reply.came).collect().await.map_err(|error| format!("{:?}", error))?;
+        Ok((reply.head, body))
+    }
+
+    async fn text(&self) -> Result<String, String> {
+        let (_, body) = self.get().await?;
+        Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(SeqCst)
+    }
+}
+
+fn body(came: Came) -> Body {
+    match came {
+        Came::Whole(body) => Body::full(body),
+        Came::Coming(source) => Body::from_upstream(source, None, None, &Arc::new(IdentityNames::new([]))),
+    }
+}
+
+#[tokio::test]
+async fn a_body_ends_where_its_framing_says_and_the_next_request_has_the_connection() {
+    for (pieces, text) in [
+        (&["HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"][..], "hello"),
+        (&["HTTP/1.1 200 OK\r\ncontent-length: 5\r\n", "\r\nhe", "llo"], "hello"),
+        (&["HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"], ""),
+        (&["HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n"], ""),
+        (&["HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n"], ""),
+        (&["HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"], "hello"),
+        (
+            &[
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+                "5;a=\"b\"\r",
+                "\nhel",
+                "lo\r",
+                "\n00\r\nx: y\r\n\r",
+                "\n",
+            ],
+            "hello",
+        ),
+        (&["HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nh\r\n4 \r\nello\r\n0\r\n\r\n"], "hello"),
+        (
+            &[
+                "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n",
+                "\r\nHTTP/1.1 200 OK\nContent-Length: 2\n\nhi",
+            ],
+            "hi",
+        ),
+        (&["HTTP/1.0 200 OK\r\nconnection: x, Keep-Alive\r\ncontent-length: 2\r\n\r\nhi"], "hi"),
+    ] {
+        let server = server(pieces, false).await;
+        for _ in 0..3 {
+            assert_eq!(server.text().await.as_deref(), Ok(text), "{pieces:?}");
+        }
+        assert_eq!(server.connections(), 1, "{pieces:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_may_not_be_used_again_is_not() {
+    for (pieces, text) in [
+        // More than the length says: an answer to a request that nobody sent.
+        (&["HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil"][..], "hi"),
+        (&["HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"], "hi"),
+        (&["HTTP/1.1 204 No Content\r\n\r\nevil"], ""),
+        (&["HTTP/1.1 200 OK\r\nconnection: x, Close\r\ncontent-length: 2\r\n\r\nhi"], "hi"),
+        (&["HTTP/1.1 200 OK\r\nconnection: keep-alive\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi"], "hi"),
+        (&["HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nhi"], "hi"),
+        (&["HTTP/1.0 200 OK\r\nconnection: close, keep-alive\r\ncontent-length: 2\r\n\r\nhi"], "hi"),
+    ] {
+        let server = server(pieces, false).await;
+        for number in 1..4 {
+            assert_eq!(server.text().await.as_deref(), Ok(text), "{pieces:?}");
+            assert_eq!(server.connections(), number, "{pieces:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_a_length_a_body_ends_with_the_connection() {
+    for head in [
+        "HTTP/1.1 200 OK\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nconnection: keep-alive\r\n\r\n",
+        // What is in doubt is refused by its head; until then it ends with the connection.
+        "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 1, 1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: +1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
+        "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+    ] {
+        let server = server(&[head, "hel", "lo"], true).await;
+        assert_eq!(server.text().await.as_deref(), Ok("hello"), "{head:?}");
+        assert_eq!(server.text().await.as_deref(), Ok("hello"), "{head:?}");
+        assert_eq!(server.connections(), 2);
+    }
+}
+
+#[tokio::test]
+async fn what_breaks_off_is_no_end() {
+    for pieces in [
+        &["HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nhello"][..],
+        &["HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"],
+        &["HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhell"],
+        &["HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n"],
+    ] {
+        let server = server(pieces, true).await;
+        let reply = server.send(Method::GET, Body::empty()).await.unwrap();
+        let mut body = body(reply.came);
+        while let Some(frame) = body.frame().await {
+            if let Err(error) = frame {
+                assert!(format!("{error:?}").contains("Ended"), "{error:?}");
+                assert!(!http_body::Body::is_end_stream(&body) || body.frame().await.is_none());
+                break;
+            }
+        }
+        let whole = server.text().await;
+        assert!(whole.as_ref().is_err_and(|error| error.contains("UpstreamCut(Ended)")), "{pieces:?}: {whole:?}");
+    }
+}
+
+#[tokio::test]
+async fn chunks_that_are_none_are_an_error() {
+    for chunks in [
+        "5\nhello\r\n0\r\n\r\n",
+        "5\r\nhello\n0\r\n\r\n",
+        "5\r\nhelloX\r\n0\r\n\r\n",
+        "x\r\n",
+        "\r\n",
+        "-5\r\nhello\r\n0\r\n\r\n",
+        "+5\r\nhello\r\n0\r\n\r\n",
+        "0x5\r\nhello\r\n0\r\n\r\n",
+        "5 x\r\nhello\r\n0\r\n\r\n",
+        "5;\0\r\nhello\r\n0\r\n\r\n",
+        "5;a\rb\r\nhello\r\n0\r\n\r\n",
+        "10000000000000000\r\nhello\r\n0\r\n\r\n",
+        "0\r\nno colon\r\n\r\n",
+        "0\r\na b: c\r\n\r\n",
+    ] {
+        let answer = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{chunks}");
+        let server = server(&[answer.leak()], false).await;
+        let text = server.text().await;
+        assert!(text.as_ref().is_err_and(|error| error.contains("Chunks")), "{chunks:?}: {text:?}");
+    }
+    for endless in [format!("5;{}", "x".repeat(20_000)), format!("0\r\n{}", "a: b\r\n".repeat(4_000))] {
+        let answer = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{endless}");
+        let text = server(&[answer.leak()], false).await.text().await;
+        assert!(text.is_err_and(|error| error.contains("too l")), "{} bytes", endless.len());
+    }
+}
+
+#[tokio::test]
+async fn trailers_come_with_a_body_in_chunks() {
+    let pieces = ["HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 1\r\nX-Sum:2\r\n\r\n"];
+    let server = server(&pieces, false).await;
+    let (_, body) = server.get().await.unwrap();
+    let sums: Vec<_> = body.trailers().unwrap().get_all("x-sum").iter().collect();
+    assert_eq!(sums, ["1", "2"]);
+}
+
+#[tokio::test]
+async fn a_head_that_is_none_is_an_error() {
+    for (head, fault) in [
+        ("HTP/1.1 200 OK\r\n\r\n", "malformed"),
+        ("HTTP/1.2 200 OK\r\n\r\n", "malformed"),
+        ("HTTP/1.1 2000 OK\r\n\r\n", "malformed"),
+        ("HTTP/1.1 200 OK\r\na b: c\r\n\r\n", "malformed"),
+        ("HTTP/1.1 200 OK\r\na : c\r\n\r\n", "malformed"),
+        ("HTTP/1.1 200 OK\r\na: b\r\n c\r\n\r\n", "malformed"),
+        ("HTTP/1.1 200 OK\r\na: b\0c\r\n\r\n", "malformed"),
+        ("HTTP/1.1 200 OK\r\na: b\rc\r\n\r\n", "malformed"),
+        ("<html>\r\n\r\n", "malformed"),
+        ("\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "malformed"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n\r\n", "too large"),
+    ] {
+        let text = server(&[head], false).await.text().await;
+        assert!(text.as_ref().is_err_and(|error| error.contains(fault)), "{head:?}: {text:?}");
+    }
+    let wide = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(101));
+    let long = format!("HTTP/1.1 200 OK\r\na: {}\r\n\r\n", "b".repeat(70_000));
+    for head in [wide, long] {
+        let text = server(&[head.leak()], false).await.text().await;
+        assert!(text.as_ref().is_err_and(|error| error.contains("too large")), "{text:?}");
+    }
+    let flood = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(101);
+    let text = server(&[flood.leak()], false).await.text().await;
+    assert!(text.as_ref().is_err_and(|error| error.contains("interim")), "{text:?}");
+    let cut = server(&["HTTP/1.1 200 OK\r\n"], true).await.text().await;
+    assert!(cut.as_ref().is_err_and(|error| error.contains("closed before")), "{cut:?}");
+}
+
+#[tokio::test]
+async fn the_words_of_a_status_stay_and_values_are_bytes() {
+    let server = server(&["HTTP/1.1 200 Fine So Far\r\nX: \u{e9}\r\nx: 2\r\ncontent-length: 0\r\n\r\n"], false).await;
+    let (head, _) = server.get().await.unwrap();
+    let reason = head.extensions().get::<hyper::ext::ReasonPhrase>().unwrap();
+    assert_eq!(reason.as_bytes(), b"Fine So Far");
+    let values: Vec<_> = head.headers().get_all("x").iter().map(HeaderValue::as_bytes).collect();
+    assert_eq!(values, ["\u{e9}".as_bytes(), b"2"]);
+}
+
+#[tokio::test]
+async fn head_has_no_body_and_a_connection_that_has_carried_one_is_used_again() {
+    let head = server(&["HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"], false).await;
+    for _ in 0..2 {
+        let reply = head.send(Method::HEAD, Body::empty()).await.unwrap();
+        assert!(matches!(reply.came, Came::Whole(body) if body.is_empty()));
+    }
+    assert_eq!(head.connections(), 1);
+
+    let server = server(&["HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"], false).await;
+    // What a body is sent with is a task, which gives the connection back in a moment.
+    let carried = async {
+        let reply = server.send(Method::POST, Body::full("a\r\n\r\n")).await.unwrap();
+        assert_eq!(body(reply.came).collect().await.unwrap().to_bytes(), "hi");
+        while server.http1.unused.lock().connections.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), carried).await.unwrap();
+    assert_eq!(server.text().await.as_deref(), Ok("hi"));
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn one_that_closed_unused_is_not_used_and_one_that_closes_at_the_request_is_stale() {
+    let server = server(&["HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"], true).await;
+    for number in 1..4 {
+        // Whether its end has been heard of by now or not.
+        let mut again = 0;
+        while let Err(error) = server.send(Method::GET, Body::empty()).await {
+            assert!(error.is_stale(), "{error}");
+            again += 1;
+            assert!(again < 2);
+        }
+        assert_eq!(server.connections(), number);
+    }
+}
+
+#[tokio::test]
+async fn a_large_body_comes_whole_and_leaves_no_large_room_behind() {
+    let text: &'static str = "0123456789abcdef".repeat(64 * 1024).leak();
+    let head: &'static str = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", text.len()).leak();
+    let server = server(&[head, text], false).await;
+    for _ in 0..2 {
+        assert!(server.text().await.unwrap() == text);
+    }
+    assert_eq!(server.connections(), 1);
+    let kept = server.http1.unused.lock().connections.pop().unwrap().0;
+    assert!(kept.room_kept() <= 16 * 1024, "{}", kept.room_kept());
+}
+
+#[tokio::test]
+async fn a_task_that_has_had_its_turn_gets_its_answer_all_the_same() {
+    let server = server(&["HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhe", "llo"], false).await;
+    // tokio gives a task 128 steps at a time: the turn ends at another one of them each time. Without a step none goes on.
+    for spent in 80..128 {
+        let mut whole = pin!(server.text());
+        let spending = poll_fn(|cx| {
+            for _ in 0..spent {
+                let Poll::Ready(step) = poll_proceed(cx) else { break };
+                step.made_progress();
+            }
+            whole.as_mut().poll(cx)
+        });
+        let body = tokio::time::timeout(Duration::from_secs(5), spending).await;
+        assert_eq!(body.unwrap_or_else(|_| panic!("{spent}: nobody was woken")).as_deref(), Ok("hello"));
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn whoever_leaves_before_the_answer_takes_the_connection_along() {
+    let server = server(&["HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhe"], false).await;
+    let reply = server.send(Method::GET, Body::empty()).await.unwrap();
+    drop(reply);
+    let mut asking = Box::pin(server.send(Method::GET, Body::empty()));
+    let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut asking).poll(cx).is_pending())).await;
+    drop(asking);
+    assert!(server.http1.unused.lock().connections.is_empty());
+}
