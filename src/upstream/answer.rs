@@ -6,8 +6,9 @@
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 use httparse::{Header, ParserConfig, Status};
@@ -75,47 +76,39 @@ impl Fault {
 /// # Errors
 /// A head that is malformed, or has more than 64 KiB or a hundred fields.
 pub(super) fn read(bytes: &mut BytesMut, looked: &mut usize, is_head: bool) -> Result<Option<Answer>, Fault> {
-    loop {
-        let Some(end) = end_of_head(bytes, *looked) else {
-            *looked = bytes.len().saturating_sub(2);
+    while !bytes.is_empty() {
+        // What comes in many pieces is parsed when its end is there, not with each of them.
+        let may_be_whole = *looked == 0 || has_end(bytes, *looked);
+        let Some(head) = may_be_whole.then(|| parse(bytes)).transpose()?.flatten() else {
+            *looked = bytes.len();
             return if bytes.len() >= BUFFER { Err(Fault::TooLarge) } else { Ok(None) };
         };
         *looked = 0;
-        if end > BUFFER {
-            return Err(Fault::TooLarge);
-        }
-        let head = parse(&bytes.split_to(end).freeze())?;
         let status = head.status();
         if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
             return judged(head, is_head).map(Some);
         }
     }
+    Ok(None)
 }
 
-/// Behind the empty line that ends a head. Lines may end in LF alone, as the parser takes them (RFC 9112, section 2.2).
-fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
-    let mut line = from;
-    while let Some(found) = memchr::memchr(b'\n', bytes.get(line..)?) {
-        line += found + 1;
-        match bytes.get(line..)? {
-            [b'\n', ..] => return Some(line + 1),
-            [b'\r', b'\n', ..] => return Some(line + 2),
-            _ => {}
-        }
-    }
-    None
+/// Whether the empty line that ends a head may be behind `looked`. Lines may end in LF alone, as the parser takes them
+/// (RFC 9112, section 2.2).
+fn has_end(bytes: &[u8], looked: usize) -> bool {
+    let news = bytes.get(looked.saturating_sub(3)..).unwrap_or_default();
+    memchr::memmem::find(news, b"\n\r\n").is_some() || memchr::memmem::find(news, b"\n\n").is_some()
 }
 
-/// Parses a whole head.
-fn parse(bytes: &Bytes) -> Result<Response<()>, Fault> {
+/// Takes a head out of `bytes`; `None`: it is not whole.
+fn parse(bytes: &mut BytesMut) -> Result<Option<Response<()>>, Fault> {
     let mut fields = [const { MaybeUninit::<Header<'_>>::uninit() }; MOST_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
-    match ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, bytes, &mut fields) {
-        Ok(Status::Complete(end)) if end == bytes.len() => {}
-        Ok(_) => return Err(Fault::Head(httparse::Error::NewLine)),
-        Err(httparse::Error::TooManyHeaders) => return Err(Fault::TooLarge),
+    let end = match ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, bytes, &mut fields) {
+        Ok(Status::Complete(end)) if end <= BUFFER => end,
+        Ok(Status::Partial) => return Ok(None),
+        Ok(Status::Complete(_)) | Err(httparse::Error::TooManyHeaders) => return Err(Fault::TooLarge),
         Err(error) => return Err(Fault::Head(error)),
-    }
+    };
     let mut head = Response::new(());
     let code = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
     *head.status_mut() = code.ok_or(Fault::Head(httparse::Error::Status))?;
@@ -126,17 +119,49 @@ fn parse(bytes: &Bytes) -> Result<Response<()>, Fault> {
     {
         head.extensions_mut().insert(reason);
     }
+    // Names and values stay where they were read, once the head is one's own.
+    let start = bytes.as_ptr().addr();
+    let mut places = [(Place::default(), Place::default()); MOST_FIELDS];
+    let count = parsed.headers.len();
+    for (field, place) in parsed.headers.iter().zip(&mut places) {
+        *place = (Place::of(field.name.as_bytes(), start), Place::of(field.value, start));
+    }
+    let whole = bytes.split_to(end).freeze();
     let headers = head.headers_mut();
-    headers.reserve(parsed.headers.len());
-    for field in &*parsed.headers {
-        let name = HeaderName::from_bytes(field.name.as_bytes());
-        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value));
+    headers.reserve(count);
+    for (name, value) in places.into_iter().take(count) {
+        let name = whole.get(name.range()).and_then(|name| HeaderName::from_bytes(name).ok());
+        let value = HeaderValue::from_maybe_shared(whole.slice(value.range()));
         headers.append(
-            name.map_err(|_| Fault::Head(httparse::Error::HeaderName))?,
+            name.ok_or(Fault::Head(httparse::Error::HeaderName))?,
             value.map_err(|_| Fault::Head(httparse::Error::HeaderValue))?,
         );
     }
-    Ok(head)
+    Ok(Some(head))
+}
+
+/// Where a piece of a head stands in it. Small, as room is made for a hundred fields of which few are there.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    from: u16,
+    length: u16,
+}
+
+impl Place {
+    /// The place of `part` in a text that begins at `start`.
+    fn of(part: &[u8], start: usize) -> Self {
+        let from = part.as_ptr().addr().saturating_sub(start);
+        match (u16::try_from(from), u16::try_from(part.len())) {
+            (Ok(from), Ok(length)) if length > 0 => Self { from, length },
+            // Empty wherever it stands: no head is larger than 64 KiB.
+            _ => Self::default(),
+        }
+    }
+
+    fn range(self) -> Range<usize> {
+        let from = usize::from(self.from);
+        from..from + usize::from(self.length)
+    }
 }
 
 fn judged(head: Response<()>, is_head: bool) -> Result<Answer, Fault> {

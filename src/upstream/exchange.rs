@@ -84,13 +84,16 @@ impl Connection {
     fn write_head(&mut self, method: &Method, target: &PathAndQuery, headers: &HeaderMap) {
         let head = &mut self.head;
         head.clear();
-        for part in [method.as_str(), " ", target.as_str(), " HTTP/1.1\r\n"] {
-            head.extend_from_slice(part.as_bytes());
-        }
+        head.extend_from_slice(method.as_str().as_bytes());
+        head.push(b' ');
+        head.extend_from_slice(target.as_str().as_bytes());
+        head.extend_from_slice(b" HTTP/1.1\r\n");
         for (name, value) in headers {
-            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-                head.extend_from_slice(part);
-            }
+            head.reserve(name.as_str().len() + value.len() + 4);
+            head.extend_from_slice(name.as_str().as_bytes());
+            head.extend_from_slice(b": ");
+            head.extend_from_slice(value.as_bytes());
+            head.extend_from_slice(b"\r\n");
         }
         head.extend_from_slice(b"\r\n");
     }
