@@ -32,8 +32,9 @@ enum Kind {
     #[default]
     Empty,
     Full(Bytes),
-    Client(Lent),
-    Upstream(FromUpstream),
+    // Apart, as an answer that is there already is moved from hand to hand.
+    Client(Box<Lent>),
+    Upstream(Box<FromUpstream>),
 }
 
 /// Where the body of an upstream's answer comes from, kept until it is over.
@@ -97,7 +98,7 @@ impl Body {
 
     /// A client's body, on loan to an attempt to forward it.
     pub(crate) fn lent(lent: Lent) -> Self {
-        Self::of(Kind::Client(lent))
+        Self::of(Kind::Client(Box::new(lent)))
     }
 
     /// An upstream's body. It may pause for `between` at most and ends when `tether` says so; of its trailers goes on what
@@ -112,14 +113,14 @@ impl Body {
             return Self::empty();
         }
         let names = Arc::clone(names);
-        Self::of(Kind::Upstream(FromUpstream {
+        Self::of(Kind::Upstream(Box::new(FromUpstream {
             source,
             between,
             pause: None,
             failed: None,
             hold: Hold::new(tether),
             names,
-        }))
+        })))
     }
 
     /// The same body, its end told to `watcher`.
