@@ -123,6 +123,17 @@ impl Body {
         })))
     }
 
+    /// Gives back what was taken of a client's body: it comes again.
+    pub(crate) fn put_back(&mut self, data: Bytes) {
+        if data.is_empty() {
+            return;
+        }
+        self.sent = self.sent.saturating_sub(data.len() as u64);
+        if let Kind::Client(lent) = &mut self.kind {
+            lent.put_back(data);
+        }
+    }
+
     /// The same body, its end told to `watcher`.
     #[must_use]
     pub fn watched(mut self, watcher: Arc<dyn Watcher>) -> Self {

@@ -85,6 +85,7 @@ impl Loan {
         let incoming = self.take_back()?;
         let lent = Lent {
             incoming: Some(incoming),
+            ahead: None,
             polled: false,
             ended: false,
             left: self.limit,
@@ -142,6 +143,8 @@ impl Loan {
 /// A client's body while an attempt has it.
 pub(crate) struct Lent {
     incoming: Option<Incoming>,
+    /// What was taken and given back.
+    ahead: Option<Bytes>,
     polled: bool,
     ended: bool,
     left: Option<u64>,
@@ -153,6 +156,9 @@ pub(crate) struct Lent {
 impl Lent {
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.polled = true;
+        if let Some(data) = self.ahead.take() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
         let Some(incoming) = self.incoming.as_mut().filter(|_| !self.ended) else {
             return Poll::Ready(None);
         };
@@ -216,12 +222,25 @@ impl Lent {
         Poll::Ready(Some(Ok(frame)))
     }
 
+    /// Gives `data` back, which comes before what is left.
+    pub(super) fn put_back(&mut self, data: Bytes) {
+        self.ahead = Some(data);
+    }
+
     pub(crate) fn is_end_stream(&self) -> bool {
+        if self.ahead.is_some() {
+            return false;
+        }
         self.ended || self.incoming.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+        let left = self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint);
+        let ahead = self.ahead.as_ref().map_or(0, |data| data.len() as u64);
+        match left.exact() {
+            Some(left) => SizeHint::with_exact(left + ahead),
+            None => left,
+        }
     }
 }
 

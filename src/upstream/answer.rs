@@ -15,6 +15,7 @@ use httparse::{Header, ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 
 use super::BUFFER;
+use crate::message::body::BodyError;
 
 /// The head of an answer.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub(super) enum Length {
 pub(crate) enum Fault {
     /// Nothing of the request could be sent.
     Unsent(io::Error),
+    /// The request's own body broke off.
+    Body(BodyError),
     /// The connection broke.
     Io(io::Error),
     /// The connection ended before the answer did.
@@ -65,7 +68,7 @@ impl Fault {
     pub(super) const fn is_malformed(&self) -> bool {
         match self {
             Self::Head(_) | Self::TooLarge | Self::Length | Self::Chunks(_) => true,
-            Self::Unsent(_) | Self::Io(_) | Self::Ended => false,
+            Self::Unsent(_) | Self::Body(_) | Self::Io(_) | Self::Ended => false,
         }
     }
 }
@@ -219,6 +222,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unsent(source) => write!(f, "the request could not be sent: {source}"),
+            Self::Body(source) => write!(f, "{source}"),
             Self::Io(source) => write!(f, "the connection broke: {source}"),
             Self::Ended => f.write_str("the connection closed before the answer was whole"),
             Self::Head(source) => write!(f, "the head of the answer is malformed: {source}"),
@@ -233,6 +237,7 @@ impl std::error::Error for Fault {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Unsent(source) | Self::Io(source) => Some(source),
+            Self::Body(source) => source.source(),
             Self::Head(source) => Some(source),
             Self::Ended | Self::TooLarge | Self::Length | Self::Chunks(_) => None,
         }

@@ -1,4 +1,4 @@
-//! One request without a body and its answer, over a connection that speaks HTTP/1.1 (RFC 9112).
+//! One request with no body, or a small one, and its answer, over a connection that speaks HTTP/1.1 (RFC 9112).
 //!
 //! Whoever waits for the answer reads and writes the connection itself: no task, no channel and no copy of the head stands
 //! in between. What a server sends wakes the client's own task.
@@ -29,7 +29,7 @@ pub(super) struct Connection {
     wire: Wire,
     /// What was read and belongs to nobody yet.
     read: BytesMut,
-    /// Room for the next head.
+    /// Room for the next head, and the body that goes with it.
     head: Vec<u8>,
     /// How much is read at once.
     room: usize,
@@ -54,7 +54,7 @@ impl Connection {
         self.read.is_empty() && read.poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
-    /// Sends a request without a body, and reads as far as the end of the head of its answer.
+    /// Sends a request and its `body`, and reads as far as the end of the head of its answer.
     ///
     /// # Errors
     /// When there is none. The connection is of no use then.
@@ -63,8 +63,10 @@ impl Connection {
         method: &Method,
         target: &PathAndQuery,
         headers: &HeaderMap,
+        body: &[u8],
     ) -> Result<Answer, Fault> {
         self.write_head(method, target, headers);
+        self.head.extend_from_slice(body);
         let (mut sent, mut looked) = (0, 0);
         let is_head = *method == Method::HEAD;
         poll_fn(|cx| {

@@ -1,15 +1,16 @@
 //! HTTP/1.1 to a backend (RFC 9112): one worker's connections, each with one request at a time.
 //!
-//! A request without a body is an exchange of our own (`exchange`): almost all requests are one. Where there is a body, or
-//! where the connection becomes a tunnel, both directions go on at once: that is hyper's, in a task, which gives the
-//! connection back when the exchange is over.
+//! A request without a body, or with a small one that came with its head, is an exchange of our own (`exchange`): almost all
+//! requests are one. Where a body is still to come, or the connection becomes a tunnel, both directions go on at once: that is
+//! hyper's, in a task, which gives the connection back when the exchange is over.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use http::Request;
 use http::header::UPGRADE;
 use http_body::Body as _;
@@ -18,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use super::answer::Fault;
 use super::backend::Backend;
 use super::connect::{ConnectError, Parked, Wire, connect};
 use super::exchange::{Connection, rest};
@@ -43,13 +45,26 @@ impl Http1 {
     }
 
     /// Sends `outgoing` over a connection that is there, or a new one.
-    pub(super) async fn send(&self, outgoing: Outgoing<'_>) -> Result<Reply, SendError> {
-        if !outgoing.body.is_end_stream() || outgoing.headers.contains_key(UPGRADE) {
-            return Box::pin(self.carry(outgoing.into_request())).await;
+    pub(super) async fn send(&self, mut outgoing: Outgoing<'_>) -> Result<Reply, SendError> {
+        let is_small = outgoing.body.size_hint().exact().is_some_and(|length| length <= SMALL);
+        if !is_small || outgoing.headers.contains_key(UPGRADE) {
+            let connection = self.connection().await?;
+            return Box::pin(self.carry(connection, outgoing.into_request())).await;
         }
+        let mut body = outgoing.body.is_end_stream().then(Bytes::new);
         loop {
+            // First, as a body of which nothing was taken can be offered to another server.
             let (mut connection, is_reused) = self.connection().await?;
-            match connection.ask(outgoing.method, outgoing.target, outgoing.headers).await {
+            let body = match &body {
+                Some(body) => body,
+                None => match Box::pin(at_once(&mut outgoing.body)).await? {
+                    Some(whole) => body.insert(whole),
+                    None => {
+                        return Box::pin(self.carry((connection, is_reused), outgoing.into_request())).await;
+                    }
+                },
+            };
+            match connection.ask(outgoing.method, outgoing.target, outgoing.headers, body).await {
                 Ok(answer) => {
                     let rest = rest(connection, &answer, Arc::downgrade(&self.unused));
                     return Ok(Reply::new(answer.head, rest));
@@ -61,11 +76,14 @@ impl Http1 {
         }
     }
 
-    /// Sends a request that has a body, or asks for another protocol.
-    async fn carry(&self, mut request: Request<Body>) -> Result<Reply, SendError> {
+    /// Sends a request whose body is still to come, or that asks for another protocol.
+    async fn carry(
+        &self,
+        (mut connection, mut is_reused): (Box<Connection>, bool),
+        mut request: Request<Body>,
+    ) -> Result<Reply, SendError> {
         let switches = request.headers().contains_key(UPGRADE);
         loop {
-            let (connection, is_reused) = self.connection().await?;
             let (mut sender, driver) = http1::Builder::new()
                 .max_buf_size(BUFFER)
                 .handshake(TokioIo::new(connection.into_wire()))
@@ -85,6 +103,7 @@ impl Http1 {
                     None => return Err(SendError::Http1(error.into_error())),
                 },
             }
+            (connection, is_reused) = self.connection().await?;
         }
     }
 
@@ -107,6 +126,40 @@ impl Http1 {
         };
         Ok(Connection::new(Wire::new(stream, Arc::clone(&self.backend))))
     }
+}
+
+/// All of a small body, if it came with its head; else what did come goes back, and nobody waits for more here.
+async fn at_once(body: &mut Body) -> Result<Option<Bytes>, SendError> {
+    let (mut whole, mut has_rested) = (BytesMut::new(), false);
+    let is_whole = poll_fn(|cx| {
+        loop {
+            match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    // A length leaves no room for trailers (RFC 9112, section 6.3).
+                    whole.extend_from_slice(frame.data_ref().map(AsRef::as_ref).unwrap_or_default());
+                    if body.is_end_stream() {
+                        return Poll::Ready(Ok(true));
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                Poll::Ready(None) => return Poll::Ready(Ok(true)),
+                // The client's connection reads no body before it is asked for one.
+                Poll::Pending if !has_rested => {
+                    has_rested = true;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Poll::Pending => return Poll::Ready(Ok(false)),
+            }
+        }
+    });
+    let is_whole = is_whole.await.map_err(|error| SendError::Exchange(Fault::Body(error)))?;
+    let whole = whole.freeze();
+    if is_whole {
+        return Ok(Some(whole));
+    }
+    body.put_back(whole);
+    Ok(None)
 }
 
 /// hyper's end of a connection.
@@ -226,6 +279,9 @@ async fn watch(unused: Weak<Unused>, every: Duration) {
         }
     }
 }
+
+/// How large a body is that may be sent with its head.
+const SMALL: u64 = 16 * 1024;
 
 /// How often unused connections are looked at, at least and at most.
 const LOOKED_AT: Duration = Duration::from_secs(1);

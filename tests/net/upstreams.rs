@@ -82,6 +82,34 @@ async fn a_client_that_is_slow_to_send_is_not_the_upstreams_fault() {
 }
 
 #[tokio::test]
+async fn what_comes_of_a_body_with_its_head_goes_on_before_the_rest_comes() {
+    let (arrived, mut arrives) = tokio::sync::mpsc::unbounded_channel();
+    let address = upstream(move |mut peer, _| {
+        let arrived = arrived.clone();
+        async move {
+            for _ in 0..2 {
+                peer.until("\r\n\r\nhe").await;
+                arrived.send(()).unwrap();
+                peer.until("llo").await;
+                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+            }
+            peer.rest().await;
+        }
+    })
+    .await;
+    let gateway = gateway_with(address, limits(), settings()).await;
+    let mut client = Peer::connect(gateway.address).await;
+    client.send("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe").await;
+    arrives.recv().await.unwrap();
+    client.send("llo").await;
+    assert!(client.message().await.starts_with("HTTP/1.1 200 "));
+    // Whole with its head, over the connection that is there now.
+    client.send("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello").await;
+    arrives.recv().await.unwrap();
+    assert!(client.message().await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
 async fn an_answer_that_can_be_read_in_two_ways_is_a_502_and_its_connection_goes() {
     let long = format!("HTTP/1.1 200 OK\r\nA: {}\r\n\r\n", "x".repeat(1 << 20));
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(2000));
