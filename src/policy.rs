@@ -157,11 +157,9 @@ impl Refused {
             Self::Age => "signed_in_within",
         }
     }
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+    /// In words.
+    pub const fn sentence(self) -> &'static str {
+        match self {
             Self::Nobody => "the route lets nobody in",
             Self::Network => "the client's address is in none of the networks of `from`",
             Self::User => "the user is none of `users`",
@@ -170,6 +168,12 @@ impl fmt::Display for Refused {
             Self::Claim => "the token lacks one of `claims`",
             Self::Method => "the way of signing in is none of `methods_of_sign_in`",
             Self::Age => "the sign-in is older than `signed_in_within`",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.sentence())
     }
 }

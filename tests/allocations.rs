@@ -28,13 +28,13 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// How often a warm request on a kept connection asks for memory, or for more of it.
 const KEPT: &[(&str, usize)] = &[
-    ("public route", 21),
-    ("token", 25),
-    ("token, access log", 27),
-    ("no token", 45),
-    ("bad token", 42),
-    ("wrong group", 38),
-    ("no route", 36),
+    ("public route", 16),
+    ("token", 19),
+    ("token, access log", 21),
+    ("no token", 40),
+    ("bad token", 38),
+    ("wrong group", 32),
+    ("no route", 31),
 ];
 
 #[test]

@@ -1,5 +1,6 @@
 //! Why a request came out as it did: one vocabulary for the access log, `[[tests]]`, `explain` and `why`.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::message::host::HostError;
@@ -80,14 +81,12 @@ impl Reason {
             Self::Host(_) => "host",
         }
     }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+    /// The sentence.
+    pub fn sentence(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             Self::Public => "public",
             Self::SignedIn => "signed in",
-            Self::Rule(refused) => return refused.fmt(f),
+            Self::Rule(refused) => refused.sentence(),
             Self::KeyElsewhere => "the API key is limited to other routes",
             Self::CrossSite => "sent by another site",
             Self::Preflight => "a preflight of a site that may ask",
@@ -102,10 +101,16 @@ impl fmt::Display for Reason {
             Self::StoreDown => "the store, or the token's issuer, does not answer",
             Self::NoRoute => "no route matches",
             Self::Twofold(which) => which,
-            Self::Line(error) => return error.fmt(f),
-            Self::Host(error) => return error.fmt(f),
+            Self::Line(error) => return error.to_string().into(),
+            Self::Host(error) => return error.to_string().into(),
             Self::Own => "the gateway answers it itself",
         })
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence())
     }
 }
 

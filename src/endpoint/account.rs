@@ -21,7 +21,7 @@ use super::{Answered, Call, Problem};
 use crate::access::{Bad, Standing};
 use crate::identity::UserName;
 use crate::message::body::Body;
-use crate::observe::audit;
+use crate::observe::{User, audit};
 use crate::secret::Secret;
 use crate::session::{Asked, Carrier, Failure, NewSession, Opened, sha256};
 use crate::store::{Digest, Origin, SessionRecord, StoreError, UserRecord};
@@ -174,7 +174,7 @@ impl Call<'_> {
             return Err(Refusal::CrossSite);
         }
         let me = self.me().await?;
-        self.record.user = Some(me.name.to_string());
+        self.record.user = User::Named(me.name.to_string());
         if form::kind(self.request.headers()) != Ok(Kind::Form) {
             return Err(Refusal::Malformed(Malformed::MediaType));
         }
@@ -344,7 +344,7 @@ impl Call<'_> {
             | NotDone::KeyName => (StatusCode::UNPROCESSABLE_ENTITY, None),
         };
         if self.record.reason.is_empty() {
-            self.record.reason = asked::reason(error).to_owned();
+            self.record.reason = asked::reason(error).into();
         }
         let page = self.page_of(me, form, Some(error)).await;
         self.shown(status, retry_after, page)
@@ -367,12 +367,12 @@ impl Call<'_> {
             Failure::PasswordTooLong => NotDone::WrongPassword,
             Failure::Busy | Failure::Store(_) => NotDone::Unavailable,
         };
-        self.record.reason = failure.to_string();
+        self.record.reason = failure.to_string().into();
         self.not_done(me, form, error).await
     }
 
     fn done(self, done: Done) -> Answered {
-        self.record.reason = asked::reason_done(done).to_owned();
+        self.record.reason = asked::reason_done(done).into();
         let response = self.asker().see_other(&format!("{PATH}?done={}", asked::word(done)));
         Answered { response, unread: None }
     }
@@ -413,7 +413,7 @@ impl Call<'_> {
                 if clears_cookie {
                     asker.clear_cookie(response.headers_mut());
                 }
-                self.record.reason = "not authenticated".to_owned();
+                self.record.reason = "not authenticated".into();
                 return self.unread(response);
             }
             Refusal::SignedOut { clears_cookie } => {

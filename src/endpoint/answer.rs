@@ -14,6 +14,7 @@ use crate::access::{Bad, shows_api_key};
 use crate::config::StoreKind;
 use crate::message::body::Body;
 use crate::message::head::Head;
+use crate::observe::RequestId;
 use crate::state::State;
 
 /// Whoever is answered: what decides between a problem and a page, and what both say.
@@ -26,7 +27,7 @@ pub struct Asker<'a> {
     /// What it takes for an answer.
     pub manner: Manner,
     /// What the log knows the request by.
-    pub request_id: &'a str,
+    pub request_id: RequestId,
 }
 
 /// What a client takes for an answer, as far as its headers tell.
@@ -211,7 +212,7 @@ impl Asker<'_> {
             status,
             heading: None,
             explanation: None,
-            request_id: self.request_id,
+            request_id: &self.request_id.digits(),
             signed_in: problem.signed_in,
             retry_after: problem.retry_after,
             login_path: (problem.offers_sign_in && self.has_sign_in()).then_some(self.state.config.login.path.as_str()),
@@ -226,7 +227,7 @@ impl Asker<'_> {
         members.insert("title".to_owned(), json!(status.canonical_reason().unwrap_or("Error")));
         members.insert("status".to_owned(), json!(status.as_u16()));
         members.insert("detail".to_owned(), json!(problem.detail));
-        members.insert("request_id".to_owned(), json!(self.request_id));
+        members.insert("request_id".to_owned(), json!(*self.request_id.digits()));
         if problem.offers_sign_in && self.has_sign_in() {
             members.insert("login_url".to_owned(), json!(self.login_url()));
         }
@@ -248,7 +249,7 @@ impl Asker<'_> {
     }
 
     fn name(&self, mut answer: Response<Body>) -> Response<Body> {
-        if let Ok(id) = HeaderValue::from_str(self.request_id) {
+        if let Ok(id) = HeaderValue::from_str(&self.request_id.digits()) {
             answer.headers_mut().insert("x-request-id", id);
         }
         answer

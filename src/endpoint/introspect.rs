@@ -7,7 +7,7 @@ use super::oauth::Fault;
 use super::{Answered, Call, Problem};
 use crate::access::{Bad, Known, Standing};
 use crate::identity::UserName;
-use crate::observe::audit;
+use crate::observe::{User, audit};
 use crate::session::refresh::Presented;
 
 /// `POST`: the token's claims, or that it is not active.
@@ -28,7 +28,7 @@ pub(super) async fn submit(mut call: Call<'_>) -> Answered {
         let problem = Problem { detail: "The request was sent by another site", ..Problem::default() };
         return call.refuse(StatusCode::FORBIDDEN, &problem);
     }
-    call.record.user = Some(user);
+    call.record.user = User::Named(user);
     match call.introspect(&caller).await {
         Ok(found) => {
             let document = found.map_or_else(|| json!({ "active": false }), Value::Object);

@@ -10,7 +10,7 @@ use super::page::{self, CookieLost, LoginError, LoginPage, Message, MessagePage,
 use super::read::{self, ReadError};
 use super::{Answered, Call, Problem, next};
 use crate::access::{Known, Standing};
-use crate::observe::audit;
+use crate::observe::{User, audit};
 use crate::session::csrf::{self, Origins};
 use crate::session::{Asked, Carrier, Failure, NewSession, Opened, cookie_key, sha256};
 use crate::store::{Digest, StoreError, UserRecord};
@@ -26,7 +26,7 @@ pub(super) async fn show(call: Call<'_>) -> Answered {
         Standing::Known(known) if known.is_by_cookie() => Some(known),
         _ => None,
     };
-    call.record.user = known.map(user_of);
+    call.record.user = known.map(user_of).into();
     call.note_return(known);
     if known.is_some() && !query.again {
         let response = call.asker().see_other(&next);
@@ -35,7 +35,7 @@ pub(super) async fn show(call: Call<'_>) -> Answered {
     if !query.signed_out
         && let Some(cause) = call.lost_cookie(&standing)
     {
-        call.record.reason = "the browser does not return the cookie".to_owned();
+        call.record.reason = "the browser does not return the cookie".into();
         let retry = call.asker_for(&next);
         let message = Message::CookieNotReturned { cause: cause.as_page(), retry: &retry };
         let html = page::message(&MessagePage { title: &call.state.config.login.title, message });
@@ -127,8 +127,8 @@ impl Call<'_> {
     fn welcome(self, kind: Kind, typed: &Typed, user: &UserRecord, opened: &Opened) -> Answered {
         let (client, session) = (self.head.client.0, opened.id.as_str());
         audit::Event::SignedIn { user: &user.name, client, method: "password", session }.log(self.record);
-        self.record.user = Some(user.name.to_string());
-        self.record.reason = "signed in".to_owned();
+        self.record.user = User::Named(user.name.to_string());
+        self.record.reason = "signed in".into();
         match kind {
             Kind::Form => self.with_cookie(typed, opened),
             Kind::Json => self.with_tokens(user, opened),
@@ -204,7 +204,7 @@ impl Call<'_> {
                 Some(RETRY_SECONDS),
             ),
         };
-        self.record.reason = failure.to_string();
+        self.record.reason = failure.to_string().into();
         if kind == Kind::Json {
             let asker = self.asker();
             let response = match failure {
@@ -243,7 +243,7 @@ impl Call<'_> {
         if kind == Kind::Json || !self.asker().is_page_load() {
             return self.refuse(status, &Problem { detail, ..Problem::default() });
         }
-        self.record.reason = detail.to_owned();
+        self.record.reason = detail.to_owned().into();
         let html = self.page(&Filled { error: Some(error), ..Filled::default() });
         let response = self.asker().page(status, html);
         self.unread(response)

@@ -8,7 +8,7 @@ use super::page::{self, LogoutPage};
 use super::{Answered, Call, Problem};
 use crate::access::{Bad, Known, Proof, Standing};
 use crate::clock::Timestamp;
-use crate::observe::audit;
+use crate::observe::{User, audit};
 use crate::store::StoreError;
 
 /// `GET`: a button. A link must not sign anyone out.
@@ -20,7 +20,7 @@ pub(super) async fn show(call: Call<'_>) -> Answered {
     };
     call.note_return(known);
     let user = known.map(|known| known.identity.profile.user.clone());
-    call.record.user.clone_from(&user);
+    call.record.user = user.clone().into();
     let login = &call.state.config.login;
     let html = page::logout(&LogoutPage {
         title: &login.title,
@@ -59,7 +59,7 @@ pub(super) async fn submit(call: Call<'_>) -> Answered {
         let user = &known.identity.profile.user;
         let client = call.head.client.0;
         audit::Event::SignedOut { user, client }.log(call.record);
-        call.record.user = Some(user.clone());
+        call.record.user = User::Named(user.clone());
     }
     call.gone()
 }
@@ -122,7 +122,7 @@ impl Call<'_> {
             asker.empty(StatusCode::NO_CONTENT)
         };
         asker.clear_cookie(response.headers_mut());
-        self.record.reason = "signed out".to_owned();
+        self.record.reason = "signed out".into();
         self.unread(response)
     }
 

@@ -167,12 +167,12 @@ impl Call<'_> {
             state: self.state,
             head: Some(self.head),
             manner: Manner::of(self.request.headers()),
-            request_id: &self.record.request_id,
+            request_id: self.record.request_id,
         }
     }
 
     fn refuse(self, status: StatusCode, problem: &Problem<'_>) -> Answered {
-        self.record.reason = problem.detail.to_owned();
+        self.record.reason = problem.detail.to_owned().into();
         let response = self.asker().problem(status, problem);
         self.unread(response)
     }

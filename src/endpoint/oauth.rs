@@ -140,7 +140,7 @@ impl Call<'_> {
     /// An error. Its text is the same whoever asks: it says nothing of accounts.
     pub(super) fn fault(self, fault: Fault) -> Answered {
         if self.record.reason.is_empty() {
-            self.record.reason = fault.description().to_owned();
+            self.record.reason = fault.description().into();
         }
         let document = json!({ "error": fault.code(), "error_description": fault.description() });
         let mut answered = self.said(fault.status(), &document);

@@ -6,7 +6,7 @@ use super::logout::Ended;
 use super::oauth::Fault;
 use super::{Answered, Call};
 use crate::access::Standing;
-use crate::observe::audit;
+use crate::observe::{User, audit};
 
 /// `POST`: a refresh token ends its session, an access token its session or itself. What is not known is over already.
 pub(super) async fn submit(mut call: Call<'_>) -> Answered {
@@ -49,8 +49,8 @@ impl Call<'_> {
         shared.people.follower.catch_up().await.map_err(|error| self.no_answer(&error))?;
         let client = self.head.client.0;
         audit::Event::SignedOut { user: &user, client }.log(self.record);
-        self.record.user = Some(user);
-        self.record.reason = "revoked".to_owned();
+        self.record.user = User::Named(user);
+        self.record.reason = "revoked".into();
         Ok(())
     }
 }

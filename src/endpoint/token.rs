@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::oauth::{Fault, Params};
 use super::{Answered, Call};
 use crate::clock::Timestamp;
-use crate::observe::audit;
+use crate::observe::{User, audit};
 use crate::secret::Secret;
 use crate::session::{Asked, Carrier, Failure, Refreshed};
 use crate::store::{SessionRecord, StoreError};
@@ -69,8 +69,8 @@ impl Call<'_> {
         };
         let (client, session) = (self.head.client.0, opened.id.as_str());
         audit::Event::SignedIn { user: &user.name, client, method: "password", session }.log(self.record);
-        self.record.user = Some(user.name.to_string());
-        self.record.reason = "signed in".to_owned();
+        self.record.user = User::Named(user.name.to_string());
+        self.record.reason = "signed in".into();
         Ok(Granted {
             user: user.name.to_string(),
             groups: user.groups,
@@ -101,8 +101,8 @@ impl Call<'_> {
         let Some(account) = account.filter(|account| !account.disabled) else {
             return Err(self.refused_grant("there is no such account, or it is disabled"));
         };
-        self.record.user = Some(account.profile.user.clone());
-        self.record.reason = "refreshed".to_owned();
+        self.record.user = User::Named(account.profile.user.clone());
+        self.record.reason = "refreshed".into();
         Ok(Granted {
             user: account.profile.user.clone(),
             groups: account.profile.groups.clone(),
@@ -152,7 +152,7 @@ impl Call<'_> {
 
     fn failed_grant(&mut self, failure: &Failure) -> Fault {
         let client = self.head.client.0;
-        self.record.reason = failure.to_string();
+        self.record.reason = failure.to_string().into();
         match failure {
             Failure::Wrong { user, reason } => {
                 let user = user.as_ref();
@@ -173,7 +173,7 @@ impl Call<'_> {
     async fn reused(&mut self, session: &SessionRecord) -> Fault {
         let (client, user) = (self.head.client.0, &session.user);
         audit::Event::RefreshReused { user, client, session: &session.id }.log(self.record);
-        self.record.user = Some(user.to_string());
+        self.record.user = User::Named(user.to_string());
         if let Err(error) = self.state.shared.people.follower.catch_up().await {
             tracing::warn!(%error, "the end of a session is taken in later");
         }
@@ -181,7 +181,7 @@ impl Call<'_> {
     }
 
     fn refused_grant(&mut self, why: &'static str) -> Fault {
-        why.clone_into(&mut self.record.reason);
+        self.record.reason = why.into();
         Fault::InvalidGrant("The refresh token is not valid")
     }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::answer::{self, REALM};
 use super::{Answered, Call, Problem};
 use crate::access::{Bad, Known, Standing};
-use crate::observe::audit;
+use crate::observe::{User, audit};
 
 /// `GET`: the account as it is now, and until when the credential shown is good.
 pub(super) async fn show(call: Call<'_>) -> Answered {
@@ -34,8 +34,8 @@ impl Call<'_> {
                 document[name] = value;
             }
         }
-        self.record.user = Some(profile.user.clone());
-        self.record.reason = "signed in".to_owned();
+        self.record.user = User::Named(profile.user.clone());
+        self.record.reason = "signed in".into();
         let response = self.asker().document(StatusCode::OK, &document);
         self.unread(response)
     }

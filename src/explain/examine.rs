@@ -14,7 +14,7 @@ use crate::config::{
 use crate::message::head::Head;
 use crate::message::headers::ALWAYS_REMOVED;
 use crate::message::line::{LineError, Target};
-use crate::observe::Record;
+use crate::observe::Kept;
 use crate::policy::{Facts, Outcome, Verdict};
 use crate::proxy;
 use crate::upstream::{self, Caller};
@@ -68,21 +68,21 @@ pub fn examine(config: &Config, rules: &Rules, question: &Question, asker: impl 
 }
 
 /// Explains a request that was judged before, by the rules in force now; what was decided then stands above.
-pub fn explain_record(config: &Config, rules: &Rules, record: &Record) -> Explanation {
-    let target = Target { https: None, authority: Some(record.host.clone()), path: record.path.clone(), query: None };
-    let question = Question { method: record.method.clone(), target, client: record.client, now: record.time };
-    let mut explanation = if record.host.is_empty() {
+pub fn explain_kept(config: &Config, rules: &Rules, kept: &Kept) -> Explanation {
+    let target = Target { https: None, authority: Some(kept.host.clone()), path: kept.path.clone(), query: None };
+    let question = Question { method: kept.method.clone(), target, client: kept.client, now: kept.time };
+    let mut explanation = if kept.host.is_empty() {
         bare(&question, &Judgement::malformed(Reason::NoRoute))
     } else {
-        let source = Source::named(record.asker.issuer.as_deref(), config);
-        examine(config, rules, &question, |_| Asker { source, ..record.asker.clone() })
+        let source = Source::named(kept.asker.issuer.as_deref(), config);
+        examine(config, rules, &question, |_| Asker { source, ..kept.asker.clone() })
     };
-    let then = decided(record);
-    let by_cors = [Reason::Preflight, Reason::ForeignOrigin].iter().any(|reason| reason.code() == record.code);
+    let then = decided(kept);
+    let by_cors = [Reason::Preflight, Reason::ForeignOrigin].iter().any(|reason| reason.code() == kept.code);
     let now = Outcome::parse(&explanation.outcome);
     let is_comparable = matches!(then, Outcome::Allow | Outcome::Deny | Outcome::SignIn | Outcome::NotFound);
-    let differs = now != Some(then) || explanation.route.as_deref() != record.route.as_deref();
-    if record.code == Reason::CrossSite.code() {
+    let differs = now != Some(then) || explanation.route.as_deref() != kept.route.as_deref();
+    if kept.code == Reason::CrossSite.code() {
         let note = "the rules let it pass; it was refused because another site made the browser send it on a cookie";
         explanation.notes.push(note.to_owned());
     } else if by_cors {
@@ -93,29 +93,29 @@ pub fn explain_record(config: &Config, rules: &Rules, record: &Record) -> Explan
         let now = words(now.unwrap_or(Outcome::Error), explanation.route.as_deref(), &explanation.reason);
         explanation.notes.push(format!("under the rules in force now, which are shown here, it would be {now}"));
     }
-    if then == Outcome::Allow && !by_cors && ![Reason::Public.code(), Reason::SignedIn.code()].contains(&record.code) {
-        explanation.notes.push(if record.code == Reason::RateLimited.code() {
-            format!("the rules let it pass, and it was refused: {}", record.reason)
+    if then == Outcome::Allow && !by_cors && ![Reason::Public.code(), Reason::SignedIn.code()].contains(&kept.code) {
+        explanation.notes.push(if kept.code == Reason::RateLimited.code() {
+            format!("the rules let it pass, and it was refused: {}", kept.reason)
         } else {
-            format!("it was allowed, and then there was no answer to pass on: {}", record.reason)
+            format!("it was allowed, and then there was no answer to pass on: {}", kept.reason)
         });
-        explanation.reason = allowed(record.asker.identity.is_some()).to_string();
+        explanation.reason = allowed(kept.asker.identity.is_some()).to_string();
     } else {
-        explanation.reason.clone_from(&record.reason);
+        explanation.reason.clone_from(&kept.reason);
     }
     then.word().clone_into(&mut explanation.outcome);
-    record.code.clone_into(&mut explanation.code);
-    explanation.route = record.route.as_ref().map(ToString::to_string);
-    explanation.reading = record.reading.map(|reading| reading.name().to_owned());
-    explanation.answer = record.status.to_string();
+    kept.code.clone_into(&mut explanation.code);
+    explanation.route = kept.route.clone();
+    explanation.reading = kept.reading.map(|reading| reading.name().to_owned());
+    explanation.answer = kept.status.to_string();
     explanation.recorded = Some(Recorded {
-        request_id: record.request_id.to_string(),
-        time: record.time.rfc3339(),
-        status: record.status.as_u16(),
-        decision: record.decision.to_owned(),
-        upstream: record.upstream.as_ref().map(ToString::to_string),
-        server: record.server.as_ref().map(ToString::to_string),
-        tries: record.tries,
+        request_id: kept.request_id.to_string(),
+        time: kept.time.rfc3339(),
+        status: kept.status.as_u16(),
+        decision: kept.decision.to_owned(),
+        upstream: kept.upstream.clone(),
+        server: kept.server.clone(),
+        tries: kept.tries,
     });
     explanation
 }
@@ -126,8 +126,8 @@ pub(super) const fn allowed(is_named: bool) -> Reason {
 }
 
 /// The outcome behind the word of an access line.
-pub(super) fn decided(record: &Record) -> Outcome {
-    match record.decision {
+pub(super) fn decided(kept: &Kept) -> Outcome {
+    match kept.decision {
         // The rules said yes to what was one too many.
         "permit" | "rate-limited" => Outcome::Allow,
         "challenge" => Outcome::SignIn,

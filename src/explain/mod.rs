@@ -14,7 +14,7 @@ mod test_run;
 mod text;
 
 pub use document::{Alternative, Condition, Explanation, Header, ReadingTried, Recorded, RouteTried, Sent, Who};
-pub use examine::{examine, explain_record};
+pub use examine::{examine, explain_kept};
 pub use past::{Difference, Differences, Past, PastPerson, differing};
 pub use preflight::preflight;
 pub use question::{Judgement, Question, invented, judge};

@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::config::{Accounts, Config};
 use crate::identity::{Identity, Profile};
 use crate::message::line::Target;
-use crate::observe::Record;
+use crate::observe::Kept;
 use crate::policy::Outcome;
 use crate::token::foreign;
 
@@ -105,9 +105,9 @@ pub struct Difference {
 }
 
 impl Past {
-    /// What `record` says.
-    pub fn of(record: &Record) -> Self {
-        let asker = &record.asker;
+    /// What `kept` says.
+    pub fn of(kept: Kept) -> Self {
+        let (outcome, asker) = (decided(&kept).word().to_owned(), &kept.asker);
         let person = asker.identity.as_ref().map(|identity| PastPerson {
             user: identity.profile.user.clone(),
             groups: identity.profile.groups.clone(),
@@ -117,18 +117,18 @@ impl Past {
             signed_in_at: identity.signed_in_at.map(Timestamp::as_millis),
         });
         Self {
-            request_id: record.request_id.to_string(),
-            time: record.time.as_millis(),
-            method: record.method.to_string(),
-            host: record.host.clone(),
-            path: record.path.clone(),
-            client: record.client,
-            status: record.status.as_u16(),
-            outcome: decided(record).word().to_owned(),
-            code: record.code.to_owned(),
-            reason: record.reason.clone(),
-            route: record.route.as_ref().map(ToString::to_string),
-            upstream: record.upstream.as_ref().map(ToString::to_string),
+            request_id: kept.request_id.to_string(),
+            time: kept.time.as_millis(),
+            method: kept.method.to_string(),
+            host: kept.host,
+            path: kept.path,
+            client: kept.client,
+            status: kept.status.as_u16(),
+            outcome,
+            code: kept.code.to_owned(),
+            reason: kept.reason,
+            route: kept.route,
+            upstream: kept.upstream,
             shown: asker.shown.word().to_owned(),
             issuer: asker.issuer.as_ref().map(ToString::to_string),
             key_routes: asker.key_routes.as_ref().map(|routes| routes.to_vec()),

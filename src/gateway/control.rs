@@ -131,9 +131,9 @@ impl Clerk {
     /// The explanation of the request called `id`, or how far the memory reaches.
     fn why(&self, id: &str) -> String {
         let answer = match self.shared.recent.find(id) {
-            Some(record) => {
+            Some(kept) => {
                 let access = self.shared.current.load_full();
-                Why::Explained(Box::new(explain::explain_record(access.config(), access.rules(), &record)))
+                Why::Explained(Box::new(explain::explain_kept(access.config(), access.rules(), &kept)))
             }
             None => {
                 let (refused, passed) = self.shared.recent.reach();
@@ -180,8 +180,8 @@ impl Clerk {
         let all = self.shared.recent.all();
         let mut out = tokio::io::BufWriter::new(stream);
         out.write_all(format!("{}\n", all.len()).as_bytes()).await?;
-        for record in all {
-            let mut line = serde_json::to_vec(&Past::of(&record))?;
+        for kept in all {
+            let mut line = serde_json::to_vec(&Past::of(kept))?;
             line.push(b'\n');
             out.write_all(&line).await?;
         }

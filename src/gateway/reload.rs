@@ -211,7 +211,7 @@ impl Reloader {
     async fn compare(&self, next: &Arc<State>) -> Option<Differences> {
         let (shared, next) = (Arc::clone(&self.shared), Arc::clone(next));
         let compare = move || {
-            let pasts: Vec<Past> = shared.recent.all().iter().map(|record| Past::of(record)).collect();
+            let pasts: Vec<Past> = shared.recent.all().into_iter().map(Past::of).collect();
             explain::differing(pasts.into_iter(), &next.config, next.access.rules())
         };
         spawn_blocking(compare).await.ok()

@@ -217,19 +217,20 @@ struct Line<'a> {
 }
 
 fn json_line(record: &Record, ending: &Ending) -> Vec<u8> {
+    let id = record.request_id.digits();
     let line = Line {
         time: record.time.rfc3339(),
-        request_id: &record.request_id,
+        request_id: &id,
         client: record.client,
         method: record.method.as_str(),
-        host: &record.host,
-        path: &record.path,
+        host: record.page.host(),
+        path: record.page.path(),
         status: record.status.as_u16(),
-        user: record.user.as_deref(),
+        user: record.user(),
         route: record.route.as_deref(),
         decision: record.decision,
         code: record.code,
-        reason: if ending.is_cut { format!("{}{CUT}", record.reason).into() } else { record.reason.as_str().into() },
+        reason: if ending.is_cut { format!("{}{CUT}", record.reason).into() } else { (*record.reason).into() },
         observed: record.observed,
         bytes_in: ending.bytes_in,
         bytes_out: ending.bytes_out,
@@ -249,8 +250,13 @@ fn json_line(record: &Record, ending: &Ending) -> Vec<u8> {
 /// Piece by piece: a format string costs several times as much, and this is done for every request.
 fn text_line(record: &Record, ending: &Ending) -> Vec<u8> {
     let mut line = Pieces(Vec::with_capacity(384));
-    line.time(record.time).push(" ").address(record.client).push(" ").escaped(record.user.as_deref().unwrap_or("-"));
-    line.push(" \"").push(record.method.as_str()).push(" ").escaped(&record.host).escaped(&record.path).push("\" ");
+    line.time(record.time).push(" ").address(record.client).push(" ").escaped(record.user().unwrap_or("-"));
+    line.push(" \"")
+        .push(record.method.as_str())
+        .push(" ")
+        .escaped(record.page.host())
+        .escaped(record.page.path())
+        .push("\" ");
     line.push(record.status.as_str()).push(" route=").push(record.route.as_deref().unwrap_or("-"));
     line.push(" ").push(record.decision).push(" (").escaped(&record.reason);
     line.push(if ending.is_cut { CUT } else { "" }).push(") code=");
@@ -266,7 +272,7 @@ fn text_line(record: &Record, ending: &Ending) -> Vec<u8> {
     if let Some(server) = &record.server {
         line.push(" server=").push(server).push(" tries=").number(record.tries.into());
     }
-    line.push(" id=").push(&record.request_id);
+    line.push(" id=").push(&record.request_id.digits());
     if let Some(trace) = record.trace {
         let _infallible = write!(line.0, " trace={trace}");
     }
@@ -342,9 +348,11 @@ const QUEUE: usize = 16 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::Page;
 
     fn record() -> Record {
-        Record { path: "/a\u{1b}[2J\"\n".to_owned(), ..crate::observe::record::blank_for_tests() }
+        let page = Page::Written { host: "apps.example.com".to_owned(), path: "/a\u{1b}[2J\"\n".to_owned() };
+        Record { page, ..crate::observe::record::blank_for_tests() }
     }
 
     fn ending() -> Ending {
@@ -353,13 +361,14 @@ mod tests {
 
     #[test]
     fn a_line_of_text_has_all_that_a_person_looks_for() {
-        let record = Record { path: "/a".to_owned(), ..record() };
+        let record = crate::observe::record::blank_for_tests();
         let duration = Duration::from_nanos(12_345_678_499);
         let ending = Ending { is_cut: true, bytes_in: 7, duration, ..Ending::of(&record) };
         assert_eq!(
             String::from_utf8(text_line(&record, &ending)).unwrap(),
             "2023-11-14T22:13:20.123Z 127.0.0.1 alice \"GET apps.example.com/a\" 200 route=rest permit (signed in, cut) \
-             code=signed-in in=7 out=12 ms=12345.678 upstream_ms=1.200 server=10.0.0.1:9000 tries=2 id=0123\n"
+             code=signed-in in=7 out=12 ms=12345.678 upstream_ms=1.200 server=10.0.0.1:9000 tries=2 \
+             id=00000000000000000000000000000123\n"
         );
     }
 

@@ -46,7 +46,8 @@ pub enum Event<'a> {
 impl Event<'_> {
     /// Writes the event to the log, under the target `portcullis::audit`, with the names by which `request` is found in other logs.
     pub fn log(&self, request: &Record) {
-        let (request_id, trace_id) = (&*request.request_id, request.trace.map(display));
+        let digits = request.request_id.digits();
+        let (request_id, trace_id) = (&*digits, request.trace.map(display));
         match self {
             Self::SignedIn { user, client, method, session } => {
                 info!(target: TARGET, event = "signed-in", %user, %client, method, session, request_id, trace_id, "signed in");

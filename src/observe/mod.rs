@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod audit;
+mod id;
 pub mod log;
 pub mod otlp;
 mod recent;
@@ -12,8 +13,9 @@ mod seldom;
 pub mod trace;
 mod unbelieved;
 
+pub use id::{RequestId, RequestIds};
 pub use log::{FilterError, change as change_log, init as init_log};
-pub use recent::{Reach, Recent};
-pub use record::{Ending, Record, RequestIds, blank};
+pub use recent::{Kept, Reach, Recent};
+pub use record::{Ending, Page, Record, User, blank};
 pub use seldom::Seldom;
 pub use unbelieved::Unbelieved;

@@ -164,14 +164,14 @@ fn append(spans: &mut Vec<Value>, finished: &Finished) {
     let trace = recording.trace.to_string();
     let mut attributes = vec![
         text("http.request.method", method),
-        text("url.path", &record.path),
-        text("server.address", &record.host),
+        text("url.path", record.page.path()),
+        text("server.address", record.page.host()),
         text("client.address", &record.client.to_string()),
         number("http.response.status_code", status),
         text("portcullis.route", route),
         text("portcullis.outcome", record.outcome().name()),
         text("portcullis.reason", &record.reason),
-        text("portcullis.request_id", &record.request_id),
+        text("portcullis.request_id", &record.request_id.digits()),
     ];
     attributes.extend(is_cut.then(|| text("error.type", "cut")));
     let mut server = json!({

@@ -1,26 +1,27 @@
 //! What is learned about a request along its way, until it is written as one access line.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 
+use super::id::RequestId;
 use super::trace::{Recording, TraceId};
 use crate::access::{Asker, Reason};
 use crate::clock::Timestamp;
 use crate::config::Route;
+use crate::message::head::Head;
 use crate::message::path::Reading;
 use crate::message::rejection::Blame;
 use crate::metrics::Outcome;
-use crate::secret::Random;
 
 /// Everything that an access line says.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// Stands in the answer, the log and behind `portcullis why`.
-    pub request_id: Arc<str>,
+    pub request_id: RequestId,
     /// When the head was whole.
     pub time: Timestamp,
     /// The same moment, for durations.
@@ -29,14 +30,12 @@ pub struct Record {
     pub client: IpAddr,
     /// As it was sent.
     pub method: Method,
-    /// The one host, or nothing when the request had none.
-    pub host: String,
-    /// The path as it came, without the query.
-    pub path: String,
+    /// What was asked for.
+    pub page: Page,
     /// What was answered.
     pub status: StatusCode,
     /// Who was there.
-    pub user: Option<String>,
+    pub user: User,
     /// The route that decided.
     pub route: Option<Arc<str>>,
     /// Its place in the configuration.
@@ -48,7 +47,7 @@ pub struct Record {
     /// A stable word for why; empty where the gateway's own pages have only a sentence.
     pub code: &'static str,
     /// Why, in the words of the rules.
-    pub reason: String,
+    pub reason: Cow<'static, str>,
     /// Under which reading of the path it was refused.
     pub reading: Option<Reading>,
     /// Who asked, as the rules saw them. Never written down.
@@ -75,6 +74,32 @@ pub struct Record {
     pub recording: Option<Box<Recording>>,
 }
 
+/// Host and path of a request. Those of one that is judged stand in its head, and are shared with it.
+#[derive(Clone, Debug)]
+pub enum Page {
+    /// As its head has them.
+    Judged(Arc<Head>),
+    /// In other words than a head has, or without one.
+    Written {
+        /// The one host, or nothing when the request had none.
+        host: String,
+        /// The path as it came, without the query.
+        path: String,
+    },
+}
+
+/// Who was there.
+#[derive(Clone, Debug, Default)]
+pub enum User {
+    /// Nobody whose name is known.
+    #[default]
+    Nobody,
+    /// Whoever asked.
+    Asker,
+    /// Someone of this name.
+    Named(String),
+}
+
 /// How a request ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Ending {
@@ -98,14 +123,67 @@ impl Ending {
     }
 }
 
+impl Page {
+    /// The page of `head`, whose path came as `path`.
+    pub fn of(head: &Arc<Head>, path: &str) -> Self {
+        if head.path.forwarded() == path {
+            return Self::Judged(Arc::clone(head));
+        }
+        Self::Written { host: head.host.name().to_owned(), path: path.to_owned() }
+    }
+
+    /// The one host, or nothing when the request had none.
+    pub fn host(&self) -> &str {
+        match self {
+            Self::Judged(head) => head.host.name(),
+            Self::Written { host, .. } => host,
+        }
+    }
+
+    /// The path as it came, without the query.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Judged(head) => head.path.forwarded(),
+            Self::Written { path, .. } => path,
+        }
+    }
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self::Written { host: String::new(), path: String::new() }
+    }
+}
+
+impl From<Option<String>> for User {
+    fn from(name: Option<String>) -> Self {
+        name.map_or(Self::Nobody, Self::Named)
+    }
+}
+
 impl Record {
+    /// The record, in whose place a blank one is left.
+    pub fn take(&mut self) -> Self {
+        let left = blank(self.request_id, self.client, (self.time, self.started));
+        std::mem::replace(self, left)
+    }
+
+    /// Who was there.
+    pub fn user(&self) -> Option<&str> {
+        match &self.user {
+            User::Nobody => None,
+            User::Asker => self.asker.identity.as_ref().map(|identity| identity.profile.user.as_str()),
+            User::Named(name) => Some(name),
+        }
+    }
+
     /// Notes why the request came out as it did.
     pub fn because(&mut self, reason: Reason, reading: Option<Reading>) {
         self.code = reason.code();
         self.reading = reading;
         self.reason = match reading {
-            None => reason.to_string(),
-            Some(reading) => format!("{reason}, read with {}", reading.name()),
+            None => reason.sentence(),
+            Some(reading) => format!("{reason}, read with {}", reading.name()).into(),
         };
     }
 
@@ -133,23 +211,22 @@ impl Record {
 }
 
 /// The record of a request of which nothing is known but when and where it came from.
-pub fn blank(request_id: Arc<str>, client: IpAddr, started: Instant) -> Record {
+pub fn blank(request_id: RequestId, client: IpAddr, (time, started): (Timestamp, Instant)) -> Record {
     Record {
         request_id,
-        time: Timestamp::default(),
+        time,
         started,
         client,
         method: Method::default(),
-        host: String::new(),
-        path: String::new(),
+        page: Page::default(),
         status: StatusCode::OK,
-        user: None,
+        user: User::Nobody,
         route: None,
         route_index: None,
         decision: "error",
         fault: None,
         code: "",
-        reason: String::new(),
+        reason: Cow::Borrowed(""),
         reading: None,
         asker: Asker::default(),
         observed: None,
@@ -165,53 +242,24 @@ pub fn blank(request_id: Arc<str>, client: IpAddr, started: Instant) -> Record {
     }
 }
 
-/// Makes request ids: unique, in no order that tells how many requests there are.
-#[derive(Debug)]
-pub struct RequestIds {
-    start: u64,
-    next: AtomicU64,
-}
-
-impl RequestIds {
-    /// A fresh series.
-    pub fn new(random: &Random) -> Self {
-        Self { start: u64::from_be_bytes(random.bytes()), next: AtomicU64::new(u64::from_be_bytes(random.bytes())) }
-    }
-
-    /// The next id: 32 hexadecimal digits.
-    pub fn next(&self) -> Arc<str> {
-        // An odd multiplier permutes the 64-bit numbers, so no id comes twice in a series.
-        let step = self.next.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let id = u128::from(self.start) << 64 | u128::from(step ^ self.start.rotate_left(29));
-        let mut digits = [0; 32];
-        for (place, digit) in digits.iter_mut().enumerate() {
-            *digit = DIGITS[(id >> (124 - 4 * place) & 15) as usize];
-        }
-        std::str::from_utf8(&digits).unwrap_or_default().into()
-    }
-}
-
-const DIGITS: &[u8; 16] = b"0123456789abcdef";
-
 /// A record for tests.
 #[cfg(test)]
 pub(super) fn blank_for_tests() -> Record {
     Record {
-        request_id: "0123".into(),
+        request_id: super::id::numbered(0x0123),
         time: Timestamp::from_millis(1_700_000_000_123),
         started: Instant::now(),
         client: [127, 0, 0, 1].into(),
         method: Method::GET,
-        host: "apps.example.com".to_owned(),
-        path: "/a".to_owned(),
+        page: Page::Written { host: "apps.example.com".to_owned(), path: "/a".to_owned() },
         status: StatusCode::OK,
-        user: Some("alice".to_owned()),
+        user: User::Named("alice".to_owned()),
         route: Some("rest".into()),
         route_index: Some(2),
         decision: "permit",
         fault: None,
         code: "signed-in",
-        reason: "signed in".to_owned(),
+        reason: "signed in".into(),
         reading: None,
         asker: Asker::default(),
         observed: None,
@@ -229,15 +277,48 @@ pub(super) fn blank_for_tests() -> Record {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
+    use crate::identity::{Identity, Profile};
+    use crate::message::forwarded::ClientAddr;
+    use crate::message::host::Host;
+    use crate::message::path::RequestPath;
 
     #[test]
-    fn gives_every_request_an_id_of_its_own() {
-        let ids = RequestIds::new(&Random::system());
-        let seen: HashSet<Arc<str>> = (0..10_000).map(|_| ids.next()).collect();
-        assert_eq!(seen.len(), 10_000);
-        assert!(seen.iter().all(|id| id.len() == 32));
+    fn a_path_is_told_as_it_came_whatever_goes_on() {
+        for (path, goes_on) in [("/a/b", "/a/b"), ("/%61|", "/a%7C"), ("/%2F", "/%2F")] {
+            let head = Arc::new(Head {
+                method: Method::GET,
+                host: Host::parse(b"Apps.Example.com:80").unwrap(),
+                path: RequestPath::parse(path).unwrap(),
+                query: Some("secret".to_owned()),
+                client: ClientAddr([127, 0, 0, 1].into()),
+                https: false,
+                certificate: None,
+                now: Timestamp::default(),
+                started: Instant::now(),
+            });
+            let page = Page::of(&head, path);
+            assert_eq!((page.host(), page.path(), head.path.forwarded()), ("apps.example.com", path, goes_on));
+            assert_eq!(matches!(page, Page::Judged(_)), path == goes_on, "{path}");
+        }
+    }
+
+    #[test]
+    fn whoever_asked_is_named_only_where_they_were_let_be_someone() {
+        let identity = Identity {
+            profile: Arc::new(Profile::new("bob", &[], None, None).unwrap()),
+            scopes: Vec::new(),
+            claims: Arc::default(),
+            methods: Vec::new(),
+            signed_in_at: None,
+            session: None,
+        };
+        let mut record = Record { user: User::Nobody, ..blank_for_tests() };
+        record.asker.identity = Some(Arc::new(identity));
+        assert_eq!(record.user(), None);
+        record.user = User::Asker;
+        assert_eq!(record.user(), Some("bob"));
+        record.user = Some("eve".to_owned()).into();
+        assert_eq!(record.user(), Some("eve"));
     }
 }

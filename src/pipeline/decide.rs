@@ -7,7 +7,7 @@ use http::HeaderMap;
 use super::{finish, refuse};
 use crate::access::{Decision, Judged, Permit, Reason};
 use crate::message::head::Head;
-use crate::observe::Record;
+use crate::observe::{Record, User};
 use crate::state::State;
 
 /// Decides about a request with this head and these headers, and notes in `record` who asked.
@@ -21,7 +21,8 @@ pub(super) async fn ask(state: &State, head: &Arc<Head>, headers: &HeaderMap, re
         Decision::NotFound { .. } | Decision::Malformed(_) | Decision::Throttled(..) | Decision::Unavailable(_) => None,
     };
     if let Some(identity) = identity {
-        record.user = Some(identity.profile.user.clone());
+        // The same that is noted as the asker, where the decision knows of anybody.
+        record.user = User::Asker;
         state.note_return(identity, head, headers);
     }
     decision

@@ -8,7 +8,6 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::access::{Bad, Permit, SetAside};
-use crate::clock::Timestamp;
 use crate::endpoint::{Answered, grpc};
 use crate::message::body::{Body, End, Watcher};
 use crate::message::connection::ConnInfo;
@@ -22,28 +21,26 @@ use crate::state::State;
 
 use super::Worker;
 
-/// The record of a request that has just come.
-pub(super) fn begin(
-    state: &State,
-    info: &ConnInfo,
-    request: &Request<Incoming>,
-    (time, started): (Timestamp, Instant),
-) -> Record {
-    let mut record = blank(state.shared.request_ids.next(), info.peer.ip().to_canonical(), started);
-    record.time = time;
+/// Notes what the head of a request that has just come says of itself.
+pub(super) fn begin(state: &State, request: &Request<Incoming>, record: &mut Record) {
     record.method = request.method().clone();
-    record.path = request.uri().path().to_owned();
     // Also where no access line is written: audit events say it too.
     let parent = Parent::read(request.headers());
     let tracer = state.tracer.as_ref();
     record.recording = tracer.and_then(|tracer| tracer.begin(parent, &state.shared.random)).map(Box::new);
     let own = record.recording.as_ref().map(|recording| recording.trace());
     record.trace = own.or(parent.map(|parent| parent.trace));
-    record
 }
 
 /// The answer as it goes out. Its access line is written when its last byte is, or when it is cut.
-pub(super) fn finish(state: &State, answered: Answered, mut record: Record, observed: Arc<Observed>) -> Response<Body> {
+///
+/// The record is taken only where a line is written, or spans: else it ends where it has always been.
+pub(super) fn finish(
+    state: &State,
+    answered: Answered,
+    record: &mut Record,
+    observed: &Arc<Observed>,
+) -> Response<Body> {
     let Answered { mut response, unread } = answered;
     if let Some(request) = unread {
         let (head, body) = request.into_parts();
@@ -53,15 +50,15 @@ pub(super) fn finish(state: &State, answered: Answered, mut record: Record, obse
     }
     record.status = grpc::status_of(&response);
     (record.server, record.tries) = (observed.server(), observed.tries());
-    count(state, &record, &observed);
-    let record = Arc::new(record);
-    state.shared.recent.keep(&record);
+    count(state, record, observed);
+    state.shared.recent.keep(record);
     let log = &state.access_log;
     let tracer = record.recording.as_ref().and_then(|_| state.tracer.clone());
     if !log.is_on() && tracer.is_none() {
         return response;
     }
-    let line = Arc::new(Line { log: log.clone(), tracer, record, observed });
+    let (log, record, observed) = (log.clone(), record.take(), Arc::clone(observed));
+    let line = Arc::new(Line { log, tracer, record, observed });
     response.map(|body| body.watched(line))
 }
 
@@ -97,13 +94,12 @@ pub fn unreadable(worker: &Worker, info: &ConnInfo, error: &hyper::Error) {
     let status =
         if error.is_parse_too_large() { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST };
     shared.metrics.no_route.count(Outcome::BadRequest, status.as_u16(), Duration::ZERO, None);
-    let mut record = blank(shared.request_ids.next(), info.peer.ip().to_canonical(), Instant::now());
-    record.time = shared.clock.now();
+    let (id, now) = (shared.request_ids.next(), (shared.clock.now(), Instant::now()));
+    let mut record = blank(id, info.peer.ip().to_canonical(), now);
     record.decision = "bad-request";
     record.code = UNREADABLE;
-    record.reason = error.to_string();
+    record.reason = error.to_string().into();
     record.status = status;
-    let record = Arc::new(record);
     shared.recent.keep(&record);
     access_log.write(&record, &Ending::of(&record));
 }
@@ -115,7 +111,7 @@ const UNREADABLE: &str = "unreadable";
 struct Line {
     log: AccessLog,
     tracer: Option<Tracer>,
-    record: Arc<Record>,
+    record: Record,
     observed: Arc<Observed>,
 }
 
@@ -135,7 +131,7 @@ impl Watcher for Line {
             let Ending { bytes_in, bytes_out, duration, upstream_time, is_cut } = ending;
             let mut record = Record { bytes_in, bytes_out, duration, upstream_time, ..Record::clone(record) };
             if is_cut {
-                record.reason.push_str(", cut");
+                record.reason.to_mut().push_str(", cut");
             }
             let left = self.observed.left().map(|left| left.saturating_duration_since(record.started));
             let away = left.map(|left| (left, self.observed.away()));

@@ -24,7 +24,7 @@ use crate::message::head::Head;
 use crate::message::headers::{is_method_override, reads_as};
 use crate::message::host::Host;
 use crate::message::line;
-use crate::observe::Record;
+use crate::observe::{Page, Record};
 use crate::proxy::{rewrite, told};
 use crate::state::State;
 
@@ -102,8 +102,7 @@ fn original(
         None => (said.target.as_str(), None),
     };
     record.method = said.method.clone();
-    said.host.name().clone_into(&mut record.host);
-    path.clone_into(&mut record.path);
+    record.page = Page::Written { host: said.host.name().to_owned(), path: path.to_owned() };
     if said.target.contains('#') {
         return Err(malformed(line::RAW_FRAGMENT));
     }
@@ -153,21 +152,21 @@ fn refused(
     record: &mut Record,
     fault: &Fault,
 ) -> Response<Body> {
-    let (request_id, manner) = (Arc::clone(&record.request_id), Manner::of(request.headers()));
-    let asker = Asker { state, head: Some(&normal.head), manner, request_id: &request_id };
+    let (request_id, manner) = (record.request_id, Manner::of(request.headers()));
+    let asker = Asker { state, head: Some(&normal.head), manner, request_id };
     let plain = |status, detail| asker.problem(status, &Problem { detail, ..Problem::default() });
     match fault {
         Fault::Peer => {
             record.code = CODE;
             record.decision = "own";
-            "only a trusted proxy may ask".clone_into(&mut record.reason);
+            record.reason = "only a trusted proxy may ask".into();
             plain(StatusCode::FORBIDDEN, "Only a trusted proxy may ask")
         }
         // The mistake is the other proxy's: whoever sets it up has to see it.
         Fault::Header(name, what) => {
             record.code = CODE;
             record.decision = "bad-request";
-            record.reason = format!("{name} {what}");
+            record.reason = format!("{name} {what}").into();
             plain(StatusCode::BAD_REQUEST, "Bad request")
         }
         Fault::Malformed(malformed) => for_family(state, refuse::malformed(&asker, record, malformed)),
@@ -189,8 +188,8 @@ async fn judge(state: &State, head: &Arc<Head>, headers: &HeaderMap, record: &mu
 }
 
 async fn decided(state: &State, head: &Arc<Head>, headers: &HeaderMap, record: &mut Record) -> Response<Body> {
-    let (request_id, manner) = (Arc::clone(&record.request_id), Manner::of(headers));
-    let asker = Asker { state, head: Some(head), manner, request_id: &request_id };
+    let (request_id, manner) = (record.request_id, Manner::of(headers));
+    let asker = Asker { state, head: Some(head), manner, request_id };
     // What is the gateway's own goes to no application, whoever asks.
     if endpoint::find(&state.config, head.host.name(), head.path.canonical()).is_some() {
         record.decision = "own";
@@ -232,7 +231,7 @@ async fn decided(state: &State, head: &Arc<Head>, headers: &HeaderMap, record: &
         record.code = CODE;
         record.decision = "bad-request";
         record.upstream = None;
-        record.reason = format!("{name} could be taken for what only the gateway may say");
+        record.reason = format!("{name} could be taken for what only the gateway may say").into();
         let problem = Problem { detail: "Bad request", ..Problem::default() };
         return for_family(state, asker.problem(StatusCode::BAD_REQUEST, &problem));
     }

@@ -84,8 +84,8 @@ impl Counted {
         let instead = "rate-limited";
         record.because(Reason::RateLimited, None);
         record.observed = Some(instead);
-        let (user, client, route) = (record.user.as_deref(), record.client, record.route.as_deref());
-        let reason = record.reason.as_str();
+        let (user, client, route) = (record.user(), record.client, record.route.as_deref());
+        let reason = &*record.reason;
         audit::Event::WouldDeny { user, client, route, reason, instead }.log(record);
     }
 

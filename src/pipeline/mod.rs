@@ -26,7 +26,7 @@ use crate::endpoint::{self, Answered, Call, Endpoint};
 use crate::message::body::Body;
 use crate::message::connection::{ConnInfo, Link};
 use crate::message::extended::Extended;
-use crate::observe::Record;
+use crate::observe::{Page, Record};
 use crate::proxy::{Forwarder, Observed, Surroundings};
 use crate::state::State;
 use normalize::Normal;
@@ -48,28 +48,29 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Box<Request<Incom
     let state = &*worker.state;
     let (now, started) = (state.shared.clock.now(), Instant::now());
     let observed = Arc::new(Observed::default());
-    let record = finish::begin(state, info, &request, (now, started));
-    let mut record = Open::new(state, record, Arc::clone(&observed));
+    let mut record = Open::new(state, info, (now, started), Arc::clone(&observed));
+    finish::begin(state, &request, &mut record);
     state.shared.unbelieved.note(&state.trust, info.peer.ip(), request.headers());
     let mut came_over_tls = info.tls.is_some();
     let extended = Extended::marks(request.extensions()).then(|| Manner::of(request.headers()));
     let mut answered = match normalize::normalize(&request, info, link, &state.trust, (now, started)) {
         Err(malformed) => {
-            let request_id = Arc::clone(&record.request_id);
+            record.page = Page::Written { host: String::new(), path: request.uri().path().to_owned() };
+            let request_id = record.request_id;
             let manner = Manner::of(request.headers());
-            let asker = Asker { state, head: None, manner, request_id: &request_id };
+            let asker = Asker { state, head: None, manner, request_id };
             let response = refuse::malformed(&asker, &mut record, &malformed);
             Answered { response, unread: Some(request) }
         }
         Ok(normal) => {
             record.client = normal.head.client.0;
-            record.host = normal.head.host.name().to_owned();
+            record.page = Page::of(&normal.head, request.uri().path());
             came_over_tls = normal.head.https;
             if info.redirects {
                 record.decision = "own";
                 let answered =
                     Answered { response: secure::redirect(&state.config, &normal.head), unread: Some(request) };
-                return finish::finish(state, answered, record.finish(), observed);
+                return record.finish(answered);
             }
             match endpoint::find(&state.config, normal.head.host.name(), normal.head.path.canonical()) {
                 // Those seldom asked for have places of their own, as theirs would be part of every request's.
@@ -83,14 +84,14 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Box<Request<Incom
         }
     };
     if let Some(manner) = extended.filter(|_| answered.response.status().is_success()) {
-        let request_id = Arc::clone(&record.request_id);
-        let asker = Asker { state, head: None, manner, request_id: &request_id };
+        let request_id = record.request_id;
+        let asker = Asker { state, head: None, manner, request_id };
         answered.response = refuse::no_socket(&asker, &mut record);
     }
     if let Some(time) = state.config.server.hsts.filter(|_| came_over_tls) {
         secure::hold_to_https(answered.response.headers_mut(), time);
     }
-    finish::finish(state, answered, record.finish(), observed)
+    record.finish(answered)
 }
 
 /// What is not the gateway's own: a preflight, or a request that is decided about. Either answer says who may read it.
@@ -111,9 +112,9 @@ async fn judge(
     let mut answered = match preflight.flatten() {
         None => decide(worker, request, normal, record, observed).await,
         Some(preflight) => {
-            let request_id = Arc::clone(&record.request_id);
+            let request_id = record.request_id;
             let manner = Manner::of_call(&request);
-            let asker = Asker { state, head: Some(&normal.head), manner, request_id: &request_id };
+            let asker = Asker { state, head: Some(&normal.head), manner, request_id };
             match preflight {
                 Preflight::Onward(permit) => {
                     permitted(worker, permit, (request, normal), &asker, record, observed).await
@@ -141,8 +142,8 @@ async fn decide(
 ) -> Answered {
     let state = &*worker.state;
     let decision = decide::ask(state, &normal.head, request.headers(), record).await;
-    let request_id = Arc::clone(&record.request_id);
-    let asker = Asker { state, head: Some(&normal.head), manner: Manner::of_call(&request), request_id: &request_id };
+    let request_id = record.request_id;
+    let asker = Asker { state, head: Some(&normal.head), manner: Manner::of_call(&request), request_id };
     match refuse::unless_permitted(&asker, record, decision) {
         ControlFlow::Continue(permit) => permitted(worker, permit, (request, normal), &asker, record, observed).await,
         ControlFlow::Break(response) => Answered { response, unread: Some(request) },

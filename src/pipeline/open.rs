@@ -3,11 +3,15 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use http::StatusCode;
+use http::{Response, StatusCode};
 
 use super::finish;
+use crate::clock::Timestamp;
+use crate::endpoint::Answered;
+use crate::message::body::Body;
+use crate::message::connection::ConnInfo;
 use crate::message::rejection::Blame;
 use crate::observe::trace::Finished;
 use crate::observe::{Ending, Record, blank};
@@ -23,20 +27,22 @@ pub(super) struct Open<'a> {
 }
 
 impl<'a> Open<'a> {
-    /// The request of `record`, of which `observed` learns more.
-    pub(super) const fn new(state: &'a State, record: Record, observed: Arc<Observed>) -> Self {
+    /// A request that has just come over the connection of `info`, and of which `observed` learns more.
+    pub(super) fn new(
+        state: &'a State,
+        info: &ConnInfo,
+        (time, started): (Timestamp, Instant),
+        observed: Arc<Observed>,
+    ) -> Self {
+        // Where it is made it stays: it is too large to be handed on.
+        let record = blank(state.shared.request_ids.next(), info.peer.ip().to_canonical(), (time, started));
         Self { state, record, observed, is_finished: false }
     }
 
-    /// There is an answer.
-    pub(super) fn finish(mut self) -> Record {
+    /// There is an answer, which goes out as it is given.
+    pub(super) fn finish(&mut self, answered: Answered) -> Response<Body> {
         self.is_finished = true;
-        self.take()
-    }
-
-    fn take(&mut self) -> Record {
-        let left = blank(Arc::clone(&self.record.request_id), self.record.client, self.record.started);
-        std::mem::replace(&mut self.record, left)
+        finish::finish(self.state, answered, &mut self.record, &self.observed)
     }
 }
 
@@ -59,24 +65,24 @@ impl Drop for Open<'_> {
         if self.is_finished {
             return;
         }
-        let (mut record, observed, state) = (self.take(), &self.observed, self.state);
+        let Self { state, record, observed, .. } = self;
         if record.decision != "permit" {
             record.decision = "bad-request";
         }
         record.fault = Some(Blame::Client);
-        (record.code, record.reason) = (CLIENT_GONE, "the connection ended before an answer".to_owned());
+        (record.code, record.reason) = (CLIENT_GONE, "the connection ended before an answer".into());
         record.status = StatusCode::from_u16(CLIENT_CLOSED_REQUEST).unwrap_or(StatusCode::BAD_REQUEST);
         (record.server, record.tries) = (observed.server(), observed.tries());
         record.bytes_in = observed.bytes_in();
         record.duration = record.started.elapsed();
-        finish::count(state, &record, observed);
-        state.access_log.write(&record, &Ending::of(&record));
-        state.shared.recent.keep(&Arc::new(record.clone()));
+        finish::count(state, record, observed);
+        state.access_log.write(record, &Ending::of(record));
+        state.shared.recent.keep(record);
         if let Some(tracer) = record.recording.as_ref().and(state.tracer.as_ref()) {
             let left = observed.left().map(|left| left.saturating_duration_since(record.started));
             // Until it left the gateway waited for the application.
             let away = left.map(|left| (left, record.duration.saturating_sub(left).max(Duration::from_micros(1))));
-            tracer.export(Finished { record, away, is_cut: true });
+            tracer.export(Finished { record: record.take(), away, is_cut: true });
         }
     }
 }

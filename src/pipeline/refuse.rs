@@ -1,5 +1,6 @@
 //! From a decision that is not a permission to the answer that the client gets, and to what the log says of it.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use http::{Response, StatusCode};
@@ -55,7 +56,7 @@ pub(super) fn malformed(asker: &Asker<'_>, record: &mut Record, malformed: &Malf
         Malformed::Host(error) => record.because(Reason::Host(*error), None),
         Malformed::Framing(error) => {
             record.code = FRAMING;
-            record.reason = error.to_string();
+            record.reason = error.to_string().into();
         }
     }
     match malformed {
@@ -82,7 +83,7 @@ pub(super) fn malformed(asker: &Asker<'_>, record: &mut Record, malformed: &Malf
 /// 501: over HTTP/2 any success would tell a client that its WebSocket is open, and none is.
 pub(super) fn no_socket(asker: &Asker<'_>, record: &mut Record) -> Response<Body> {
     record.code = NO_SOCKET;
-    record.reason.push_str(", no WebSocket there");
+    record.reason.to_mut().push_str(", no WebSocket there");
     asker.problem(StatusCode::NOT_IMPLEMENTED, &Problem { detail: "No WebSocket here", ..Problem::default() })
 }
 
@@ -149,7 +150,7 @@ pub(super) fn observed(record: &mut Record, instead: &Decision) {
         Decision::Deny(denial) => denial.identity.as_ref().map(|identity| identity.profile.user.as_str()),
         _ => None,
     };
-    let (user, client, reason) = (who.or(record.user.as_deref()), record.client, record.reason.as_str());
+    let (user, client, reason) = (who.or(record.user()), record.client, &*record.reason);
     let route = route.map(|route| &*route.name);
     audit::Event::WouldDeny { user, client, route, reason, instead: decision }.log(record);
 }
@@ -160,13 +161,13 @@ fn wanted(record: &mut Record, challenge: &Challenge) {
         Want::Credential => (Reason::NotAuthenticated, None),
         Want::Token(Bad::Expired) => (Reason::TokenExpired, None),
         Want::Token(Bad::OtherIssuer) => (Reason::IssuerElsewhere, None),
-        Want::Token(Bad::Invalid(why)) => (Reason::BadCredential, Some(why.as_ref())),
-        Want::Token(Bad::Credentials { reason, .. }) => (Reason::BadCredential, Some(*reason)),
+        Want::Token(Bad::Invalid(why)) => (Reason::BadCredential, Some(why.clone())),
+        Want::Token(Bad::Credentials { reason, .. }) => (Reason::BadCredential, Some(Cow::Borrowed(*reason))),
         Want::StepUp => (Reason::StepUp, None),
     };
     record.because(reason, challenge.reading);
     if let Some(detail) = detail {
-        detail.clone_into(&mut record.reason);
+        record.reason = detail;
     }
 }
 
@@ -229,11 +230,11 @@ fn denial(asker: &Asker<'_>, record: &mut Record, denial: &Denial) -> Response<B
     let (client, route) = (record.client, Some(&*denial.route.name));
     let (detail, event) = match denial.why {
         Reason::CrossSite => {
-            let path = record.path.as_str();
+            let path = record.page.path();
             ("The request was sent by another site", audit::Event::CrossSite { client, path, user })
         }
         _ => {
-            let reason = record.reason.as_str();
+            let reason = &*record.reason;
             ("Not allowed", audit::Event::Denied { user, client, route, reason })
         }
     };
@@ -266,7 +267,7 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
 /// 502, 503, 504 and what a client's own body came to.
 pub(super) fn rejection(asker: &Asker<'_>, record: &mut Record, rejection: &Rejection) -> Response<Body> {
     record.code = rejection.reason.name();
-    record.code.clone_into(&mut record.reason);
+    record.reason = record.code.into();
     record.fault = Some(rejection.blame);
     tell(asker.state, record, rejection);
     let detail = rejection.status.canonical_reason().unwrap_or("Error");
@@ -279,7 +280,8 @@ pub(super) fn rejection(asker: &Asker<'_>, record: &mut Record, rejection: &Reje
 /// Says why, once a second for each cause: while an application is down, every request would say the same.
 fn tell(state: &State, record: &Record, rejection: &Rejection) {
     let source = rejection.source.as_deref().map(|source| causes(source));
-    let (request_id, upstream) = (&*record.request_id, record.upstream.as_deref());
+    let digits = record.request_id.digits();
+    let (request_id, upstream) = (&*digits, record.upstream.as_deref());
     let kept_back = (rejection.blame != Blame::Client).then(|| {
         let (upstream, source) = (upstream.unwrap_or_default(), source.as_deref().unwrap_or_default());
         let cause = format!("{upstream} {} {source}", rejection.reason.name());

@@ -110,7 +110,7 @@ impl Call<'_> {
         let expires_at = lasts.span().map(|span| self.head.now + span);
         match self.added(me, name, &key, expires_at).await {
             Ok(None) => {
-                self.record.reason = "API key added".to_owned();
+                self.record.reason = "API key added".into();
                 let page = page::made(self.frame(me), name, key.expose(), expires_at);
                 self.shown(StatusCode::OK, None, Ok(page))
             }
