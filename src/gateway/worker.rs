@@ -256,6 +256,11 @@ fn note_unintroduced(counts: &metrics::Listener, info: &ConnInfo, fault: &ProxyF
 /// A request in progress.
 type Handled = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
+/// What `make` makes, where it stays: made elsewhere, all of its size would be copied, of which the beginning needs little.
+fn placed<F: Future>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
+    Box::into_pin(Box::write(Box::new_uninit(), make()))
+}
+
 /// Serves one connection, over TLS where `manner` says so. The handshake and the first head have one deadline.
 ///
 /// What a connection does in turn has places of its own, so that an idle one keeps no more than it needs.
@@ -321,10 +326,9 @@ async fn serve<S: ClientStream>(
     let info = Arc::new(info);
     let (peer, current) = (Arc::clone(&info), Arc::clone(&in_force));
     let service = move |request, link: Arc<Link>| {
-        let (worker, peer) = (current.load_full(), Arc::clone(&peer));
+        let (worker, peer, request) = (current.load_full(), Arc::clone(&peer), Box::new(request));
         // hyper has a place for it in every connection, which would keep its size while nothing is asked.
-        let handled: Handled =
-            Box::pin(async move { pipeline::handle(&worker, &peer, Box::new(request), &link).await });
+        let handled: Handled = placed(|| async move { pipeline::handle(&worker, &peer, request, &link).await });
         handled
     };
     if is_http2 {
