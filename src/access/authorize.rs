@@ -335,7 +335,6 @@ impl Access {
 
     /// What is ours never reaches an application, good or bad, accepted or not; `forward_token` lets a good Bearer through.
     fn drops_authorization(&self, headers: &HeaderMap, route: &Route, seen: Authorization<'_>, is_known: bool) -> bool {
-        let value = headers.get(http::header::AUTHORIZATION);
         match seen {
             Authorization::Absent => false,
             Authorization::Several => true,
@@ -346,6 +345,7 @@ impl Access {
             Authorization::One { .. } => {
                 let is_ours =
                     |piece: &str| self.keys.is_ours(piece) || route.accept.bearer && self.issuers.is_theirs(piece);
+                let value = headers.get(http::header::AUTHORIZATION);
                 value.is_some_and(|value| smuggles_api_key(value) || hides(value, is_ours))
             }
         }

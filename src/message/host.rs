@@ -79,6 +79,35 @@ impl Host {
     /// # Errors
     /// What is no host with an optional port.
     pub fn parse(text: &[u8]) -> Result<Self, HostError> {
+        Self::plain(text).map_or_else(|| Self::parse_any(text), Ok)
+    }
+
+    /// A host as most are written, read in one pass: a name without a dot at its end, and a port without zeros in front.
+    /// `None`: it is another, or none.
+    fn plain(text: &[u8]) -> Option<Self> {
+        let mut is_in_label = false;
+        let mut end = text.len();
+        for (at, byte) in text.iter().enumerate() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => is_in_label = true,
+                b'.' if is_in_label => is_in_label = false,
+                b':' => {
+                    end = at;
+                    break;
+                }
+                _ => return None,
+            }
+        }
+        let (name, rest) = text.split_at_checked(end).filter(|(name, _)| is_in_label && name.len() <= LONGEST)?;
+        let port = match rest.split_first() {
+            None => None,
+            Some((_, digits)) => Some(plain_port(digits)?),
+        };
+        let name = std::str::from_utf8(name).ok()?.to_ascii_lowercase();
+        Some(Self { name: name.into(), port })
+    }
+
+    fn parse_any(text: &[u8]) -> Result<Self, HostError> {
         if text.is_empty() {
             return Err(HostError::Missing);
         }
@@ -117,10 +146,7 @@ impl Host {
         match self.port {
             None => rest.is_empty(),
             // As it was parsed, but for zeros in front.
-            Some(port) => {
-                let digits = rest.strip_prefix(b":").filter(|digits| !digits.starts_with(b"0"));
-                digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok()) == Some(port)
-            }
+            Some(port) => rest.strip_prefix(b":").and_then(plain_port) == Some(port),
         }
     }
 
@@ -140,6 +166,16 @@ impl fmt::Display for Host {
     }
 }
 
+/// A port as it is written here: digits without zeros in front.
+fn plain_port(digits: &[u8]) -> Option<u16> {
+    if digits.len() > 5 || digits.first().is_none_or(|first| *first == b'0') {
+        return None;
+    }
+    let digit = |byte: &u8| byte.is_ascii_digit().then(|| u32::from(byte - b'0'));
+    let port = digits.iter().try_fold(0, |port, byte| Some(port * 10 + digit(byte)?))?;
+    u16::try_from(port).ok()
+}
+
 /// Digits only: the parser of the standard library would take a sign.
 fn parse_port(text: &str) -> Result<u16, HostError> {
     let port = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
@@ -156,12 +192,16 @@ fn is_name(name: &str) -> bool {
             _ => return false,
         }
     }
-    name.len() <= 253 && is_in_label
+    name.len() <= LONGEST && is_in_label
 }
+
+/// More bytes no name has (RFC 1035, section 2.3.4).
+const LONGEST: usize = 253;
 
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -245,5 +285,29 @@ mod tests {
         assert_eq!(request("http://a/", &[]), Err(HostError::Missing));
         assert_eq!(request("ftp://a/", &["a"]), Err(HostError::Target));
         assert_eq!(request("a", &["a"]), Err(HostError::Target));
+    }
+
+    proptest! {
+        /// What is read in one pass is what the other readers make of it.
+        #[test]
+        fn a_plain_host_is_no_other(text in "[aB0._-]{0,4}[a-zA-Z0-9_.-]{0,8}(:[0-9a+]{0,6})?(|[.:@ /])") {
+            let text = text.as_bytes();
+            if let Some(host) = Host::plain(text) {
+                prop_assert_eq!(Ok(host), Host::parse_any(text));
+            }
+        }
+    }
+
+    #[test]
+    fn most_hosts_are_plain() {
+        for text in ["app.example.com", "APP.Example.com:8443", "127.0.0.1:80", "localhost", "my_app:65535"] {
+            assert!(Host::plain(text.as_bytes()).is_some(), "{text}");
+        }
+        for text in
+            ["", ".", "a..b", "a.", "a:", "a:0", "a:080", "a:65536", "a:99999", "a:+1", "[::1]", "a@b", "a b", "é"]
+        {
+            assert!(Host::plain(text.as_bytes()).is_none(), "{text}");
+        }
+        assert!(Host::plain(&[b'a'; 253]).is_some() && Host::plain(&[b'a'; 254]).is_none());
     }
 }
