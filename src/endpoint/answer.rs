@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, SET_COOKIE,
-    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use serde_json::{Map, Value, json};
@@ -14,6 +14,7 @@ use crate::access::{Bad, shows_api_key};
 use crate::config::StoreKind;
 use crate::message::body::Body;
 use crate::message::head::Head;
+use crate::message::survey::Fields;
 use crate::observe::RequestId;
 use crate::state::State;
 
@@ -48,18 +49,26 @@ impl Manner {
     /// Reads it from a request's headers: a browser that loads a page says `Sec-Fetch-Mode: navigate`, or without that
     /// header names `text/html` in `Accept`.
     pub fn of(headers: &HeaderMap) -> Self {
-        let is_browser = headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"));
-        let is_page_load = match headers.get(&SEC_FETCH_MODE).filter(|_| is_browser) {
+        Self::noted(headers, Fields::of(headers))
+    }
+
+    /// The same from headers of which it is noted that they are no other `fields` than these.
+    fn noted(headers: &HeaderMap, fields: Fields) -> Self {
+        let mode = fields.may_have(Fields::SEC_FETCH_MODE).then(|| headers.get(&SEC_FETCH_MODE)).flatten();
+        let is_page_load = match mode {
             Some(mode) => mode == "navigate",
-            None => headers.get_all(ACCEPT).iter().any(names_html),
+            None => fields.may_have(Fields::ACCEPT) && headers.get_all(ACCEPT).iter().any(names_html),
         };
-        let shows_credential = headers.contains_key(AUTHORIZATION) || shows_api_key(headers);
+        let shows_credential =
+            fields.may_have(Fields::AUTHORIZATION) || (fields.may_have(Fields::X_API_KEY) && shows_api_key(headers));
+        let is_browser = fields.may_have(Fields::FETCH_METADATA);
         Self { is_page_load, shows_credential, is_browser, is_grpc: false }
     }
 
-    /// Reads it from a request that is judged on its way to an application.
-    pub fn of_call<B>(request: &Request<B>) -> Self {
-        Self { is_grpc: grpc::is_call(request), ..Self::of(request.headers()) }
+    /// Reads it from a request that is judged on its way to an application, with the `fields` that it has of those noted.
+    pub fn of_call<B>(request: &Request<B>, fields: Fields) -> Self {
+        let is_grpc = fields.may_have(Fields::CONTENT_TYPE) && grpc::is_call(request);
+        Self { is_grpc, ..Self::noted(request.headers(), fields) }
     }
 }
 

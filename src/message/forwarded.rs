@@ -8,9 +8,10 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::headers::{folded, remove_where};
+use super::headers::{fold_into, folded, initial, remove_where};
 use super::host::{Host, HostError};
 use super::rfc7239::elements;
+use super::survey::Survey;
 
 /// The address of the client: the rightmost that is not a trusted proxy's. An IPv4 address in IPv6 clothes is IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -163,8 +164,16 @@ impl Trust {
     /// behind a trusted peer and replaced otherwise, `X-Forwarded-Proto` and `-Host` are set, and every header of this
     /// kind that is not read goes, in whatever spelling. `host` is the one that the request was judged for.
     pub fn apply(&self, headers: &mut HeaderMap, origin: &Origin, scheme: Scheme, host: &Host) {
+        let survey = Survey::of(headers);
+        self.apply_noted(headers, &survey, origin, scheme, host);
+    }
+
+    /// The same for a head with this `survey`.
+    pub fn apply_noted(&self, headers: &mut HeaderMap, survey: &Survey, origin: &Origin, scheme: Scheme, host: &Host) {
         let chain = self.chain(headers, origin);
-        remove_where(headers, |name| is_forwarded_name(name.as_str()));
+        if survey.may_oddly_begin(TELLING) {
+            remove_where(headers, |name| is_forwarded_name(name.as_str()));
+        }
         if let Some(chain) = chain {
             headers.insert(&X_FORWARDED_FOR, chain);
         }
@@ -233,16 +242,24 @@ fn parse_node(text: &[u8]) -> Option<IpAddr> {
 /// Whether `name` folds to one by which proxies tell of clients. Identity headers, and those that tell an application
 /// another path, are in [`super::headers::IdentityNames`].
 pub(super) fn is_forwarded_name(name: &str) -> bool {
-    let Some(b'x' | b'f' | b't' | b'c') = folded(name).next() else {
+    if folded(name).next().is_none_or(|first| TELLING & initial(first) == 0) {
         return false;
-    };
-    FORWARDED_NAMES.iter().any(|listed| folded(name).eq(listed.bytes()))
+    }
+    // What does not fit is longer than any of them.
+    let mut buffer = [0; LONGEST];
+    fold_into(&mut buffer, name).is_some_and(|name| FORWARDED_NAMES.iter().any(|listed| listed.as_bytes() == name))
 }
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED: HeaderName = http::header::FORWARDED;
+
+/// What the names begin with by which proxies tell of clients.
+const TELLING: u64 = initial(b'x') | initial(b'f') | initial(b't') | initial(b'c');
+
+/// The length of the longest of them.
+const LONGEST: usize = 21;
 
 /// Folded.
 const FORWARDED_NAMES: [&str; 25] = [

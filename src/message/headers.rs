@@ -5,7 +5,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-pub use super::hop::{clean_trailer_field, clean_trailers, remove_hop_by_hop};
+pub use super::hop::{clean_trailer_field, clean_trailers, remove_hop_by_hop, remove_noted_hop_by_hop};
+use super::survey::Survey;
 pub use super::values::{encode_ascii, encode_claim, encode_groups, encode_utf8, user_value};
 
 /// Names that only the gateway may send: a fixed list, fixed families, and what the configuration adds.
@@ -15,43 +16,46 @@ pub struct IdentityNames {
     names: Box<[Box<str>]>,
     /// Which first characters any name or family has: what most names fail at.
     first: u64,
+    /// Those of names that the configuration adds.
+    configured: u64,
 }
 
 impl IdentityNames {
     /// The fixed list and families, and `configured` besides.
     pub fn new<'a>(configured: impl IntoIterator<Item = &'a HeaderName>) -> Self {
         let mut names: Vec<Box<str>> = NAMES.iter().map(|&name| name.into()).collect();
+        let mut first = initials(NAMES.into_iter().chain(FAMILIES).chain([CGI]));
+        let mut added = 0;
         for name in configured {
             let folded: String = folded(name.as_str()).map(char::from).collect();
             // A name without letter and digit folds to nothing, and is nobody's.
             if !folded.is_empty() {
+                added |= initials([folded.as_str()]);
                 names.push(folded.into());
             }
         }
+        first |= added;
         names.sort_unstable();
         names.dedup();
-        let heads = names.iter().map(|name| &**name).chain(FAMILIES).chain([CGI]);
-        let first = heads.filter_map(|name| name.bytes().next()).fold(0, |set, byte| set | bit(byte));
-        Self { names: names.into(), first }
+        Self { names: names.into(), first, configured: added }
+    }
+
+    /// Whether any name of a head with this `survey` may be one of them.
+    pub const fn may_guard(&self, survey: &Survey) -> bool {
+        survey.may_oddly_begin(self.first) || survey.may_begin(self.configured)
     }
 
     /// Whether `name` is one of them after folding. Costs nothing but a look at its first letter for most names that
     /// browsers send, and never allocates.
     pub fn guards(&self, name: &str) -> bool {
         match folded(name).next() {
-            Some(first) if self.first & bit(first) != 0 => {}
+            Some(first) if self.first & initial(first) != 0 => {}
             _ => return false,
         }
-        let mut buffer = [0; FOLDED];
-        let mut length = 0;
-        for byte in folded(name) {
-            let Some(slot) = buffer.get_mut(length) else {
-                return self.guards_long(name);
-            };
-            *slot = byte;
-            length += 1;
+        match fold_into(&mut [0; FOLDED], name) {
+            Some(folded) => self.guards_folded(folded),
+            None => self.guards_long(name),
         }
-        self.guards_folded(&buffer[..length])
     }
 
     fn guards_long(&self, name: &str) -> bool {
@@ -89,13 +93,23 @@ pub fn reads_as(name: &HeaderName, other: &HeaderName) -> bool {
 
 /// Whether frameworks take `name` for the request's method: `X-HTTP-Method-Override` and its like.
 pub fn is_method_override(name: &str) -> bool {
-    let Some(b'x' | b'h' | b'm') = folded(name).next() else {
+    if folded(name).next().is_none_or(|first| OVERRIDING & initial(first) == 0) {
         return false;
-    };
+    }
     METHOD_OVERRIDES.iter().any(|prefix| {
         let mut name = folded(name);
         prefix.bytes().all(|byte| name.next() == Some(byte))
     })
+}
+
+/// Whether any name of a head with this `survey` may be one of those.
+pub const fn may_override_method(survey: &Survey) -> bool {
+    survey.may_oddly_begin(OVERRIDING)
+}
+
+/// Whether any name of a head with this `survey` may be read as `X-API-Key`.
+pub const fn may_show_key(survey: &Survey) -> bool {
+    survey.may_oddly_begin(initial(b'x'))
 }
 
 /// The names that are removed from every request whatever the configuration says, for people: `*` stands for a family.
@@ -163,8 +177,23 @@ pub(super) fn folded(name: &str) -> impl Iterator<Item = u8> {
     name.bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_lowercase())
 }
 
+/// What `name` folds to, if that fits into `buffer`.
+pub(super) fn fold_into<'a>(buffer: &'a mut [u8], name: &str) -> Option<&'a [u8]> {
+    let mut length = 0;
+    for byte in folded(name) {
+        *buffer.get_mut(length)? = byte;
+        length += 1;
+    }
+    buffer.get(..length)
+}
+
+/// The bits of what folded names begin with.
+fn initials<'a>(names: impl IntoIterator<Item = &'a str>) -> u64 {
+    names.into_iter().filter_map(|name| name.bytes().next()).fold(0, |set, byte| set | initial(byte))
+}
+
 /// A bit for each lower-case letter and digit.
-const fn bit(byte: u8) -> u64 {
+pub(super) const fn initial(byte: u8) -> u64 {
     match byte {
         b'0'..=b'9' => 1 << (byte - b'0'),
         b'a'..=b'z' => 1 << (byte - b'a' + 10),
@@ -196,6 +225,9 @@ const NAMES: [&str; 12] = [
 
 /// What the folded names of whole families begin with: `Remote-*`, `X-Remote-*` and so on.
 const FAMILIES: [&str; 6] = ["remote", "xremote", "xauthrequest", "xwebauth", "xauthenticated", "xsslclient"];
+
+/// What names begin with by which a client can override the method.
+const OVERRIDING: u64 = initial(b'x') | initial(b'h') | initial(b'm');
 
 /// What the folded names begin with by which a client can override the method.
 const METHOD_OVERRIDES: [&str; 5] =

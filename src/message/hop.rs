@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue};
 
 use super::forwarded::is_forwarded_name;
 use super::headers::{IdentityNames, is_method_override, remove_where};
+use super::survey::Fields;
 
 /// Removes what ends at this hop (RFC 9110 section 7.6.1), with what `Connection` names. `TE: trailers` stays, as
 /// trailers pass; with `keep_upgrade`, `Upgrade` stays and `Connection` names it alone.
@@ -15,8 +16,13 @@ use super::headers::{IdentityNames, is_method_override, remove_where};
 /// What decides about a request, or about where it ends, stays even where `Connection` names it: a client must not be
 /// able to have it removed after the judgement.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
+    remove_noted_hop_by_hop(headers, Fields::of(headers), keep_upgrade);
+}
+
+/// The same for a head of which it is noted that it has no other `fields` than these.
+pub fn remove_noted_hop_by_hop(headers: &mut HeaderMap, fields: Fields, keep_upgrade: bool) {
+    let mut found = fields.of_this_hop();
     // Most requests have none of them.
-    let mut found = headers.keys().filter_map(place).fold(0_u16, |found, place| found | 1 << place);
     if found == 0 {
         return;
     }
@@ -65,7 +71,7 @@ pub fn clean_trailer_field(headers: &mut HeaderMap, names: &IdentityNames) {
 }
 
 fn may_trail(name: &HeaderName, names: &IdentityNames) -> bool {
-    let decides = DECIDES.contains(name) || place(name).is_some();
+    let decides = DECIDES.contains(name) || Fields::named(name.as_str()).of_this_hop() != 0;
     !decides
         && !NOT_IN_TRAILERS.contains(&name.as_str())
         && !name.as_str().starts_with("x-forwarded-")
@@ -77,24 +83,6 @@ fn may_trail(name: &HeaderName, names: &IdentityNames) -> bool {
 /// Whether this is what most clients and servers write into `Connection`.
 fn names_nothing(connection: &HeaderValue) -> bool {
     connection == "keep-alive" || connection == "close"
-}
-
-/// The place of `name` among the fields that end at this hop.
-fn place(name: &HeaderName) -> Option<usize> {
-    // By its length first, which is all that most names need.
-    Some(match name.as_str() {
-        "connection" => 0,
-        "te" => 1,
-        "transfer-encoding" => 2,
-        "upgrade" => 3,
-        "proxy-authenticate" => 4,
-        "proxy-authorization" => 5,
-        "keep-alive" => 6,
-        "proxy-connection" => 7,
-        "proxy-authentication-info" => 8,
-        "http2-settings" => 9,
-        _ => return None,
-    })
 }
 
 /// What `Connection` names besides its own options, and may be removed for it.
@@ -115,7 +103,7 @@ fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|token| !token.is_empty())
 }
 
-/// Fields that end at this hop.
+/// Fields that end at this hop, in the order of their [`Fields`].
 static HOP_BY_HOP: [HeaderName; 10] = [
     CONNECTION,
     TE,
@@ -195,9 +183,9 @@ mod tests {
 
     #[test]
     fn every_field_of_this_hop_has_its_place() {
-        let places: Vec<_> = HOP_BY_HOP.iter().map(place).collect();
-        assert_eq!(places, (0..HOP_BY_HOP.len()).map(Some).collect::<Vec<_>>());
-        assert_eq!(place(&HOST), None);
+        let places: Vec<_> = HOP_BY_HOP.iter().map(|name| Fields::named(name.as_str()).of_this_hop()).collect();
+        assert_eq!(places, (0..HOP_BY_HOP.len()).map(|place| 1 << place).collect::<Vec<_>>());
+        assert_eq!(Fields::named("host").of_this_hop(), 0);
     }
 
     #[test]

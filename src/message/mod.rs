@@ -17,6 +17,7 @@ mod reading;
 pub mod rejection;
 pub mod respond;
 mod rfc7239;
+pub mod survey;
 pub mod tether;
 pub(crate) mod timer;
 mod values;

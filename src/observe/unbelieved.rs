@@ -4,22 +4,24 @@
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
-use http::header::FORWARDED;
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 use ipnet::IpNet;
 
 use crate::message::forwarded::Trust;
+use crate::message::survey::Fields;
 
 /// The first such peers since the start, each with how often.
 #[derive(Debug, Default)]
 pub struct Unbelieved(Mutex<Vec<(IpAddr, u64)>>);
 
 impl Unbelieved {
+    /// What says where a request was forwarded from: without it there is nothing to note.
+    pub const SAYING: Fields = Fields::X_FORWARDED_FOR.and(Fields::X_FORWARDED_PROTO).and(Fields::FORWARDED);
+
     /// Notes a request from `peer`, if it says where it was forwarded from and `trust` does not believe it. The log tells of
     /// the first one of each network.
     pub fn note(&self, trust: &Trust, peer: IpAddr, headers: &HeaderMap) {
-        let says = headers.keys().any(|name| SAYING.contains(name));
-        if !says || trust.trusts_peer(peer.to_canonical()) {
+        if !Fields::of(headers).may_have(Self::SAYING) || trust.trusts_peer(peer.to_canonical()) {
             return;
         }
         let peer = peer.to_canonical();
@@ -55,9 +57,6 @@ fn network(peer: IpAddr) -> IpNet {
     let bits = if peer.is_ipv4() { 24 } else { 64 };
     IpNet::new_assert(peer, bits).trunc()
 }
-
-static SAYING: [HeaderName; 3] =
-    [HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("x-forwarded-proto"), FORWARDED];
 
 /// Peers that are remembered: more than there are proxies before a gateway, and few enough to look through.
 const MOST: usize = 16;

@@ -11,11 +11,15 @@ use crate::config::{AllowedOrigins, CorsRules, Route};
 use crate::endpoint::answer::{Asker, Problem};
 use crate::message::body::Body;
 use crate::message::head::Head;
+use crate::message::survey::Fields;
 use crate::observe::Record;
 use crate::state::State;
 
-/// The origin that a request names, once.
-pub(super) fn origin(headers: &HeaderMap) -> Option<HeaderValue> {
+/// The origin that a request names, once. It has no other `fields` than these of those that are noted.
+pub(super) fn origin(headers: &HeaderMap, fields: Fields) -> Option<HeaderValue> {
+    if !fields.may_have(Fields::ORIGIN) {
+        return None;
+    }
     let mut values = headers.get_all(ORIGIN).iter();
     values.next().filter(|_| values.next().is_none()).cloned()
 }

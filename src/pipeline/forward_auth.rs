@@ -24,6 +24,7 @@ use crate::message::head::Head;
 use crate::message::headers::{is_method_override, reads_as};
 use crate::message::host::Host;
 use crate::message::line;
+use crate::message::survey::Fields;
 use crate::observe::{Page, Record};
 use crate::proxy::{rewrite, told};
 use crate::state::State;
@@ -182,7 +183,7 @@ fn refused(
 async fn judge(state: &State, head: &Arc<Head>, headers: &HeaderMap, record: &mut Record) -> Response<Body> {
     let mut answer = decided(state, head, headers, record).await;
     if answer.status() != StatusCode::OK {
-        cors::announce(state, head, record, cors::origin(headers).as_ref(), answer.headers_mut());
+        cors::announce(state, head, record, cors::origin(headers, Fields::of(headers)).as_ref(), answer.headers_mut());
     }
     answer
 }

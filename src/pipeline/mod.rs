@@ -26,7 +26,8 @@ use crate::endpoint::{self, Answered, Call, Endpoint};
 use crate::message::body::Body;
 use crate::message::connection::{ConnInfo, Link};
 use crate::message::extended::Extended;
-use crate::observe::{Page, Record};
+use crate::message::survey::Fields;
+use crate::observe::{Page, Record, Unbelieved};
 use crate::proxy::{Forwarder, Observed, Surroundings};
 use crate::state::State;
 use normalize::Normal;
@@ -50,10 +51,13 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Box<Request<Incom
     let observed = Arc::new(Observed::default());
     let mut record = Open::new(state, info, (now, started), Arc::clone(&observed));
     finish::begin(state, &request, &mut record);
-    state.shared.unbelieved.note(&state.trust, info.peer.ip(), request.headers());
+    let fields = Fields::of(request.headers());
+    if fields.may_have(Unbelieved::SAYING) {
+        state.shared.unbelieved.note(&state.trust, info.peer.ip(), request.headers());
+    }
     let mut came_over_tls = info.tls.is_some();
     let extended = Extended::marks(request.extensions()).then(|| Manner::of(request.headers()));
-    let mut answered = match normalize::normalize(&request, info, link, &state.trust, (now, started)) {
+    let mut answered = match normalize::normalize((&request, fields), info, link, &state.trust, (now, started)) {
         Err(malformed) => {
             record.page = Page::Written { host: String::new(), path: request.uri().path().to_owned() };
             let request_id = record.request_id;
@@ -103,7 +107,7 @@ async fn judge(
     observed: &Arc<Observed>,
 ) -> Answered {
     let state = &*worker.state;
-    let origin = cors::origin(request.headers());
+    let origin = cors::origin(request.headers(), normal.fields);
     // Over HTTP/2 no field tells of a body.
     let preflight = request
         .body()
@@ -113,7 +117,7 @@ async fn judge(
         None => decide(worker, request, normal, record, observed).await,
         Some(preflight) => {
             let request_id = record.request_id;
-            let manner = Manner::of_call(&request);
+            let manner = Manner::of_call(&request, normal.fields);
             let asker = Asker { state, head: Some(&normal.head), manner, request_id };
             match preflight {
                 Preflight::Onward(permit) => {
@@ -143,7 +147,8 @@ async fn decide(
     let state = &*worker.state;
     let decision = decide::ask(state, &normal.head, request.headers(), record).await;
     let request_id = record.request_id;
-    let asker = Asker { state, head: Some(&normal.head), manner: Manner::of_call(&request), request_id };
+    let manner = Manner::of_call(&request, normal.fields);
+    let asker = Asker { state, head: Some(&normal.head), manner, request_id };
     match refuse::unless_permitted(&asker, record, decision) {
         ControlFlow::Continue(permit) => permitted(worker, permit, (request, normal), &asker, record, observed).await,
         ControlFlow::Break(response) => Answered { response, unread: Some(request) },

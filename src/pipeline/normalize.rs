@@ -14,6 +14,7 @@ use crate::message::forwarded::{Origin, Scheme, Trust};
 use crate::message::head::Head;
 use crate::message::host::{Host, HostError};
 use crate::message::line::{self, LineError};
+use crate::message::survey::Fields;
 use crate::proxy::framing::{self, FramingFault};
 
 /// A request that can be judged.
@@ -23,6 +24,8 @@ pub(super) struct Normal {
     pub(super) head: Arc<Head>,
     /// The way it came.
     pub(super) origin: Origin,
+    /// Its fields, of those that are noted.
+    pub(super) fields: Fields,
 }
 
 /// Why a request can't be judged.
@@ -46,18 +49,18 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// Brings `request` into its one form.
+/// Brings `request`, which has no other `fields` than these of those that are noted, into its one form.
 ///
 /// # Errors
 /// When it says two things at once, or something that no application should see.
 pub(super) fn normalize(
-    request: &Request<Incoming>,
+    (request, fields): (&Request<Incoming>, Fields),
     info: &ConnInfo,
     link: &Link,
     trust: &Trust,
     (now, started): (Timestamp, Instant),
 ) -> Result<Normal, Malformed> {
-    framing::check(request.headers(), request.version()).map_err(Malformed::Framing)?;
+    framing::check_noted(request.headers(), fields, request.version()).map_err(Malformed::Framing)?;
     if link.target_fault() {
         return Err(Malformed::Line(line::RAW_FRAGMENT));
     }
@@ -90,5 +93,5 @@ pub(super) fn normalize(
         now,
         started,
     };
-    Ok(Normal { head: Arc::new(head), origin })
+    Ok(Normal { head: Arc::new(head), origin, fields })
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::header::{EXPECT, TRANSFER_ENCODING};
+use http::header::{EXPECT, TRANSFER_ENCODING, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -24,6 +24,7 @@ use crate::message::body::Body;
 use crate::message::connection::Stop;
 use crate::message::loan::Loan;
 use crate::message::rejection::{Blame, Reason, Rejection};
+use crate::message::survey::{Fields, Survey};
 use crate::message::tether::Tether;
 use crate::message::timer::Timers;
 use crate::secret::Random;
@@ -38,6 +39,8 @@ pub(super) struct Onward<'a> {
     pub(super) target: PathAndQuery,
     /// How the heads are rewritten.
     pub(super) facts: RewriteFacts<'a>,
+    /// Whether a WebSocket may be asked for.
+    pub(super) websockets: bool,
     /// Bytes that the body may have.
     pub(super) body_bytes: Option<u64>,
     /// How long the upstream may take, as the route says it.
@@ -172,14 +175,22 @@ impl Forwarder {
         mut request: Box<Request<Incoming>>,
         observed: &'a Observed,
     ) -> Result<Attempts<'a>, Rejection> {
-        let bodiless = request.body().is_end_stream();
-        let switch = bodiless.then(|| Switch::of(&mut request, onward.random)).flatten();
+        let survey = Survey::of(request.headers());
+        let mut switch = None;
+        if survey.fields.may_have(Fields::UPGRADE) {
+            if !onward.websockets {
+                // Without the field it is an ordinary request, which the application may still answer.
+                request.headers_mut().remove(UPGRADE);
+            } else if request.body().is_end_stream() {
+                switch = Switch::of(&mut request, onward.random);
+            }
+        }
         let (head, body) = request.into_parts();
         let hint = body.size_hint();
         if onward.body_bytes.is_some_and(|limit| hint.lower() > limit) {
             return Err(Rejection::new(Reason::BodyTooLarge));
         }
-        let expects_continue = expects_continue(&head.headers);
+        let expects_continue = survey.fields.may_have(Fields::EXPECT) && expects_continue(&head.headers);
         let loan = (!body.is_end_stream()).then(|| {
             let tether = Arc::new(Upload(onward.lease.clone()));
             Loan::new(body, onward.body_bytes, self.body_timeout, Some(tether), onward.facts.guarded)
@@ -190,7 +201,7 @@ impl Forwarder {
         }
         let mut headers = head.headers;
         let key = upstream.pool().key(&headers, onward.caller);
-        rewrite::request(&mut headers, &onward.facts, hint.exact());
+        rewrite::noted_request(&mut headers, &survey, &onward.facts, hint.exact());
         if let Some(switch) = &switch {
             switch.ask(&mut headers);
         } else if hint.exact().is_none() {

@@ -6,6 +6,8 @@
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, StatusCode, Version};
 
+use crate::message::survey::Fields;
+
 /// What is wrong with a message's framing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FramingFault {
@@ -26,7 +28,20 @@ pub enum FramingFault {
 /// # Errors
 /// On any transfer coding but exactly one `chunked`, and on more than one length.
 pub fn check(headers: &HeaderMap, version: Version) -> Result<(), FramingFault> {
-    coding(headers, version)?;
+    check_noted(headers, Fields::of(headers), version)
+}
+
+/// The same for a head of which it is noted that it has no other `fields` than these.
+///
+/// # Errors
+/// The same.
+pub(crate) fn check_noted(headers: &HeaderMap, fields: Fields, version: Version) -> Result<(), FramingFault> {
+    if fields.may_have(Fields::TRANSFER_ENCODING) {
+        coding(headers, version)?;
+    }
+    if !fields.may_have(Fields::CONTENT_LENGTH) {
+        return Ok(());
+    }
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     match (lengths.next(), lengths.next()) {
         (None, _) => Ok(()),
@@ -50,8 +65,9 @@ pub(crate) fn check_answer(
     if !allowed {
         return Err(FramingFault::Status);
     }
-    check(headers, version)?;
-    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
+    let fields = Fields::of(headers);
+    check_noted(headers, fields, version)?;
+    if fields.may_have(Fields::TRANSFER_ENCODING) && fields.may_have(Fields::CONTENT_LENGTH) {
         return Err(FramingFault::Both);
     }
     Ok(())

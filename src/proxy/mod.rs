@@ -9,6 +9,8 @@ mod forward;
 pub mod framing;
 mod handshake;
 mod onward;
+#[cfg(test)]
+mod plain;
 mod retry;
 pub mod rewrite;
 pub mod upgrade;

@@ -15,10 +15,11 @@ use crate::identity::api_key;
 use crate::message::cookie;
 use crate::message::forwarded::{Origin, Scheme, Trust};
 use crate::message::headers::{
-    IdentityNames, clean_trailer_field, remove_hop_by_hop, strip_guarded, strip_method_overrides, strip_spellings,
-    strip_values,
+    IdentityNames, clean_trailer_field, may_override_method, may_show_key, remove_noted_hop_by_hop, strip_guarded,
+    strip_method_overrides, strip_spellings, strip_values,
 };
 use crate::message::host::Host;
+use crate::message::survey::{Fields, Survey};
 use crate::observe::trace::Recording;
 use crate::pattern::carry_back;
 
@@ -73,26 +74,41 @@ pub struct Way<'a> {
 
 /// Rewrites a request's head. Its framing is hyper's to write: `length` is the body's, if that is known.
 pub fn request(headers: &mut HeaderMap, facts: &RewriteFacts<'_>, length: Option<u64>) {
-    remove_hop_by_hop(headers, false);
-    for name in [EXPECT, TRANSFER_ENCODING] {
-        headers.remove(name);
+    let survey = Survey::of(headers);
+    noted_request(headers, &survey, facts, length);
+}
+
+/// The same for a head with this `survey`. Before the gateway adds anything of its own, all that is asked of it is asked.
+pub(super) fn noted_request(headers: &mut HeaderMap, survey: &Survey, facts: &RewriteFacts<'_>, length: Option<u64>) {
+    let fields = survey.fields;
+    remove_noted_hop_by_hop(headers, fields, false);
+    for (name, field) in [(EXPECT, Fields::EXPECT), (TRANSFER_ENCODING, Fields::TRANSFER_ENCODING)] {
+        if fields.may_have(field) {
+            headers.remove(name);
+        }
     }
-    // With a length there are no trailers in HTTP/1.1, and HTTP/2 needs no word of them.
-    match length {
-        Some(_) => drop(headers.remove(TRAILER)),
-        None => clean_trailer_field(headers, facts.guarded),
+    if fields.may_have(Fields::TRAILER) {
+        // With a length there are no trailers in HTTP/1.1, and HTTP/2 needs no word of them.
+        match length {
+            Some(_) => drop(headers.remove(TRAILER)),
+            None => clean_trailer_field(headers, facts.guarded),
+        }
     }
-    let written = headers.get(CONTENT_LENGTH).and_then(plain_number);
-    if written != length || headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
-        headers.remove(CONTENT_LENGTH);
+    if fields.may_have(Fields::CONTENT_LENGTH) {
+        let written = headers.get(CONTENT_LENGTH).and_then(plain_number);
+        if written != length || headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+            headers.remove(CONTENT_LENGTH);
+        }
     }
-    strip_guarded(headers, facts.guarded);
-    if facts.remove_method_overrides {
+    if facts.guarded.may_guard(survey) {
+        strip_guarded(headers, facts.guarded);
+    }
+    if facts.remove_method_overrides && may_override_method(survey) {
         strip_method_overrides(headers);
     }
-    remove_credentials(headers, facts.our_cookies, facts.remove_authorization);
+    remove_noted_credentials(headers, survey, facts.our_cookies, facts.remove_authorization);
     if let Some(way) = facts.way {
-        way.trust.apply(headers, way.origin, way.scheme, way.host);
+        way.trust.apply_noted(headers, survey, way.origin, way.scheme, way.host);
     }
     // Of what tells of the way a route may set the fields that were not just written, such as a port.
     edit_request(headers, facts.edits.request);
@@ -139,9 +155,23 @@ pub fn edit_answer(headers: &mut HeaderMap, edits: &HeaderEdits) {
 
 /// Removes what is ours among the credentials of a request: our cookies, keys of ours, and `Authorization` where that is ours.
 pub fn remove_credentials(headers: &mut HeaderMap, our_cookies: &[&str], remove_authorization: bool) {
-    cookie::remove(headers, our_cookies);
-    strip_values(headers, "x-api-key", |value| api_key::mentions_ours(value.as_bytes()));
-    if remove_authorization {
+    let survey = Survey::of(headers);
+    remove_noted_credentials(headers, &survey, our_cookies, remove_authorization);
+}
+
+fn remove_noted_credentials(
+    headers: &mut HeaderMap,
+    survey: &Survey,
+    our_cookies: &[&str],
+    remove_authorization: bool,
+) {
+    if survey.fields.may_have(Fields::COOKIE) {
+        cookie::remove(headers, our_cookies);
+    }
+    if may_show_key(survey) {
+        strip_values(headers, "x-api-key", |value| api_key::mentions_ours(value.as_bytes()));
+    }
+    if remove_authorization && survey.fields.may_have(Fields::AUTHORIZATION) {
         headers.remove(AUTHORIZATION);
     }
 }
@@ -157,24 +187,54 @@ pub type UpstreamOrigin<'a> = (&'static str, &'a Authority);
 
 /// Rewrites an answer's head.
 pub fn answer(status: StatusCode, headers: &mut HeaderMap, facts: &RewriteFacts<'_>, upstream: UpstreamOrigin<'_>) {
-    remove_hop_by_hop(headers, false);
-    clean_trailer_field(headers, facts.guarded);
+    let fields = Fields::of(headers);
+    remove_noted_hop_by_hop(headers, fields, false);
+    if fields.may_have(Fields::TRAILER) {
+        clean_trailer_field(headers, facts.guarded);
+    }
     // Where no body can be, a length misleads (RFC 9110, section 8.6); of a 304 it says what a 200 would have.
     if status == StatusCode::NO_CONTENT || status == StatusCode::RESET_CONTENT {
         headers.remove(CONTENT_LENGTH);
     }
-    cookie::remove_set_cookie(headers, facts.our_cookies);
+    if fields.may_have(Fields::SET_COOKIE) {
+        cookie::remove_set_cookie(headers, facts.our_cookies);
+    }
     put_path_back(headers, facts.path, upstream);
     edit_answer(headers, facts.edits.answer);
-    if facts.private {
+    if facts.private && facts.edits.answer.is_empty() {
+        keep_noted_private(headers, fields);
+    } else if facts.private {
         keep_private(headers);
     }
 }
 
 /// Keeps an answer out of shared caches (RFC 9111, section 5.2.2): without `public` and `s-maxage`, with `private`.
 pub fn keep_private(headers: &mut HeaderMap) {
-    for name in &FOR_SHARED_CACHES {
-        headers.remove(name);
+    keep_noted_private(headers, Fields::of(headers));
+}
+
+/// The same for a head of which it is noted that it has no other `fields` than these.
+fn keep_noted_private(headers: &mut HeaderMap, fields: Fields) {
+    for (name, field) in &FOR_SHARED_CACHES {
+        if fields.may_have(*field) {
+            headers.remove(name);
+        }
+    }
+    let value = if fields.may_have(Fields::CACHE_CONTROL) {
+        made_private(headers)
+    } else {
+        HeaderValue::from_static("private")
+    };
+    headers.insert(CACHE_CONTROL, value);
+}
+
+/// What the `Cache-Control` of `headers` becomes.
+fn made_private(headers: &HeaderMap) -> HeaderValue {
+    let mut values = headers.get_all(CACHE_CONTROL).iter();
+    if let (Some(first), None) = (values.next(), values.next())
+        && let Some((_, said)) = COMMON.iter().find(|(common, _)| *common == first)
+    {
+        return HeaderValue::from_static(said);
     }
     let mut kept: Vec<u8> = Vec::new();
     for value in headers.get_all(CACHE_CONTROL) {
@@ -188,19 +248,27 @@ pub fn keep_private(headers: &mut HeaderMap) {
             kept.extend_from_slice(b", ");
         }
     }
-    let value = if kept.is_empty() {
-        HeaderValue::from_static("private")
-    } else {
-        kept.extend_from_slice(b"private");
-        // Pieces of values and ASCII in between: a value again.
-        HeaderValue::from_maybe_shared(Bytes::from(kept)).unwrap_or(HeaderValue::from_static("private, no-store"))
-    };
-    headers.insert(CACHE_CONTROL, value);
+    if kept.is_empty() {
+        return HeaderValue::from_static("private");
+    }
+    kept.extend_from_slice(b"private");
+    // Pieces of values and ASCII in between: a value again.
+    HeaderValue::from_maybe_shared(Bytes::from(kept)).unwrap_or(HeaderValue::from_static("private, no-store"))
 }
 
+/// What most applications say to caches, and what becomes of it.
+const COMMON: [(&str, &str); 4] = [
+    ("no-cache", "no-cache, private"),
+    ("no-store", "no-store, private"),
+    ("private", "private"),
+    ("no-cache, private", "no-cache, private"),
+];
+
 /// What tells shared caches more than `Cache-Control` does.
-static FOR_SHARED_CACHES: [HeaderName; 2] =
-    [HeaderName::from_static("surrogate-control"), HeaderName::from_static("cdn-cache-control")];
+static FOR_SHARED_CACHES: [(HeaderName, Fields); 2] = [
+    (HeaderName::from_static("surrogate-control"), Fields::SURROGATE_CONTROL),
+    (HeaderName::from_static("cdn-cache-control"), Fields::CDN_CACHE_CONTROL),
+];
 
 /// The members of a list in which quoted strings may hold commas.
 fn directives(value: &[u8]) -> impl Iterator<Item = &[u8]> {
