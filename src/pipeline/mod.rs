@@ -57,13 +57,13 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Box<Request<Incom
     }
     let mut came_over_tls = info.tls.is_some();
     let extended = Extended::marks(request.extensions()).then(|| Manner::of(request.headers()));
-    let mut answered = match normalize::normalize((&request, fields), info, link, &state.trust, (now, started)) {
+    let mut answered = match &normalize::normalize((&request, fields), info, link, &state.trust, (now, started)) {
         Err(malformed) => {
             record.page = Page::Written { host: String::new(), path: request.uri().path().to_owned() };
             let request_id = record.request_id;
             let manner = Manner::of(request.headers());
             let asker = Asker { state, head: None, manner, request_id };
-            let response = refuse::malformed(&asker, &mut record, &malformed);
+            let response = refuse::malformed(&asker, &mut record, malformed);
             Answered { response, unread: Some(request) }
         }
         Ok(normal) => {
@@ -78,12 +78,12 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Box<Request<Incom
             }
             match endpoint::find(&state.config, normal.head.host.name(), normal.head.path.canonical()) {
                 // Those seldom asked for have places of their own, as theirs would be part of every request's.
-                Some(Endpoint::Check) => Box::pin(forward_auth::answer(state, request, &normal, &mut record)).await,
+                Some(Endpoint::Check) => Box::pin(forward_auth::answer(state, request, normal, &mut record)).await,
                 Some(endpoint) => {
                     let call = Call { state, head: &normal.head, request, record: &mut record };
                     Box::pin(endpoint::serve(endpoint, call)).await
                 }
-                None => judge(worker, request, &normal, &mut record, &observed).await,
+                None => judge(worker, request, normal, &mut record, &observed).await,
             }
         }
     };
@@ -108,32 +108,35 @@ async fn judge(
 ) -> Answered {
     let state = &*worker.state;
     let origin = cors::origin(request.headers(), normal.fields);
-    // Over HTTP/2 no field tells of a body.
+    // Over HTTP/2 no field tells of a body. There are few, which have places of their own.
     let preflight = request
         .body()
         .is_end_stream()
-        .then(|| state.access.preflight(&normal.head, request.headers(), &state.shared.current));
+        .then(|| state.access.preflight(&normal.head, request.headers(), &state.shared.current).map(Box::new));
     let mut answered = match preflight.flatten() {
         None => decide(worker, request, normal, record, observed).await,
-        Some(preflight) => {
-            let request_id = record.request_id;
-            let manner = Manner::of_call(&request, normal.fields);
-            let asker = Asker { state, head: Some(&normal.head), manner, request_id };
-            match preflight {
-                Preflight::Onward(permit) => {
-                    permitted(worker, permit, (request, normal), &asker, record, observed).await
-                }
-                Preflight::Answer(route) => {
-                    Answered { response: cors::answer(&asker, record, &route), unread: Some(request) }
-                }
-                Preflight::Refuse(route) => {
-                    Answered { response: cors::refuse(&asker, record, &route), unread: Some(request) }
-                }
-            }
-        }
+        Some(preflight) => Box::pin(ahead(worker, *preflight, (request, normal), record, observed)).await,
     };
     cors::announce(state, &normal.head, record, origin.as_ref(), answered.response.headers_mut());
     answered
+}
+
+/// What comes of a true preflight.
+async fn ahead(
+    worker: &Worker,
+    preflight: Preflight,
+    (request, normal): (Box<Request<Incoming>>, &Normal),
+    record: &mut Record,
+    observed: &Arc<Observed>,
+) -> Answered {
+    let request_id = record.request_id;
+    let manner = Manner::of_call(&request, normal.fields);
+    let asker = Asker { state: &worker.state, head: Some(&normal.head), manner, request_id };
+    match preflight {
+        Preflight::Onward(permit) => permitted(worker, &permit, (request, normal), &asker, record, observed).await,
+        Preflight::Answer(route) => Answered { response: cors::answer(&asker, record, &route), unread: Some(request) },
+        Preflight::Refuse(route) => Answered { response: cors::refuse(&asker, record, &route), unread: Some(request) },
+    }
 }
 
 /// A request is decided about, and goes on with a permit only.
@@ -149,56 +152,76 @@ async fn decide(
     let request_id = record.request_id;
     let manner = Manner::of_call(&request, normal.fields);
     let asker = Asker { state, head: Some(&normal.head), manner, request_id };
-    match refuse::unless_permitted(&asker, record, decision) {
-        ControlFlow::Continue(permit) => permitted(worker, permit, (request, normal), &asker, record, observed).await,
-        ControlFlow::Break(response) => Answered { response, unread: Some(request) },
-    }
+    let permit = match refuse::unless_permitted(&asker, record, decision) {
+        ControlFlow::Continue(permit) => permit,
+        ControlFlow::Break(response) => return Answered { response, unread: Some(request) },
+    };
+    permitted(worker, &permit, (request, normal), &asker, record, observed).await
 }
 
 /// What may pass goes on, or is answered by its route.
 async fn permitted(
     worker: &Worker,
-    permit: Permit,
+    permit: &Permit,
     (request, normal): (Box<Request<Incoming>>, &Normal),
     asker: &Asker<'_>,
     record: &mut Record,
     observed: &Arc<Observed>,
 ) -> Answered {
     let state = &*worker.state;
-    let route = Arc::clone(permit.route());
-    decide::note_permit(state, &permit, record);
-    let counted = limit::count(state, &permit);
+    decide::note_permit(state, permit, record);
+    let counted = limit::count(state, permit);
     if let Some(counted) = counted.as_ref().filter(|counted| !counted.may_come()) {
-        if !route.observe {
+        if !permit.route().observe {
             return Answered { response: counted.refuse(asker, record), unread: Some(request) };
         }
         counted.note(record);
     }
-    let clears_cookie = permit.clears_cookie();
-    let (mut response, unread) = match answer::own(asker, &permit, &normal.head) {
-        Some(own) => (own, Some(request)),
-        None => {
-            let recording = record.recording.clone();
-            let surroundings = Surroundings {
-                guarded: &state.config.guarded,
-                our_cookies: &[state.cookie.name()],
-                trust: &state.trust,
-                origin: &normal.origin,
-                body_bytes: state.config.server.limits.body_bytes,
-                assertions: state.keys.assertions(),
-                upstream_names: &state.upstream_names,
-                recording: recording.as_deref(),
-                random: &state.shared.random,
-            };
-            let forwarded = worker.forwarder.forward(permit, &surroundings, request, observed).await;
-            (forwarded.unwrap_or_else(|rejection| refuse::rejection(asker, record, &rejection)), None)
-        }
+    // No answer that is there already has a place where one is waited for.
+    let mut answered = if let Some(own) = answer::own(asker, permit, &normal.head).map(Box::new) {
+        Answered { response: *own, unread: Some(request) }
+    } else {
+        let recording = record.recording.clone();
+        let surroundings = Surroundings {
+            guarded: &state.config.guarded,
+            our_cookies: &[state.cookie.name()],
+            trust: &state.trust,
+            origin: &normal.origin,
+            body_bytes: state.config.server.limits.body_bytes,
+            assertions: state.keys.assertions(),
+            upstream_names: &state.upstream_names,
+            recording: recording.as_deref(),
+            random: &state.shared.random,
+        };
+        let forwarded = worker.forwarder.forward(permit, &surroundings, request, observed).await;
+        let response = forwarded.unwrap_or_else(|rejection| refuse::rejection(asker, record, &rejection));
+        Answered { response, unread: None }
     };
-    if clears_cookie {
-        asker.clear_cookie(response.headers_mut());
+    let headers = answered.response.headers_mut();
+    if permit.clears_cookie() {
+        asker.clear_cookie(headers);
     }
     if let Some(counted) = counted {
-        counted.announce(response.headers_mut());
+        counted.announce(headers);
     }
-    Answered { response, unread }
+    answered
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+
+    use super::*;
+
+    /// Every request in progress has a place of this size, part of which is written when it comes, and moved as it goes on.
+    #[test]
+    fn what_a_request_in_progress_needs_stays_small() {
+        fn size<F: Future>(
+            _: impl FnOnce(&'static Worker, &'static ConnInfo, Box<Request<Incoming>>, &'static Link) -> F,
+        ) -> usize {
+            size_of::<F>()
+        }
+        let size = size(|worker, info, request, link| handle(worker, info, request, link));
+        assert!(size < 3584, "{size}");
+    }
 }

@@ -50,7 +50,7 @@ pub(super) struct Onward<'a> {
     /// Who asks, where that decides about the server.
     pub(super) caller: Caller<'a>,
     /// What allows streams to go on.
-    pub(super) lease: Lease,
+    pub(super) lease: &'a Lease,
     /// What keys of handshakes are made from.
     pub(super) random: &'a Random,
 }
@@ -151,12 +151,12 @@ impl Forwarder {
     /// A [`Rejection`] when there is no answer, or none that can be passed on.
     pub(super) async fn send_on(
         &self,
-        onward: Onward<'_>,
+        onward: &Onward<'_>,
         request: Box<Request<Incoming>>,
         observed: &Observed,
     ) -> Result<Response<Body>, Rejection> {
         let upstream = self.upstreams.get(onward.upstream).ok_or_else(internal)?;
-        let mut attempts = self.prepare(upstream, &onward, request, observed)?;
+        let mut attempts = self.prepare(upstream, onward, request, observed)?;
         let answered = attempts.run().await;
         let answer = self.conclude(onward, attempts, answered);
         if let Err(rejection) = &answer
@@ -231,7 +231,7 @@ impl Forwarder {
     /// What came of it, as the client is to see it.
     fn conclude(
         &self,
-        onward: Onward<'_>,
+        onward: &Onward<'_>,
         attempts: Attempts<'_>,
         answered: Result<Answered, Rejection>,
     ) -> Result<Response<Body>, Rejection> {
@@ -241,7 +241,7 @@ impl Forwarder {
         let Answered { reply, turn: Turn { at, admission }, sent } = answered?;
         observed.answered(back - sent);
         let backend = upstream.pool().backend(at).ok_or_else(internal)?;
-        let hold = Hold { lease: onward.lease, deadline, _admission: admission };
+        let hold = Hold { lease: onward.lease.clone(), deadline, _admission: admission };
         Ok(self.pass_back(reply, switch, backend, &onward.facts, onward.timeouts.between, hold))
     }
 

@@ -53,19 +53,19 @@ impl Forwarder {
     /// A [`Rejection`] when there is no answer, or none that can be passed on.
     pub async fn forward(
         &self,
-        permit: Permit,
+        permit: &Permit,
         surroundings: &Surroundings<'_>,
         request: Box<Request<Incoming>>,
         observed: &Observed,
     ) -> Result<Response<Body>, Rejection> {
-        let (route, head) = (Arc::clone(permit.route()), Arc::clone(permit.head()));
+        let (route, head) = (&**permit.route(), &**permit.head());
         let Surroundings { assertions, upstream_names, .. } = *surroundings;
-        let told = |identity| told(identity, &head, &route, assertions, upstream_names);
+        let told = |identity| told(identity, head, route, assertions, upstream_names);
         let set = permit.identity().map(|identity| told(identity)).unwrap_or_default();
         let change = route.path_change();
-        let target = match unchanged(request.uri(), &head, change) {
+        let target = match unchanged(request.uri(), head, change) {
             Some(target) => target,
-            None => target(&head, change).map_err(|error| Rejection::new(Reason::Internal).because(error))?,
+            None => target(head, change).map_err(|error| Rejection::new(Reason::Internal).because(error))?,
         };
         let facts = RewriteFacts {
             guarded: surroundings.guarded,
@@ -86,7 +86,6 @@ impl Forwarder {
             private: !permit.is_public(),
         };
         let body_bytes = route.body_bytes.or(surroundings.body_bytes);
-        let lease = permit.lease().clone();
         let upstream = route.to.upstream().ok_or_else(|| Rejection::new(Reason::Internal))?;
         let caller =
             Caller { user: permit.identity().map(|identity| identity.profile.user.as_str()), client: head.client.0 };
@@ -100,10 +99,10 @@ impl Forwarder {
             timeouts,
             retries,
             caller,
-            lease,
+            lease: permit.lease(),
             random: surroundings.random,
         };
-        self.send_on(onward, request, observed).await
+        self.send_on(&onward, request, observed).await
     }
 }
 

@@ -298,7 +298,7 @@ impl Handler {
             recording: None,
             random: &Random::system(),
         };
-        let forwarded = self.forwarder.forward(permit, &surroundings, Box::new(request), &Observed::default()).await;
+        let forwarded = self.forwarder.forward(&permit, &surroundings, Box::new(request), &Observed::default()).await;
         forwarded.unwrap_or_else(|rejection| respond::rejected(&rejection))
     }
 }
