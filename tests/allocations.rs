@@ -28,9 +28,9 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// How often a warm request on a kept connection asks for memory, or for more of it.
 const KEPT: &[(&str, usize)] = &[
-    ("public route", 16),
-    ("token", 19),
-    ("token, access log", 21),
+    ("public route", 14),
+    ("token", 16),
+    ("token, access log", 18),
     ("no token", 40),
     ("bad token", 38),
     ("wrong group", 32),

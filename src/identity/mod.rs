@@ -141,11 +141,15 @@ impl Identity {
     /// The headers that tell an application who is there.
     pub fn headers(&self, told: &config::Identity) -> Vec<(HeaderName, HeaderValue)> {
         let profile = self.profile.headers(told).map(|(name, value)| (name.clone(), value.clone()));
-        let claims = told.claims.iter().filter_map(|(name, path)| {
+        profile.chain(self.claim_headers(told)).collect()
+    }
+
+    /// Those of them that are claims of the token.
+    pub fn claim_headers(&self, told: &config::Identity) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        told.claims.iter().filter_map(|(name, path)| {
             let value = policy::claim(&self.claims, path)?;
             Some((name.clone(), headers::encode_claim(value)?))
-        });
-        profile.chain(claims).collect()
+        })
     }
 }
 

@@ -29,6 +29,7 @@ use crate::config::Limits;
 use crate::message::body::{Body, BodyError};
 use crate::message::connection::{ConnInfo, Framing, Link, Stage, Stop};
 use crate::message::loan::DRAINED_FOR;
+use crate::message::survey::Fields;
 
 /// Serves `stream` until one side ends it, a deadline passes or `stop` says so.
 ///
@@ -203,6 +204,10 @@ fn builder(limits: &Limits) -> http1::Builder {
 
 /// How the body of a request that hyper has parsed is framed (RFC 9112, section 6.3).
 fn framing(headers: &HeaderMap) -> Framing {
+    // Most requests have neither.
+    if !Fields::of(headers).may_have(Fields::TRANSFER_ENCODING.and(Fields::CONTENT_LENGTH)) {
+        return Framing::None;
+    }
     if headers.contains_key(TRANSFER_ENCODING) {
         return Framing::Chunked;
     }

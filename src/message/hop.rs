@@ -1,8 +1,8 @@
 //! What ends at this hop, and what may stand in trailers (RFC 9110 sections 6.5.1 and 7.6.1).
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName, ORIGIN, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, Entry, HOST, HeaderName, ORIGIN,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue};
 
@@ -26,8 +26,11 @@ pub fn remove_noted_hop_by_hop(headers: &mut HeaderMap, fields: Fields, keep_upg
     if found == 0 {
         return;
     }
-    if found == 1 && headers.get_all(CONNECTION).iter().all(names_nothing) {
-        headers.remove(CONNECTION);
+    if found == 1
+        && let Entry::Occupied(connection) = headers.entry(CONNECTION)
+        && connection.iter().all(names_nothing)
+    {
+        connection.remove_entry();
         return;
     }
     for name in named_in_connection(headers) {

@@ -221,7 +221,7 @@ mod tests {
         ) -> usize {
             size_of::<F>()
         }
-        let size = size(|worker, info, request, link| handle(worker, info, request, link));
+        let size = size(handle);
         assert!(size < 3584, "{size}");
     }
 }

@@ -60,7 +60,9 @@ pub(super) fn normalize(
     trust: &Trust,
     (now, started): (Timestamp, Instant),
 ) -> Result<Normal, Malformed> {
-    framing::check_noted(request.headers(), fields, request.version()).map_err(Malformed::Framing)?;
+    if fields.may_have(Fields::TRANSFER_ENCODING.and(Fields::CONTENT_LENGTH)) {
+        framing::check(request.headers(), request.version()).map_err(Malformed::Framing)?;
+    }
     if link.target_fault() {
         return Err(Malformed::Line(line::RAW_FRAGMENT));
     }

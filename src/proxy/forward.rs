@@ -19,7 +19,8 @@ use super::retry::Allowance;
 use super::rewrite::{self, RewriteFacts};
 use super::upgrade::{self, Switch, Tunnels};
 use crate::access::Lease;
-use crate::config::{Retries, Timeouts};
+use crate::config::{Identity, Retries, Timeouts};
+use crate::identity::Profile;
 use crate::message::body::Body;
 use crate::message::connection::Stop;
 use crate::message::loan::Loan;
@@ -39,6 +40,8 @@ pub(super) struct Onward<'a> {
     pub(super) target: PathAndQuery,
     /// How the heads are rewritten.
     pub(super) facts: RewriteFacts<'a>,
+    /// Who is there, and the names by which the application is told; the rest of it is in `facts`.
+    pub(super) profile: Option<(&'a Profile, &'a Identity)>,
     /// Whether a WebSocket may be asked for.
     pub(super) websockets: bool,
     /// Bytes that the body may have.
@@ -201,7 +204,7 @@ impl Forwarder {
         }
         let mut headers = head.headers;
         let key = upstream.pool().key(&headers, onward.caller);
-        rewrite::noted_request(&mut headers, &survey, &onward.facts, hint.exact());
+        rewrite::noted_request(&mut headers, &survey, &onward.facts, onward.profile, hint.exact());
         if let Some(switch) = &switch {
             switch.ask(&mut headers);
         } else if hint.exact().is_none() {

@@ -6,8 +6,6 @@
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, StatusCode, Version};
 
-use crate::message::survey::Fields;
-
 /// What is wrong with a message's framing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FramingFault {
@@ -28,26 +26,7 @@ pub enum FramingFault {
 /// # Errors
 /// On any transfer coding but exactly one `chunked`, and on more than one length.
 pub fn check(headers: &HeaderMap, version: Version) -> Result<(), FramingFault> {
-    check_noted(headers, Fields::of(headers), version)
-}
-
-/// The same for a head of which it is noted that it has no other `fields` than these.
-///
-/// # Errors
-/// The same.
-pub(crate) fn check_noted(headers: &HeaderMap, fields: Fields, version: Version) -> Result<(), FramingFault> {
-    if fields.may_have(Fields::TRANSFER_ENCODING) {
-        coding(headers, version)?;
-    }
-    if !fields.may_have(Fields::CONTENT_LENGTH) {
-        return Ok(());
-    }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    match (lengths.next(), lengths.next()) {
-        (None, _) => Ok(()),
-        (Some(length), None) if is_number(length.as_bytes()) => Ok(()),
-        (Some(_), _) => Err(FramingFault::Length),
-    }
+    Framed::of(headers).check(version)
 }
 
 /// Whether an answer can be passed on; if not, it is a 502.
@@ -65,24 +44,55 @@ pub(crate) fn check_answer(
     if !allowed {
         return Err(FramingFault::Status);
     }
-    let fields = Fields::of(headers);
-    check_noted(headers, fields, version)?;
-    if fields.may_have(Fields::TRANSFER_ENCODING) && fields.may_have(Fields::CONTENT_LENGTH) {
+    let framed = Framed::of(headers);
+    framed.check(version)?;
+    if framed.codings > 0 && framed.lengths > 0 {
         return Err(FramingFault::Both);
     }
     Ok(())
 }
 
-fn coding(headers: &HeaderMap, version: Version) -> Result<(), FramingFault> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else {
-        return Ok(());
-    };
-    let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-    if !chunked || codings.next().is_some() || version < Version::HTTP_11 {
-        return Err(FramingFault::Coding);
+/// What a head says of its body, read in one pass.
+#[derive(Default)]
+struct Framed {
+    codings: usize,
+    is_chunked: bool,
+    lengths: usize,
+    is_number: bool,
+}
+
+impl Framed {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut framed = Self::default();
+        for (name, value) in headers {
+            // By the length first, which no other field of most heads has.
+            match (name.as_str().len(), name) {
+                (17, name) if name == TRANSFER_ENCODING => {
+                    framed.codings += 1;
+                    framed.is_chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked");
+                }
+                (14, name) if name == CONTENT_LENGTH => {
+                    framed.lengths += 1;
+                    framed.is_number = is_number(value.as_bytes());
+                }
+                _ => {}
+            }
+        }
+        framed
     }
-    Ok(())
+
+    fn check(&self, version: Version) -> Result<(), FramingFault> {
+        match self.codings {
+            0 => {}
+            1 if self.is_chunked && version >= Version::HTTP_11 => {}
+            _ => return Err(FramingFault::Coding),
+        }
+        match self.lengths {
+            0 => Ok(()),
+            1 if self.is_number => Ok(()),
+            _ => Err(FramingFault::Length),
+        }
+    }
 }
 
 fn is_number(bytes: &[u8]) -> bool {

@@ -60,8 +60,9 @@ impl Forwarder {
     ) -> Result<Response<Body>, Rejection> {
         let (route, head) = (&**permit.route(), &**permit.head());
         let Surroundings { assertions, upstream_names, .. } = *surroundings;
-        let told = |identity| told(identity, head, route, assertions, upstream_names);
-        let set = permit.identity().map(|identity| told(identity)).unwrap_or_default();
+        let identity = permit.identity();
+        let claimed = |identity| claimed(identity, head, route, assertions, upstream_names);
+        let set = identity.map(|identity| claimed(identity)).unwrap_or_default();
         let change = route.path_change();
         let target = match unchanged(request.uri(), head, change) {
             Some(target) => target,
@@ -87,13 +88,13 @@ impl Forwarder {
         };
         let body_bytes = route.body_bytes.or(surroundings.body_bytes);
         let upstream = route.to.upstream().ok_or_else(|| Rejection::new(Reason::Internal))?;
-        let caller =
-            Caller { user: permit.identity().map(|identity| identity.profile.user.as_str()), client: head.client.0 };
+        let caller = Caller { user: identity.map(|identity| identity.profile.user.as_str()), client: head.client.0 };
         let (timeouts, retries) = (&route.timeouts, route.retries.as_ref());
         let onward = Onward {
             upstream,
             target,
             facts,
+            profile: identity.map(|identity| (&*identity.profile, &*route.identity)),
             websockets: route.websockets,
             body_bytes,
             timeouts,
@@ -114,17 +115,29 @@ pub fn told(
     assertions: Option<&Assertions>,
     upstream_names: &[Arc<str>],
 ) -> Vec<(HeaderName, HeaderValue)> {
-    let mut told = identity.headers(&route.identity);
+    let profile = identity.profile.headers(&route.identity).map(|(name, value)| (name.clone(), value.clone()));
+    profile.chain(claimed(identity, head, route, assertions, upstream_names)).collect()
+}
+
+/// What of that is not the same for everything that someone asks for: most applications are told no such thing.
+fn claimed(
+    identity: &Identity,
+    head: &Head,
+    route: &Route,
+    assertions: Option<&Assertions>,
+    upstream_names: &[Arc<str>],
+) -> Vec<(HeaderName, HeaderValue)> {
+    let mut claimed: Vec<_> = identity.claim_headers(&route.identity).collect();
     let upstream = route.to.upstream().and_then(|upstream| upstream_names.get(upstream));
     let asked = route.identity.assertion.as_ref().zip(assertions).zip(upstream);
     if let Some(((name, assertions), upstream)) = asked {
         match assertions.header(identity, upstream, head.now) {
-            Ok(assertion) => told.push((name.clone(), assertion)),
+            Ok(assertion) => claimed.push((name.clone(), assertion)),
             // An application that asks for one refuses a request without.
             Err(error) => tracing::error!(%error, upstream = %upstream, "an assertion can't be signed, left out"),
         }
     }
-    told
+    claimed
 }
 
 /// The path as it goes on, changed as the route says, and the query byte for byte.

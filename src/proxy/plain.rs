@@ -172,9 +172,11 @@ fn plain_answer(status: StatusCode, headers: &mut HeaderMap, facts: &RewriteFact
 
 fn plain_check(headers: &HeaderMap, version: Version) -> Result<(), FramingFault> {
     let codings: Vec<_> = headers.get_all(TRANSFER_ENCODING).iter().collect();
-    let is_chunked = codings.len() == 1 && codings[0].as_bytes().eq_ignore_ascii_case(b"chunked");
-    if !codings.is_empty() && !(is_chunked && version == Version::HTTP_11) {
-        return Err(FramingFault::Coding);
+    let is_chunked = codings.iter().all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    match codings.len() {
+        0 => {}
+        1 if is_chunked && version == Version::HTTP_11 => {}
+        _ => return Err(FramingFault::Coding),
     }
     let lengths: Vec<_> = headers.get_all(CONTENT_LENGTH).iter().collect();
     let is_number = |value: &HeaderValue| !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit);

@@ -10,8 +10,8 @@ use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, EXPECT, HOST, L
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 
-use crate::config::{HeaderEdits, PathChange};
-use crate::identity::api_key;
+use crate::config::{self, HeaderEdits, PathChange};
+use crate::identity::{Profile, api_key};
 use crate::message::cookie;
 use crate::message::forwarded::{Origin, Scheme, Trust};
 use crate::message::headers::{
@@ -75,11 +75,17 @@ pub struct Way<'a> {
 /// Rewrites a request's head. Its framing is hyper's to write: `length` is the body's, if that is known.
 pub fn request(headers: &mut HeaderMap, facts: &RewriteFacts<'_>, length: Option<u64>) {
     let survey = Survey::of(headers);
-    noted_request(headers, &survey, facts, length);
+    noted_request(headers, &survey, facts, None, length);
 }
 
-/// The same for a head with this `survey`. Before the gateway adds anything of its own, all that is asked of it is asked.
-pub(super) fn noted_request(headers: &mut HeaderMap, survey: &Survey, facts: &RewriteFacts<'_>, length: Option<u64>) {
+/// The same for a head with this `survey`, with what is told of a `profile` besides. Before the gateway adds anything of its own, all that is asked of it is asked.
+pub(super) fn noted_request(
+    headers: &mut HeaderMap,
+    survey: &Survey,
+    facts: &RewriteFacts<'_>,
+    profile: Option<(&Profile, &config::Identity)>,
+    length: Option<u64>,
+) {
     let fields = survey.fields;
     remove_noted_hop_by_hop(headers, fields, false);
     for (name, field) in [(EXPECT, Fields::EXPECT), (TRANSFER_ENCODING, Fields::TRANSFER_ENCODING)] {
@@ -122,6 +128,9 @@ pub(super) fn noted_request(headers: &mut HeaderMap, survey: &Survey, facts: &Re
     }
     if let Some(recording) = facts.recording {
         recording.announce(headers);
+    }
+    for (name, value) in profile.into_iter().flat_map(|(profile, names)| profile.headers(names)) {
+        headers.insert(name, value.clone());
     }
     for (name, value) in facts.set {
         headers.insert(name, value.clone());
