@@ -11,6 +11,7 @@ use std::sync::Weak;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method};
 use http_body::{Frame, SizeHint};
@@ -29,15 +30,15 @@ pub(super) struct Connection {
     wire: Wire,
     /// What was read and belongs to nobody yet.
     read: BytesMut,
-    /// Room for the next head, and the body that goes with it.
-    head: Vec<u8>,
+    /// What is sent: a head, and the body that goes with it.
+    out: Vec<u8>,
     /// How much is read at once.
     room: usize,
 }
 
 impl Connection {
     pub(super) fn new(wire: Wire) -> Box<Self> {
-        Box::new(Self { wire, read: BytesMut::new(), head: Vec::new(), room: LEAST_ROOM })
+        Box::new(Self { wire, read: BytesMut::new(), out: Vec::new(), room: LEAST_ROOM })
     }
 
     /// What the bytes go over, with nothing read of what comes next.
@@ -65,8 +66,7 @@ impl Connection {
         headers: &HeaderMap,
         body: &[u8],
     ) -> Result<Answer, Fault> {
-        self.write_head(method, target, headers);
-        self.head.extend_from_slice(body);
+        self.write(method, target, headers, body);
         let (mut sent, mut looked) = (0, 0);
         let is_head = *method == Method::HEAD;
         poll_fn(|cx| {
@@ -83,29 +83,46 @@ impl Connection {
         .await
     }
 
-    fn write_head(&mut self, method: &Method, target: &PathAndQuery, headers: &HeaderMap) {
-        let head = &mut self.head;
-        head.clear();
-        head.extend_from_slice(method.as_str().as_bytes());
-        head.push(b' ');
-        head.extend_from_slice(target.as_str().as_bytes());
-        head.extend_from_slice(b" HTTP/1.1\r\n");
+    /// Makes ready what is sent. How the body is framed is said here alone, whatever `headers` say of it.
+    fn write(&mut self, method: &Method, target: &PathAndQuery, headers: &HeaderMap, body: &[u8]) {
+        let out = &mut self.out;
+        out.clear();
+        out.extend_from_slice(method.as_str().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(target.as_str().as_bytes());
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        let mut says_length = !body.is_empty();
         for (name, value) in headers {
-            head.reserve(name.as_str().len() + value.len() + 4);
-            head.extend_from_slice(name.as_str().as_bytes());
-            head.extend_from_slice(b": ");
-            head.extend_from_slice(value.as_bytes());
-            head.extend_from_slice(b"\r\n");
+            // By the length first, which no other field of most heads has.
+            match name.as_str().len() {
+                14 if name == CONTENT_LENGTH => {
+                    says_length = true;
+                    continue;
+                }
+                17 if name == TRANSFER_ENCODING => continue,
+                _ => {}
+            }
+            out.reserve(name.as_str().len() + value.len() + 4);
+            out.extend_from_slice(name.as_str().as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value.as_bytes());
+            out.extend_from_slice(b"\r\n");
         }
-        head.extend_from_slice(b"\r\n");
+        if says_length {
+            out.extend_from_slice(b"content-length: ");
+            out.extend_from_slice(itoa::Buffer::new().format(body.len()).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(body);
     }
 
-    /// Sends what is left of the head behind the first `sent` bytes.
+    /// Sends what is left behind the first `sent` bytes.
     fn poll_send(&mut self, sent: &mut usize, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        if self.head.is_empty() {
+        if self.out.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        while let Some(left) = self.head.get(*sent..).filter(|left| !left.is_empty()) {
+        while let Some(left) = self.out.get(*sent..).filter(|left| !left.is_empty()) {
             match ready!(Pin::new(&mut self.wire).poll_write(cx, left)) {
                 Ok(0) => return Poll::Ready(Err(Fault::Io(io::ErrorKind::WriteZero.into()))),
                 Ok(count) => *sent += count,
@@ -114,8 +131,8 @@ impl Connection {
             }
         }
         ready!(Pin::new(&mut self.wire).poll_flush(cx)).map_err(Fault::Io)?;
-        self.head.clear();
-        self.head.shrink_to(LEAST_ROOM);
+        self.out.clear();
+        self.out.shrink_to(LEAST_ROOM);
         Poll::Ready(Ok(()))
     }
 
@@ -137,7 +154,7 @@ impl Connection {
     /// How much room it holds on to.
     #[cfg(test)]
     pub(super) fn room_kept(&self) -> usize {
-        self.read.capacity() + self.head.capacity()
+        self.read.capacity() + self.out.capacity()
     }
 
     /// Gives up room that a large body has needed.

@@ -317,6 +317,33 @@ async fn head_has_no_body_and_a_connection_that_has_carried_one_is_used_again() 
 }
 
 #[tokio::test]
+async fn a_body_is_framed_by_what_it_is_and_not_by_what_its_fields_say() {
+    let server = server(&["HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"], false).await;
+    for (fields, size) in [
+        (&[][..], 5),
+        (&[("content-length", "3")], 5),
+        (&[("content-length", "30")], 5),
+        (&[("content-length", "5"), ("content-length", "3")], 5),
+        (&[("transfer-encoding", "chunked")], 5),
+        (&[("content-length", "7")], 0),
+        (&[("content-length", "0")], 0),
+    ] {
+        let mut headers = HeaderMap::new();
+        headers.insert("host", HeaderValue::from_static("app"));
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        let (method, target) = (&Method::POST, &PathAndQuery::from_static("/"));
+        let body = Body::full("x".repeat(size));
+        let outgoing = Outgoing { method, target, headers: &mut headers, is_kept: true, body };
+        let reply = server.http1.send(outgoing).await.unwrap();
+        assert!(matches!(reply.came, Came::Whole(body) if body == "hi"), "{fields:?}");
+        assert_eq!(server.text().await.as_deref(), Ok("hi"), "{fields:?}");
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
 async fn one_that_closed_unused_is_not_used_and_one_that_closes_at_the_request_is_stale() {
     let server = server(&["HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"], true).await;
     for number in 1..4 {
