@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::credential::name_and_password;
+use super::credential::{name_and_password, text};
 use super::seen::{AnyVerified, Entry};
 use super::{Access, Credential};
 use crate::clock::Timestamp;
@@ -128,7 +128,7 @@ impl Access {
         self.people.follower.is_fresh(self.max_staleness)
     }
 
-    pub(super) async fn by_token(&self, token: &str, now: Timestamp) -> Result<Standing, StoreError> {
+    pub(super) async fn by_token(&self, token: &[u8], now: Timestamp) -> Result<Standing, StoreError> {
         let (entry, is_new) = match self.seen.find(token).filter(|entry| self.is_in_force(entry.verified())) {
             Some(entry) => match self.recheck(entry.verified(), now) {
                 Ok(()) => (entry, false),
@@ -137,7 +137,7 @@ impl Access {
                     return Ok(standing);
                 }
             },
-            None => match Box::pin(self.verify(token, now)).await {
+            None => match Box::pin(self.verify(text(token), now)).await {
                 Ok(verified) => (Entry::new(verified), true),
                 Err(standing) => return Ok(standing),
             },
@@ -150,7 +150,7 @@ impl Access {
             AnyVerified::Foreign(verified) => self.by_foreign_token(verified, &entry, is_new).await?,
         };
         if is_new && matches!(standing, Standing::Known(_)) {
-            self.seen.keep(token, entry);
+            self.seen.keep(text(token), entry);
         }
         Ok(standing)
     }

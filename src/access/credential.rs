@@ -19,8 +19,9 @@ use crate::secret::Secret;
 pub enum Credential<'a> {
     /// Nothing of ours.
     None,
-    /// `Authorization: Bearer …` on a route that accepts it. The text is anything at all.
-    Bearer(&'a str),
+    /// `Authorization: Bearer …` on a route that accepts it. The bytes are anything at all: a token that was seen before is
+    /// known by them, and only another one is looked at.
+    Bearer(&'a [u8]),
     /// `Authorization: Basic …` on a route that accepts it. The text is anything at all.
     Basic(&'a str),
     /// `Authorization: Bearer pck_…` or `X-API-Key: pck_…` on a route that accepts it. The text is anything with our prefix.
@@ -41,9 +42,9 @@ pub enum Authorization<'a> {
     /// One, with the scheme and what follows it.
     One {
         /// As written; compared without regard to case.
-        scheme: &'a str,
-        /// What follows the spaces, untouched; nothing where it is not text.
-        rest: &'a str,
+        scheme: &'a [u8],
+        /// What follows the spaces, untouched.
+        rest: &'a [u8],
     },
     /// Several: nobody can say which one counts.
     Several,
@@ -67,7 +68,7 @@ impl fmt::Debug for Authorization<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Absent => f.write_str("Absent"),
-            Self::One { scheme, .. } => write!(f, "One({scheme:?})"),
+            Self::One { scheme, .. } => write!(f, "One({})", scheme.escape_ascii()),
             Self::Several => f.write_str("Several"),
         }
     }
@@ -86,14 +87,13 @@ pub fn authorization(headers: &HeaderMap) -> Authorization<'_> {
 fn split(value: &HeaderValue) -> Authorization<'_> {
     let bytes = value.as_bytes();
     let end = bytes.iter().position(|&byte| byte == b' ').unwrap_or(bytes.len());
-    // What is all text is looked through once.
-    if let Some(text) = std::str::from_utf8(bytes).ok().filter(|text| text.is_ascii()) {
-        let (scheme, rest) = text.split_at(end);
-        return Authorization::One { scheme, rest: rest.trim_ascii_start() };
-    }
     let (scheme, rest) = bytes.split_at(end);
-    let text = |bytes| std::str::from_utf8(bytes).ok().filter(|text| text.is_ascii()).unwrap_or("");
-    Authorization::One { scheme: text(scheme), rest: text(rest.trim_ascii_start()) }
+    Authorization::One { scheme, rest: rest.trim_ascii_start() }
+}
+
+/// The text of a credential; nothing where it is none, which is no credential.
+pub(super) fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).ok().filter(|text| text.is_ascii()).unwrap_or_default()
 }
 
 /// The credential that counts: `Authorization` if the route accepts its scheme, else `X-API-Key`, else the cookie.
@@ -107,11 +107,11 @@ pub fn extract<'a>(
     match (seen, in_header) {
         (_, Err(Several)) => Credential::TwoApiKeys,
         (Authorization::One { scheme, rest }, shown) if accept.api_key && is_api_key(scheme, rest) => match shown {
-            Ok(Some(other)) if other != rest => Credential::TwoApiKeys,
-            _ => Credential::ApiKey(rest),
+            Ok(Some(other)) if other.as_bytes() != rest => Credential::TwoApiKeys,
+            _ => Credential::ApiKey(text(rest)),
         },
         (Authorization::One { scheme, rest }, _) if accept.bearer && is_bearer(scheme) => Credential::Bearer(rest),
-        (Authorization::One { scheme, rest }, _) if accept.basic && is_basic(scheme) => Credential::Basic(rest),
+        (Authorization::One { scheme, rest }, _) if accept.basic && is_basic(scheme) => Credential::Basic(text(rest)),
         (_, Ok(Some(key))) => Credential::ApiKey(key),
         _ if accept.cookie => {
             let cookies: Vec<&[u8]> = cookie::values(headers, cookie_name).collect();
@@ -122,18 +122,18 @@ pub fn extract<'a>(
 }
 
 /// Whether `scheme` is Bearer (RFC 6750), in any case.
-pub(super) fn is_bearer(scheme: &str) -> bool {
-    scheme.eq_ignore_ascii_case("bearer")
+pub(super) fn is_bearer(scheme: &[u8]) -> bool {
+    scheme.eq_ignore_ascii_case(b"bearer")
 }
 
 /// Whether `scheme` is Basic (RFC 7617), in any case.
-pub(super) fn is_basic(scheme: &str) -> bool {
-    scheme.eq_ignore_ascii_case("basic")
+pub(super) fn is_basic(scheme: &[u8]) -> bool {
+    scheme.eq_ignore_ascii_case(b"basic")
 }
 
 /// Whether `Authorization` shows what is meant as an API key of ours.
-pub(super) fn is_api_key(scheme: &str, rest: &str) -> bool {
-    is_bearer(scheme) && api_key::is_ours(rest.as_bytes())
+pub(super) fn is_api_key(scheme: &[u8], rest: &[u8]) -> bool {
+    is_bearer(scheme) && api_key::is_ours(rest)
 }
 
 /// Whether a request shows an API key of ours, good or bad, where one is looked for.
@@ -168,7 +168,9 @@ pub(super) fn smuggles_api_key(value: &HeaderValue) -> bool {
     }
     let Authorization::One { scheme, rest } = split(value) else { return false };
     is_basic(scheme)
-        && BASIC.decode(rest.trim_matches(' ')).is_ok_and(|bytes| api_key::mentions_ours(Secret::new(bytes).expose()))
+        && BASIC
+            .decode(text(rest).trim_matches(' '))
+            .is_ok_and(|bytes| api_key::mentions_ours(Secret::new(bytes).expose()))
 }
 
 static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -180,8 +182,7 @@ pub(super) fn hides(value: &HeaderValue, is_ours: impl Fn(&str) -> bool) -> bool
         return true;
     }
     let Authorization::One { scheme, rest } = split(value) else { return false };
-    scheme.eq_ignore_ascii_case("basic")
-        && BASIC.decode(rest.trim_end()).is_ok_and(|plain| pieces(&plain).any(&is_ours))
+    is_basic(scheme) && BASIC.decode(text(rest).trim_end()).is_ok_and(|plain| pieces(&plain).any(&is_ours))
 }
 
 /// What could be a token.
@@ -218,7 +219,7 @@ mod tests {
         let headers = headers(fields);
         match extract(&headers, authorization(&headers), accept, "portcullis") {
             Credential::None => "none".to_owned(),
-            Credential::Bearer(token) => format!("bearer {token}"),
+            Credential::Bearer(token) => format!("bearer {}", token.escape_ascii()),
             Credential::Basic(rest) => format!("basic {rest}"),
             Credential::ApiKey(key) => format!("key {key}"),
             Credential::TwoApiKeys => "two keys".to_owned(),

@@ -192,7 +192,7 @@ impl Access {
 
     /// Who stands behind an access token that was given as a parameter, which lets nobody in.
     pub async fn whose(&self, token: &str, now: Timestamp) -> Standing {
-        self.by_token(token, now).await.unwrap_or_else(|error| {
+        self.by_token(token.as_bytes(), now).await.unwrap_or_else(|error| {
             tracing::debug!(%error, "a token can't be judged");
             Standing::Unavailable
         })

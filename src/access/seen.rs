@@ -44,15 +44,15 @@ pub(super) struct Entry {
 #[derive(Clone, PartialEq, Eq)]
 struct Text(Zeroizing<String>);
 
-impl Borrow<str> for Text {
-    fn borrow(&self) -> &str {
-        &self.0
+impl Borrow<[u8]> for Text {
+    fn borrow(&self) -> &[u8] {
+        self.0.as_bytes()
     }
 }
 
 impl Hash for Text {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.as_str().hash(state);
+        self.0.as_bytes().hash(state);
     }
 }
 
@@ -113,7 +113,7 @@ impl Seen {
     }
 
     /// The entry of `token`.
-    pub(super) fn find(&self, token: &str) -> Option<Arc<Entry>> {
+    pub(super) fn find(&self, token: &[u8]) -> Option<Arc<Entry>> {
         let entry = self.tokens.get(token);
         let counter = if entry.is_some() { &self.lookups.hits } else { &self.lookups.misses };
         counter.count();
@@ -124,7 +124,7 @@ impl Seen {
         self.tokens.insert(Text(Zeroizing::new(token.to_owned())), entry);
     }
 
-    pub(super) fn forget(&self, token: &str) {
+    pub(super) fn forget(&self, token: &[u8]) {
         self.tokens.remove(token);
     }
 }
