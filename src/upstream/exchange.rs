@@ -46,6 +46,11 @@ impl Connection {
         self.wire
     }
 
+    /// Whether all that was read belonged to the last exchange.
+    pub(super) fn has_read_all(&self) -> bool {
+        self.read.is_empty()
+    }
+
     /// Whether nothing has come that nobody asked for, be it the end. Wakes nobody later.
     pub(super) fn is_quiet(&mut self) -> bool {
         let mut byte = [0];

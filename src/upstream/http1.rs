@@ -239,9 +239,9 @@ impl Unused {
         }
     }
 
-    /// Keeps a connection whose last exchange is over.
-    pub(super) fn put(self: &Arc<Self>, mut connection: Box<Connection>) {
-        if self.most == 0 || !connection.is_quiet() {
+    /// Keeps a connection whose last exchange is over. Whether more came than that is looked at when it is taken, too.
+    pub(super) fn put(self: &Arc<Self>, connection: Box<Connection>) {
+        if self.most == 0 || !connection.has_read_all() {
             return;
         }
         let mut kept = self.lock();
