@@ -30,7 +30,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const KEPT: &[(&str, usize)] = &[
     ("public route", 14),
     ("token", 16),
-    ("token, access log", 18),
+    ("token, access log", 17),
     ("no token", 40),
     ("bad token", 38),
     ("wrong group", 32),

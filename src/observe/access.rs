@@ -1,20 +1,17 @@
 //! The access log: one line per request, written by a thread of its own so that a full pipe stops no request.
 
+mod book;
+
 use std::borrow::Cow;
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use serde::Serialize;
-use tracing::warn;
 
+use self::book::{Book, Sink};
 use super::{Ending, Record};
 use crate::clock::Timestamp;
 use crate::config::{AccessLog as Target, LogFormat};
@@ -26,17 +23,9 @@ pub struct AccessLog(Option<Arc<Open>>);
 #[derive(Debug)]
 struct Open {
     format: LogFormat,
-    lines: SyncSender<Job>,
-    /// Lines that were dropped and not told of in the log yet.
-    dropped: Arc<AtomicU64>,
-    /// All that were dropped.
+    book: Book,
+    /// Lines that were dropped.
     lost: Arc<AtomicU64>,
-}
-
-enum Job {
-    Line(Vec<u8>),
-    Reopen,
-    Flush(SyncSender<()>),
 }
 
 impl AccessLog {
@@ -52,15 +41,11 @@ impl AccessLog {
     pub fn open(target: &Target, format: LogFormat) -> io::Result<Self> {
         let sink = match target {
             Target::Off => return Ok(Self::off()),
-            // By themselves they write line by line, which is a system call for each request.
-            Target::Stdout => Sink::Stream(Box::new(BufWriter::new(io::stdout()))),
-            Target::Stderr => Sink::Stream(Box::new(BufWriter::new(io::stderr()))),
-            Target::File(path) => Sink::File(BufWriter::new(append(path)?), path.clone()),
+            Target::Stdout => Sink::Stream(Box::new(io::stdout())),
+            Target::Stderr => Sink::Stream(Box::new(io::stderr())),
+            Target::File(path) => Sink::file(path)?,
         };
-        let (lines, queue) = sync_channel(QUEUE);
-        let dropped = Arc::new(AtomicU64::new(0));
-        spawn_writer(sink, queue, Arc::clone(&dropped))?;
-        Ok(Self(Some(Arc::new(Open { format, lines, dropped, lost: Arc::default() }))))
+        Ok(Self(Some(Arc::new(Open { format, book: Book::open(sink)?, lost: Arc::default() }))))
     }
 
     /// Whether lines are written at all.
@@ -68,15 +53,15 @@ impl AccessLog {
         self.0.is_some()
     }
 
-    /// Writes the line of a request that has ended so. Never waits: when the queue is full the line is dropped and counted.
+    /// Writes the line of a request that has ended so. Never waits for where it goes: when too many lines wait for that it is
+    /// dropped and counted.
     pub fn write(&self, record: &Record, ending: &Ending) {
         let Some(open) = &self.0 else { return };
-        let line = match open.format {
-            LogFormat::Json => json_line(record, ending),
-            LogFormat::Text => text_line(record, ending),
-        };
-        if open.lines.try_send(Job::Line(line)).is_err() {
-            open.dropped.fetch_add(1, Ordering::Relaxed);
+        let is_taken = open.book.add(|text| match open.format {
+            LogFormat::Json => json_line(text, record, ending),
+            LogFormat::Text => text_line(text, record, ending),
+        });
+        if !is_taken {
             open.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -100,92 +85,14 @@ impl AccessLog {
     /// Opens the file anew, after it was moved away.
     pub fn reopen(&self) {
         if let Some(open) = &self.0 {
-            let _full_queue_reopens_nothing = open.lines.try_send(Job::Reopen);
+            open.book.reopen();
         }
     }
 
     /// Waits, at most `patience`, until all lines so far are written.
     pub fn flush(&self, patience: Duration) {
-        let Some(open) = &self.0 else { return };
-        let (done, wait) = sync_channel(1);
-        if open.lines.try_send(Job::Flush(done)).is_ok() {
-            let _slow_sink = wait.recv_timeout(patience);
-        }
-    }
-}
-
-enum Sink {
-    Stream(Box<dyn Write + Send>),
-    File(BufWriter<File>, std::path::PathBuf),
-}
-
-impl Sink {
-    fn writer(&mut self) -> &mut dyn Write {
-        match self {
-            Self::Stream(stream) => stream,
-            Self::File(file, _) => file,
-        }
-    }
-
-    fn reopen(&mut self) {
-        let Self::File(file, path) = self else { return };
-        match append(path) {
-            Ok(new) => *file = BufWriter::new(new),
-            Err(error) => warn!(path = %path.display(), %error, "access log not reopened"),
-        }
-    }
-}
-
-fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
-}
-
-fn spawn_writer(mut sink: Sink, queue: Receiver<Job>, dropped: Arc<AtomicU64>) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name("access-log".to_owned()).spawn(move || {
-        let mut failing = false;
-        while let Some(job) = next(&queue, &mut sink) {
-            let written = match job {
-                Job::Line(line) => sink.writer().write_all(&line),
-                Job::Reopen => {
-                    sink.reopen();
-                    Ok(())
-                }
-                Job::Flush(done) => {
-                    let flushed = sink.writer().flush();
-                    let _asker_left = done.try_send(());
-                    flushed
-                }
-            };
-            if let Err(error) = &written
-                && !failing
-            {
-                warn!(%error, "access log can't be written");
-            }
-            failing = written.is_err();
-            let missed = dropped.swap(0, Ordering::Relaxed);
-            if missed > 0 {
-                warn!(lines = missed, "access lines dropped: the log is slower than the traffic");
-            }
-        }
-    })
-}
-
-/// The next job; what was written so far is flushed before waiting for it. Under load there is a moment between two waits, so
-/// that a request does not have to wake this thread.
-fn next(queue: &Receiver<Job>, sink: &mut Sink) -> Option<Job> {
-    match queue.try_recv() {
-        Ok(job) => Some(job),
-        Err(TryRecvError::Disconnected) => {
-            let _nobody_left_to_tell = sink.writer().flush();
-            None
-        }
-        Err(TryRecvError::Empty) => {
-            let _told_at_the_next_write = sink.writer().flush();
-            let first = queue.recv().ok();
-            if matches!(first, Some(Job::Line(_))) {
-                thread::sleep(MOMENT);
-            }
-            first
+        if let Some(open) = &self.0 {
+            open.book.flush(patience);
         }
     }
 }
@@ -216,7 +123,7 @@ struct Line<'a> {
     trace_id: Option<String>,
 }
 
-fn json_line(record: &Record, ending: &Ending) -> Vec<u8> {
+fn json_line(text: &mut Vec<u8>, record: &Record, ending: &Ending) {
     let id = record.request_id.digits();
     let line = Line {
         time: record.time.rfc3339(),
@@ -241,15 +148,13 @@ fn json_line(record: &Record, ending: &Ending) -> Vec<u8> {
         tries: record.tries,
         trace_id: record.trace.map(|trace| trace.to_string()),
     };
-    let mut bytes = Vec::with_capacity(512);
-    let _infallible = serde_json::to_writer(&mut bytes, &line);
-    bytes.push(b'\n');
-    bytes
+    let _infallible = serde_json::to_writer(&mut *text, &line);
+    text.push(b'\n');
 }
 
 /// Piece by piece: a format string costs several times as much, and this is done for every request.
-fn text_line(record: &Record, ending: &Ending) -> Vec<u8> {
-    let mut line = Pieces(Vec::with_capacity(384));
+fn text_line(text: &mut Vec<u8>, record: &Record, ending: &Ending) {
+    let mut line = Pieces(text);
     line.time(record.time).push(" ").address(record.client).push(" ").escaped(record.user().unwrap_or("-"));
     line.push(" \"")
         .push(record.method.as_str())
@@ -277,13 +182,12 @@ fn text_line(record: &Record, ending: &Ending) -> Vec<u8> {
         let _infallible = write!(line.0, " trace={trace}");
     }
     line.push("\n");
-    line.0
 }
 
 /// A line in the making.
-struct Pieces(Vec<u8>);
+struct Pieces<'a>(&'a mut Vec<u8>);
 
-impl Pieces {
+impl Pieces<'_> {
     fn push(&mut self, text: &str) -> &mut Self {
         self.0.extend_from_slice(text.as_bytes());
         self
@@ -339,12 +243,6 @@ fn millis(span: Duration) -> f64 {
 /// What is said of an answer that broke off, behind the reason.
 const CUT: &str = ", cut";
 
-/// How long the first line of several waits for the others.
-const MOMENT: Duration = Duration::from_millis(2);
-
-/// Lines that may wait for a slow sink: some megabytes.
-const QUEUE: usize = 16 * 1024;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -357,6 +255,18 @@ mod tests {
 
     fn ending() -> Ending {
         Ending::of(&record())
+    }
+
+    fn json_line(record: &Record, ending: &Ending) -> Vec<u8> {
+        let mut line = Vec::new();
+        super::json_line(&mut line, record, ending);
+        line
+    }
+
+    fn text_line(record: &Record, ending: &Ending) -> Vec<u8> {
+        let mut line = Vec::new();
+        super::text_line(&mut line, record, ending);
+        line
     }
 
     #[test]
@@ -375,9 +285,9 @@ mod tests {
     #[test]
     fn addresses_are_written_as_everywhere() {
         for address in ["0.0.0.0", "203.0.113.9", "255.255.255.255", "::1", "2001:db8::7", "::ffff:10.0.0.1"] {
-            let mut line = Pieces(Vec::new());
-            line.address(address.parse().unwrap());
-            assert_eq!(line.0, address.as_bytes());
+            let mut line = Vec::new();
+            Pieces(&mut line).address(address.parse().unwrap());
+            assert_eq!(line, address.as_bytes());
         }
     }
 
