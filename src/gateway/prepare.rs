@@ -135,7 +135,8 @@ pub(super) async fn prepare(
     let listeners = Listeners::inheriting(inherited);
     let planned = listeners.plan(&config.server.listen, config.server.workers, &metrics)?;
     let admin = NextPlace::bind(config.admin.listen.as_ref())?;
-    let access_log = AccessLog::open(&config.log.access, config.log.format).map_err(StartError::AccessLog)?;
+    let access_log =
+        AccessLog::open(&config.log.access, config.log.format, &AccessLog::off()).map_err(StartError::AccessLog)?;
     let memory = token::memory(&config);
     let store =
         Store::open(&config.store, clock.clone(), random.clone()).map_err(StartError::Store)?.remembering(memory);

@@ -172,7 +172,7 @@ impl Reloader {
         let is_same_log = (&log.access, log.format) == (&former.config.log.access, former.config.log.format);
         let access_log = match is_same_log {
             true => Ok(former.access_log.clone()),
-            false => AccessLog::open(&log.access, log.format).map(|log| log.after(&former.access_log)),
+            false => AccessLog::open(&log.access, log.format, &former.access_log),
         };
         let access_log = access_log.map_err(|error| not_possible(StartError::AccessLog(error)))?;
         let tracer = match config.trace == former.config.trace {

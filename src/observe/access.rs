@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -24,8 +24,6 @@ pub struct AccessLog(Option<Arc<Open>>);
 struct Open {
     format: LogFormat,
     book: Book,
-    /// Lines that were dropped.
-    lost: Arc<AtomicU64>,
 }
 
 impl AccessLog {
@@ -34,18 +32,19 @@ impl AccessLog {
         Self(None)
     }
 
-    /// Opens the log and starts its thread, which ends with the last clone.
+    /// Opens the log and starts its thread, which ends with the last clone. Lines that are lost are counted on from `former`.
     ///
     /// # Errors
     /// When the file can't be opened for appending.
-    pub fn open(target: &Target, format: LogFormat) -> io::Result<Self> {
+    pub fn open(target: &Target, format: LogFormat, former: &Self) -> io::Result<Self> {
         let sink = match target {
             Target::Off => return Ok(Self::off()),
             Target::Stdout => Sink::Stream(Box::new(io::stdout())),
             Target::Stderr => Sink::Stream(Box::new(io::stderr())),
             Target::File(path) => Sink::file(path)?,
         };
-        Ok(Self(Some(Arc::new(Open { format, book: Book::open(sink)?, lost: Arc::default() }))))
+        let lost = former.0.as_ref().map(|former| Arc::clone(former.book.lost())).unwrap_or_default();
+        Ok(Self(Some(Arc::new(Open { format, book: Book::open(sink, lost)? }))))
     }
 
     /// Whether lines are written at all.
@@ -57,29 +56,16 @@ impl AccessLog {
     /// dropped and counted.
     pub fn write(&self, record: &Record, ending: &Ending) {
         let Some(open) = &self.0 else { return };
-        let is_taken = open.book.add(|text| match open.format {
+        // Where there is no room it is counted.
+        open.book.add(|text| match open.format {
             LogFormat::Json => json_line(text, record, ending),
             LogFormat::Text => text_line(text, record, ending),
         });
-        if !is_taken {
-            open.lost.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
-    /// The same in place of `former`, whose dropped lines it goes on counting. To be called before anything is written.
-    #[must_use]
-    pub fn after(self, former: &Self) -> Self {
-        match (self.0.map(Arc::try_unwrap), &former.0) {
-            (Some(Ok(open)), Some(former)) => Self(Some(Arc::new(Open { lost: Arc::clone(&former.lost), ..open }))),
-            (Some(Ok(open)), None) => Self(Some(Arc::new(open))),
-            (Some(Err(shared)), _) => Self(Some(shared)),
-            (None, _) => Self(None),
-        }
-    }
-
-    /// How many lines were dropped so far.
+    /// How many lines were lost so far.
     pub fn lost(&self) -> u64 {
-        self.0.as_ref().map_or(0, |open| open.lost.load(Ordering::Relaxed))
+        self.0.as_ref().map_or(0, |open| open.book.lost().load(Ordering::Relaxed))
     }
 
     /// Opens the file anew, after it was moved away.
@@ -321,7 +307,7 @@ mod tests {
     fn writes_to_a_file_and_reopens_it_after_a_rotation() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
-        let log = AccessLog::open(&Target::File(path.clone()), LogFormat::Json).unwrap();
+        let log = AccessLog::open(&Target::File(path.clone()), LogFormat::Json, &AccessLog::off()).unwrap();
         log.write(&record(), &ending());
         log.flush(Duration::from_secs(5));
         std::fs::rename(&path, dir.path().join("access.log.1")).unwrap();

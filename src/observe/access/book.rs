@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -16,10 +17,12 @@ use tracing::warn;
 #[derive(Debug)]
 pub(super) struct Book(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     page: Mutex<Page>,
     news: Condvar,
+    /// All lines that did not reach the sink.
+    lost: Arc<AtomicU64>,
 }
 
 /// What has gathered since the thread came last.
@@ -47,12 +50,17 @@ pub(super) enum Sink {
 }
 
 impl Book {
-    /// An empty one, whose lines go to `sink`.
-    pub(super) fn open(sink: Sink) -> io::Result<Self> {
-        let shared = Arc::<Shared>::default();
+    /// An empty one, whose lines go to `sink`. Those that don't get there are counted in `lost`.
+    pub(super) fn open(sink: Sink, lost: Arc<AtomicU64>) -> io::Result<Self> {
+        let shared = Arc::new(Shared { page: Mutex::default(), news: Condvar::new(), lost });
         let theirs = Arc::clone(&shared);
         thread::Builder::new().name("access-log".to_owned()).spawn(move || carry(&theirs, sink))?;
         Ok(Self(shared))
+    }
+
+    /// Lines that did not reach the sink, in a count that others may share.
+    pub(super) fn lost(&self) -> &Arc<AtomicU64> {
+        &self.0.lost
     }
 
     /// Has `write` add a line. Never waits for the sink: says no, and counts it, where too much waits for it already.
@@ -60,6 +68,7 @@ impl Book {
         let mut page = self.0.lock();
         if page.lines >= MOST_LINES || page.text.len() >= MOST_BYTES {
             page.dropped += 1;
+            self.0.lost.fetch_add(1, Relaxed);
             return false;
         }
         write(&mut page.text);
@@ -125,13 +134,12 @@ fn carry(shared: &Shared, mut sink: Sink) {
     let (mut emptied, mut failing) = (Vec::new(), false);
     loop {
         let Page { mut text, orders, dropped, is_closed, .. } = shared.next(std::mem::take(&mut emptied));
-        let written = sink.write(&text, orders);
-        if let Err(error) = &written
-            && !failing
-        {
-            warn!(%error, "access log can't be written");
+        let Written { lost, error } = sink.write(&text, orders);
+        shared.lost.fetch_add(lost, Relaxed);
+        if let Some(error) = error.as_ref().filter(|_| !failing) {
+            warn!(%error, lines = lost, "access log can't be written");
         }
-        failing = written.is_err();
+        failing = error.is_some();
         if dropped > 0 {
             warn!(lines = dropped, "access lines dropped: the log is slower than the traffic");
         }
@@ -151,29 +159,39 @@ impl Sink {
     }
 
     /// Writes `text`, and does what was ordered amid it.
-    fn write(&mut self, text: &[u8], orders: Vec<(usize, Order)>) -> io::Result<()> {
-        let (mut at, mut written) = (0, Ok(()));
+    fn write(&mut self, text: &[u8], orders: Vec<(usize, Order)>) -> Written {
+        let (mut at, mut written) = (0, Written::default());
         for (place, order) in orders {
-            written = written.and(self.put(text.get(at..place).unwrap_or_default()));
+            self.put(text.get(at..place).unwrap_or_default(), &mut written);
             at = place;
             match order {
                 Order::Reopen => self.reopen(),
                 Order::Flush(done) => drop(done.try_send(())),
             }
         }
-        written.and(self.put(text.get(at..).unwrap_or_default()))
+        self.put(text.get(at..).unwrap_or_default(), &mut written);
+        written
     }
 
-    fn put(&mut self, text: &[u8]) -> io::Result<()> {
-        if text.is_empty() {
-            return Ok(());
-        }
+    /// Writes lines. One that can't be written is lost, and the next is tried.
+    fn put(&mut self, mut text: &[u8], written: &mut Written) {
         let writer: &mut dyn Write = match self {
             Self::Stream(stream) => stream,
             Self::File(file, _) => file,
         };
-        writer.write_all(text)?;
-        writer.flush()
+        while !text.is_empty() {
+            match writer.write(text) {
+                Ok(count @ 1..) => text = text.get(count..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A pipe that others made so: its reader is slow.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(MOMENT),
+                Ok(_) => written.loses(&mut text, io::ErrorKind::WriteZero.into()),
+                Err(error) => written.loses(&mut text, error),
+            }
+        }
+        if let Err(error) = writer.flush() {
+            written.error = Some(error);
+        }
     }
 
     fn reopen(&mut self) {
@@ -182,6 +200,23 @@ impl Sink {
             Ok(new) => *file = new,
             Err(error) => warn!(path = %path.display(), %error, "access log not reopened"),
         }
+    }
+}
+
+/// What became of lines.
+#[derive(Debug, Default)]
+struct Written {
+    lost: u64,
+    error: Option<io::Error>,
+}
+
+impl Written {
+    /// The line that `text` begins with, or its rest, is lost.
+    fn loses(&mut self, text: &mut &[u8], error: io::Error) {
+        let end = memchr::memchr(b'\n', text).map_or(text.len(), |end| end + 1);
+        *text = text.get(end..).unwrap_or_default();
+        self.lost += 1;
+        self.error = Some(error);
     }
 }
 
@@ -226,7 +261,7 @@ mod tests {
     fn slow() -> (Book, Receiver<Vec<u8>>, Sender<()>) {
         let (shown, pieces) = channel();
         let (go_on, goes_on) = channel();
-        (Book::open(Sink::Stream(Box::new(Slow { shown, goes_on }))).unwrap(), pieces, go_on)
+        (Book::open(Sink::Stream(Box::new(Slow { shown, goes_on })), Arc::default()).unwrap(), pieces, go_on)
     }
 
     fn add(book: &Book, line: &str) -> bool {
@@ -239,7 +274,7 @@ mod tests {
         assert!(add(&book, "first\n"));
         assert_eq!(pieces.recv().unwrap(), b"first\n");
         let taken = (0..MOST_LINES + 5).filter(|number| add(&book, &format!("{number}\n"))).count();
-        assert_eq!(taken, MOST_LINES);
+        assert_eq!((taken, book.lost().load(Relaxed)), (MOST_LINES, 5));
         go_on.send(()).unwrap();
         let rest = String::from_utf8(pieces.recv().unwrap()).unwrap();
         let lines: Vec<usize> = rest.lines().map(|line| line.parse().unwrap()).collect();
@@ -258,6 +293,37 @@ mod tests {
         let long = "x".repeat(64 * 1024);
         let taken = (0..MOST_LINES).filter(|_| add(&book, &long)).count();
         assert_eq!(taken, MOST_BYTES / long.len());
+    }
+
+    /// A sink that takes ten bytes at a time, and nothing the third and fourth time.
+    struct Torn(Arc<Mutex<(u32, Vec<u8>)>>);
+
+    impl Write for Torn {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut taken = self.0.lock().unwrap();
+            taken.0 += 1;
+            if matches!(taken.0, 3 | 4) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let count = bytes.len().min(10);
+            taken.1.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_sink_that_fails_loses_the_lines_that_it_did_not_take_and_no_more() {
+        let taken = Arc::<Mutex<(u32, Vec<u8>)>>::default();
+        let mut sink = Sink::Stream(Box::new(Torn(Arc::clone(&taken))));
+        let lines = "one 67890\ntwo 67890\nthree 890\nfour 7890\nfive 7890\n";
+        let Written { lost, error } = sink.write(lines.as_bytes(), Vec::new());
+        assert_eq!((lost, error.map(|error| error.kind())), (2, Some(io::ErrorKind::StorageFull)));
+        let text = String::from_utf8(taken.lock().unwrap().1.clone()).unwrap();
+        assert_eq!(text, "one 67890\ntwo 67890\nfive 7890\n");
     }
 
     #[test]
