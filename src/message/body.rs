@@ -128,7 +128,7 @@ impl Body {
         if data.is_empty() {
             return;
         }
-        self.sent = self.sent.saturating_sub(data.len() as u64);
+        (self.sent, self.whole) = (self.sent.saturating_sub(data.len() as u64), false);
         if let Kind::Client(lent) = &mut self.kind {
             lent.put_back(data);
         }

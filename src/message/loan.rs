@@ -1,7 +1,7 @@
 //! A client's body on its way upstream: limited, timed, and lent to each attempt to send it.
 //!
 //! hyper's client gives a request back to nobody. So an attempt gets a [`Body`] that
-//! returns the client's unread one to its [`Loan`] when it is dropped unpolled, and that leaves a mark there
+//! returns the client's one to its [`Loan`] when it is dropped and nothing of it went out, and that leaves a mark there
 //! when the client itself was at fault, which hyper's error does not tell.
 
 use std::fmt;
@@ -23,7 +23,7 @@ use super::tether::{Hold, Tether};
 
 /// What is known of a client's body that is lent out.
 pub struct Loan {
-    home: Mutex<Option<Incoming>>,
+    home: Mutex<Option<Home>>,
     fault: Mutex<Option<ClientFault>>,
     limit: Option<u64>,
     stall: Duration,
@@ -40,6 +40,13 @@ impl fmt::Debug for Loan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Loan").field("fault", &self.fault).field("received", &self.received).finish_non_exhaustive()
     }
+}
+
+/// A body of which nothing is gone.
+struct Home {
+    incoming: Incoming,
+    /// What was taken of it and given back, which comes first.
+    ahead: Option<Bytes>,
 }
 
 /// What a client did wrong while it sent its body.
@@ -66,7 +73,7 @@ impl Loan {
         names: &Arc<IdentityNames>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            home: Mutex::new(Some(incoming)),
+            home: Mutex::new(Some(Home { incoming, ahead: None })),
             fault: Mutex::new(None),
             limit,
             stall,
@@ -82,13 +89,14 @@ impl Loan {
 
     /// Lends the body to an attempt, if it is at home.
     pub fn lend(self: &Arc<Self>) -> Option<Body> {
-        let incoming = self.take_back()?;
+        let Home { incoming, ahead } = self.leave_home()?;
+        let counted = ahead.as_ref().map_or(0, |data| data.len() as u64);
         let lent = Lent {
             incoming: Some(incoming),
-            ahead: None,
-            polled: false,
+            ahead,
+            gone: 0,
             ended: false,
-            left: self.limit,
+            left: self.limit.map(|limit| limit.saturating_sub(counted)),
             pause: Pause::new(),
             hold: Hold::new(self.tether.clone()),
             loan: self.clone(),
@@ -96,12 +104,16 @@ impl Loan {
         Some(Body::lent(lent))
     }
 
-    /// The body, if nobody has read of it.
+    /// What is left of the body to be read, if nothing of it went out.
     pub fn take_back(&self) -> Option<Incoming> {
+        self.leave_home().map(|home| home.incoming)
+    }
+
+    fn leave_home(&self) -> Option<Home> {
         self.home.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Whether nobody has read of it, so that it can be lent again.
+    /// Whether nothing of it went out, so that it can be lent again.
     pub(crate) fn is_at_home(&self) -> bool {
         self.home.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
@@ -145,7 +157,8 @@ pub(crate) struct Lent {
     incoming: Option<Incoming>,
     /// What was taken and given back.
     ahead: Option<Bytes>,
-    polled: bool,
+    /// Bytes that were taken and not given back.
+    gone: u64,
     ended: bool,
     left: Option<u64>,
     pause: Pause,
@@ -155,8 +168,8 @@ pub(crate) struct Lent {
 
 impl Lent {
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.polled = true;
         if let Some(data) = self.ahead.take() {
+            self.gone += data.len() as u64;
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         let Some(incoming) = self.incoming.as_mut().filter(|_| !self.ended) else {
@@ -204,11 +217,14 @@ impl Lent {
     /// Counts data; trailers are the last that comes.
     fn pass(&mut self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(data) = frame.data_ref() else {
+            // They can't be given back.
+            self.gone += 1;
             self.ended = true;
             self.loan.over.store(true, Relaxed);
             return Poll::Ready(cleaned(frame, &self.loan.names).map(Ok));
         };
         let size = data.len() as u64;
+        self.gone += size;
         self.loan.received.fetch_add(size, Relaxed);
         self.hold.pass(data.len());
         if let Some(left) = &mut self.left {
@@ -224,6 +240,7 @@ impl Lent {
 
     /// Gives `data` back, which comes before what is left.
     pub(super) fn put_back(&mut self, data: Bytes) {
+        self.gone = self.gone.saturating_sub(data.len() as u64);
         self.ahead = Some(data);
     }
 
@@ -246,9 +263,10 @@ impl Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if !self.polled {
-            let incoming = self.incoming.take();
-            *self.loan.home.lock().unwrap_or_else(PoisonError::into_inner) = incoming;
+        let is_whole = self.gone == 0 && self.loan.fault().is_none();
+        if let Some(incoming) = self.incoming.take().filter(|_| is_whole) {
+            let home = Home { incoming, ahead: self.ahead.take() };
+            *self.loan.home.lock().unwrap_or_else(PoisonError::into_inner) = Some(home);
         }
     }
 }
@@ -287,3 +305,71 @@ const DRAINED_BYTES: u64 = 256 * 1024;
 
 /// For how long.
 pub(crate) const DRAINED_FOR: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::future::pending;
+
+    use http::{Request, Response};
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncWriteExt as _, DuplexStream};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// The body of a request of five bytes, of which two have come, and the client that sends it.
+    async fn loan() -> (Arc<Loan>, DuplexStream) {
+        let (near, mut client) = tokio::io::duplex(4096);
+        client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhe").await.unwrap();
+        let (came, mut bodies) = mpsc::unbounded_channel();
+        let service = service_fn(move |request: Request<Incoming>| {
+            came.send(request.into_body()).unwrap();
+            pending::<Result<Response<Body>, Infallible>>()
+        });
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(near), service));
+        let names = Arc::new(IdentityNames::new([]));
+        let body = bodies.recv().await.unwrap();
+        (Loan::new(body, Some(5), Duration::from_secs(60), None, &names), client)
+    }
+
+    async fn take(body: &mut Body) -> Bytes {
+        body.frame().await.unwrap().unwrap().into_data().unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_given_back_can_be_lent_again_and_comes_whole() {
+        let (loan, mut client) = loan().await;
+        drop(loan.lend().unwrap());
+        let mut body = loan.lend().unwrap();
+        assert!(loan.lend().is_none(), "one at a time");
+        let some = take(&mut body).await;
+        assert_eq!(some, "he");
+        body.put_back(some);
+        assert!(!body.is_end_stream());
+        assert_eq!(body.size_hint().exact(), Some(5));
+        drop(body);
+        assert!(loan.is_at_home());
+        client.write_all(b"llo").await.unwrap();
+        let mut body = loan.lend().unwrap();
+        assert_eq!(body.size_hint().exact(), Some(5));
+        let whole = [take(&mut body).await, take(&mut body).await].concat();
+        assert_eq!((&*whole, loan.received(), body.is_end_stream()), (&b"hello"[..], 5, true));
+        // All of it, too.
+        body.put_back(whole.into());
+        drop(body);
+        let whole = loan.lend().unwrap().collect().await.unwrap().to_bytes();
+        assert_eq!((whole, loan.received(), loan.fault()), ("hello".into(), 5, None));
+    }
+
+    #[tokio::test]
+    async fn of_what_went_out_in_part_nothing_is_lent_again() {
+        let (loan, _client) = loan().await;
+        let mut body = loan.lend().unwrap();
+        take(&mut body).await;
+        drop(body);
+        assert!(!loan.is_at_home() && loan.lend().is_none() && loan.take_back().is_none());
+    }
+}

@@ -15,6 +15,7 @@ use super::framing::{self, FramingFault};
 use super::retry::{self, Allowance, Cause};
 use super::upgrade::Switch;
 use crate::config::Timeouts;
+use crate::message::body::Body;
 use crate::message::loan::{Loan, drain_after};
 use crate::message::rejection::{Reason, Rejection};
 use crate::message::timer::Timers;
@@ -58,6 +59,8 @@ enum Failure {
     Over,
     Broken(SendError),
     Malformed(FramingFault),
+    /// Of the body a part is gone.
+    Spent,
 }
 
 impl Attempts<'_> {
@@ -90,13 +93,13 @@ impl Attempts<'_> {
                 // Another server needs a descriptor too.
                 Err(Failure::Broken(error)) if error.is_own() || self.client_failed() => None,
                 Err(Failure::Broken(error)) => self.allowance.take(retry::cause(error), pool.budget(), sent),
-                Err(Failure::Late | Failure::Over | Failure::Malformed(_)) => None,
+                Err(Failure::Late | Failure::Over | Failure::Malformed(_) | Failure::Spent) => None,
             };
             if self.allowance.was_held_back() {
                 pool.counts().retries_held_back.count();
             }
             // Of a body that went out in part nothing is left to send.
-            let again = again.filter(|why| *why != "unprocessed" || self.is_whole());
+            let again = again.filter(|_| self.is_whole());
             let Some(why) = again.filter(|_| is_kept) else {
                 return self.end(outcome, turn, sent);
             };
@@ -144,7 +147,10 @@ impl Attempts<'_> {
         is_kept: bool,
         sent: Instant,
     ) -> Result<Reply, Failure> {
-        let body = self.loan.as_ref().and_then(Loan::lend).unwrap_or_default();
+        let body = match &self.loan {
+            Some(loan) => loan.lend().ok_or(Failure::Spent)?,
+            None => Body::empty(),
+        };
         let outgoing = Outgoing { method: &self.method, target: &self.target, headers, is_kept, body };
         let limit = self.timeouts.response;
         let mut due = self.by_deadline(sent + limit);
@@ -218,7 +224,7 @@ impl Attempts<'_> {
             Err(Failure::Broken(error))
                 if error.is_stale() || error.is_unprocessed() || error.is_own() || self.client_failed() => {}
             Err(Failure::Broken(_)) => pool.failed(at),
-            Err(Failure::Over) => {}
+            Err(Failure::Over | Failure::Spent) => {}
         }
     }
 
@@ -231,7 +237,7 @@ impl Attempts<'_> {
 
     fn rejection(&self, outcome: Result<Reply, Failure>) -> Rejection {
         match outcome {
-            Ok(_) => Rejection::new(Reason::Internal),
+            Ok(_) | Err(Failure::Spent) => Rejection::new(Reason::Internal),
             Err(Failure::Late | Failure::Over) => Rejection::new(Reason::ResponseTimeout),
             Err(Failure::Malformed(fault)) => Rejection::new(Reason::BadAnswer).because(fault),
             Err(Failure::Broken(error)) => retry::rejection(error, self.loan.as_deref()),

@@ -32,8 +32,8 @@ impl Chunks {
     /// Takes the next piece out of `bytes`; `None`: more must come before there is one.
     ///
     /// # Errors
-    /// What is not as a body in chunks must be, strictly: lines end in CRLF, and no line or trailer section is longer than
-    /// 16 KiB.
+    /// What is not as a body in chunks must be: chunks and the lines of their sizes end in CRLF, trailers as fields of a head
+    /// do, and neither a line nor all trailers are longer than 16 KiB.
     pub(super) fn take(&mut self, bytes: &mut BytesMut) -> Result<Option<Piece>, Fault> {
         loop {
             match self {

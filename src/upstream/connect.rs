@@ -230,6 +230,10 @@ impl Wire {
         wire
     }
 
+    pub(super) const fn is_tls(&self) -> bool {
+        self.stream.is_tls()
+    }
+
     /// Whether a request has gone out on a used connection and nothing of an answer has come.
     const fn is_stale(&self) -> bool {
         self.served && !self.answered && self.heard.is_none()

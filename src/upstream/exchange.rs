@@ -72,17 +72,31 @@ impl Connection {
         body: &[u8],
     ) -> Result<Answer, Fault> {
         self.write(method, target, headers, body);
-        let (mut sent, mut looked) = (0, 0);
+        let (mut sent, mut looked) = (Sent::Bytes(0), 0);
         let is_head = *method == Method::HEAD;
         poll_fn(|cx| {
-            ready!(self.poll_send(&mut sent, cx))?;
+            if let Poll::Ready(Err(fault)) = self.poll_send(&mut sent, cx) {
+                if fault.is_unsent() {
+                    return Poll::Ready(Err(fault));
+                }
+                // The server may have said why it takes no more.
+                sent = Sent::Broken(fault);
+            }
             loop {
-                if let Some(answer) = answer::read(&mut self.read, &mut looked, is_head)? {
+                if let Some(mut answer) = answer::read(&mut self.read, &mut looked, is_head)? {
+                    // One that did not wait for the whole request leaves the server waiting for the rest.
+                    answer.stays_open &= matches!(sent, Sent::All);
                     return Poll::Ready(Ok(answer));
                 }
-                if ready!(self.poll_fill(cx)).map_err(Fault::Io)? == 0 {
-                    return Poll::Ready(Err(Fault::Ended));
-                }
+                let fault = match ready!(self.poll_fill(cx)) {
+                    Ok(0) => Fault::Ended,
+                    Ok(_) => continue,
+                    Err(error) => Fault::Io(error),
+                };
+                return Poll::Ready(Err(match std::mem::replace(&mut sent, Sent::All) {
+                    Sent::Broken(first) => first,
+                    Sent::All | Sent::Bytes(_) => fault,
+                }));
             }
         })
         .await
@@ -122,20 +136,20 @@ impl Connection {
         out.extend_from_slice(body);
     }
 
-    /// Sends what is left behind the first `sent` bytes.
-    fn poll_send(&mut self, sent: &mut usize, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        if self.out.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-        while let Some(left) = self.out.get(*sent..).filter(|left| !left.is_empty()) {
+    /// Sends what is left to be sent.
+    fn poll_send(&mut self, sent: &mut Sent, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let Sent::Bytes(count) = sent else { return Poll::Ready(Ok(())) };
+        while let Some(left) = self.out.get(*count..).filter(|left| !left.is_empty()) {
             match ready!(Pin::new(&mut self.wire).poll_write(cx, left)) {
                 Ok(0) => return Poll::Ready(Err(Fault::Io(io::ErrorKind::WriteZero.into()))),
-                Ok(count) => *sent += count,
-                Err(error) if *sent == 0 => return Poll::Ready(Err(Fault::Unsent(error))),
+                Ok(more) => *count += more,
+                // Of what TLS was given a part may have left before it failed.
+                Err(error) if *count == 0 && !self.wire.is_tls() => return Poll::Ready(Err(Fault::Unsent(error))),
                 Err(error) => return Poll::Ready(Err(Fault::Io(error))),
             }
         }
         ready!(Pin::new(&mut self.wire).poll_flush(cx)).map_err(Fault::Io)?;
+        *sent = Sent::All;
         self.out.clear();
         self.out.shrink_to(LEAST_ROOM);
         Poll::Ready(Ok(()))
@@ -162,13 +176,29 @@ impl Connection {
         self.read.capacity() + self.out.capacity()
     }
 
-    /// Gives up room that a large body has needed.
+    /// Tells a server over TLS that nothing more comes (RFC 8446, section 6.1), if that can be done at once.
+    fn say_goodbye(&mut self) {
+        if self.wire.is_tls() {
+            let mut unheard = Context::from_waker(Waker::noop());
+            let _at_once_or_not_at_all = Pin::new(&mut self.wire).poll_shutdown(&mut unheard);
+        }
+    }
+
+    /// Gives up room that a large body has needed. Nothing is left in it.
     fn slim(&mut self) {
         if self.room > LEAST_ROOM {
             self.read = BytesMut::new();
             self.room = LEAST_ROOM;
         }
     }
+}
+
+/// How much of a request was sent.
+enum Sent {
+    Bytes(usize),
+    All,
+    /// No more can be.
+    Broken(Fault),
 }
 
 impl fmt::Debug for Connection {
@@ -213,9 +243,7 @@ pub(super) fn rest(mut connection: Box<Connection>, answer: &Answer, unused: Wea
         Length::Bytes(length) => match usize::try_from(length) {
             Ok(length) if length <= connection.read.len() => {
                 let whole = connection.read.split_to(length).freeze();
-                if answer.stays_open {
-                    give_back(connection, &unused);
-                }
+                over(connection, answer.stays_open, &unused);
                 return Rest::Whole(whole);
             }
             Ok(length) => {
@@ -230,9 +258,15 @@ pub(super) fn rest(mut connection: Box<Connection>, answer: &Answer, unused: Wea
     Rest::Coming(Coming { connection: Some(connection), left, stays_open: answer.stays_open, unused })
 }
 
-fn give_back(mut connection: Box<Connection>, unused: &Weak<Unused>) {
-    connection.slim();
-    if let Some(unused) = unused.upgrade() {
+/// The exchange is over. What came behind the answer is nobody's, and a connection on which anything did is not used again.
+fn over(mut connection: Box<Connection>, stays_open: bool, unused: &Weak<Unused>) {
+    if !stays_open {
+        return connection.say_goodbye();
+    }
+    if connection.has_read_all()
+        && let Some(unused) = unused.upgrade()
+    {
+        connection.slim();
         unused.put(connection);
     }
 }
@@ -240,8 +274,9 @@ fn give_back(mut connection: Box<Connection>, unused: &Weak<Unused>) {
 impl Coming {
     /// The body is over: whoever comes next may have the connection.
     fn end(&mut self) {
-        let Some(connection) = self.connection.take().filter(|_| self.stays_open) else { return };
-        give_back(connection, &self.unused);
+        if let Some(connection) = self.connection.take() {
+            over(connection, self.stays_open, &self.unused);
+        }
     }
 
     /// What there is of the body in what was read; `None`: more must be read.

@@ -53,8 +53,14 @@ impl Http1 {
         }
         let mut body = outgoing.body.is_end_stream().then(Bytes::new);
         loop {
-            // First, as a body of which nothing was taken can be offered to another server.
-            let (mut connection, is_reused) = self.connection().await?;
+            let (mut connection, is_reused) = match self.connection().await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    // Nothing was sent: another server may have all of it.
+                    outgoing.body.put_back(body.unwrap_or_default());
+                    return Err(error);
+                }
+            };
             let body = match &body {
                 Some(body) => body,
                 None => match Box::pin(at_once(&mut outgoing.body)).await? {

@@ -67,13 +67,18 @@ async fn server(pieces: &[&'static str], closes: bool) -> Server {
             });
         }
     });
+    Server { http1: to(address), connections }
+}
+
+/// Connections to the server at `address`.
+fn to(address: std::net::SocketAddr) -> Http1 {
     let text = format!(
         "[upstreams]\napp = \"http://{address}\"\n[[routes]]\npath = \"/**\"\nallow = \"anyone\"\nupstream = \"app\"\n"
     );
     let config = load_text(Path::new("gateway.toml"), text, &|_| None).config.unwrap();
     let settings = &config.upstreams[0];
     let backend = Backend::new(settings, settings.servers[0].address.clone(), &Metrics::new(0), None).unwrap();
-    Server { http1: Http1::new(backend, 8, Parked::default()), connections }
+    Http1::new(backend, 8, Parked::default())
 }
 
 impl Server {
@@ -166,6 +171,57 @@ async fn what_may_not_be_used_again_is_not() {
             assert_eq!(server.text().await.as_deref(), Ok(text), "{pieces:?}");
             assert_eq!(server.connections(), number, "{pieces:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn what_comes_behind_a_large_body_is_nobodys_either() {
+    const STRAY: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil";
+    for size in [5_000, 8_000, 20_000, 200_000] {
+        let text = "x".repeat(size);
+        let by_length = format!("HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n");
+        let chunked = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{size:x}\r\n");
+        for pieces in [
+            vec![format!("{by_length}{text}{STRAY}")],
+            vec![by_length.clone(), format!("{text}{STRAY}")],
+            vec![by_length.clone(), text[..size / 2].to_owned(), format!("{}{STRAY}", &text[size / 2..])],
+            vec![format!("{chunked}{text}\r\n0\r\n\r\n{STRAY}")],
+            vec![chunked.clone(), format!("{text}\r\n0\r\n\r\n{STRAY}")],
+        ] {
+            let pieces: Vec<&'static str> = pieces.into_iter().map(|piece| &*piece.leak()).collect();
+            let server = server(&pieces, false).await;
+            for number in 1..4 {
+                assert!(server.text().await.unwrap() == text, "{size} in {}", pieces.len());
+                assert_eq!(server.connections(), number, "{size} in {}", pieces.len());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_answers_before_it_has_read_all_is_heard() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let http1 = to(listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_u8().await.unwrap();
+            stream.write_all(b"HTTP/1.1 431 Too Large\r\ncontent-length: 2\r\n\r\nno").await.unwrap();
+            // Open, and deaf: what is sent stays where it is.
+            tokio::spawn(async move { stream.into_std().map(std::mem::forget) });
+        }
+    });
+    let mut headers = HeaderMap::new();
+    // More than goes into the buffers of both sides.
+    for _ in 0..160 {
+        headers.append("x", HeaderValue::from_maybe_shared(Bytes::from("x".repeat(64 * 1024))).unwrap());
+    }
+    for _ in 0..2 {
+        let (method, target) = (&Method::GET, &PathAndQuery::from_static("/"));
+        let outgoing = Outgoing { method, target, headers: &mut headers, is_kept: true, body: Body::empty() };
+        let reply = http1.send(outgoing).await.unwrap();
+        assert_eq!(reply.head.status(), 431);
+        assert!(http1.unused.lock().connections.is_empty(), "the server still waits for the rest");
     }
 }
 
