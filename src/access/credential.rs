@@ -24,7 +24,8 @@ pub enum Credential<'a> {
     Bearer(&'a [u8]),
     /// `Authorization: Basic …` on a route that accepts it. The text is anything at all.
     Basic(&'a str),
-    /// `Authorization: Bearer pck_…` or `X-API-Key: pck_…` on a route that accepts it. The text is anything with our prefix.
+    /// `Authorization: Bearer pck_…` or `X-API-Key: pck_…` on a route that accepts it. The text is anything, and nothing
+    /// where what has our prefix is no text.
     ApiKey(&'a str),
     /// Two API keys that differ: nobody can say which one counts.
     TwoApiKeys,

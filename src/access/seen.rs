@@ -1,6 +1,6 @@
 //! Tokens that were verified lately, so that a signature is checked once and not at every request.
 //!
-//! The key is the whole token, so that no other text finds its entry; it is hashed by its end alone, which is its signature:
+//! The key is the whole token, so that no other text finds its entry; it is hashed by its length and its end, which is its signature:
 //! whoever has none can't choose where it is looked for. Only what verified is ever kept, so a flood of bad tokens evicts
 //! nothing. Whatever can change is judged after each hit:
 //! expiry, key, and after a reload issuer and audience by `recheck`; revocation, account and the route's own demands by the

@@ -99,8 +99,7 @@ impl Attempts<'_> {
                 pool.counts().retries_held_back.count();
             }
             // Of a body that went out in part nothing is left to send.
-            let again = again.filter(|_| self.is_whole());
-            let Some(why) = again.filter(|_| is_kept) else {
+            let Some(why) = again.filter(|_| is_kept && self.is_whole()) else {
                 return self.end(outcome, turn, sent);
             };
             turn = match why {

@@ -78,7 +78,8 @@ pub fn request(headers: &mut HeaderMap, facts: &RewriteFacts<'_>, length: Option
     noted_request(headers, &survey, facts, None, length);
 }
 
-/// The same for a head with this `survey`, with what is told of a `profile` besides. Before the gateway adds anything of its own, all that is asked of it is asked.
+/// The same for a head with this `survey`, with what is told of a `profile` besides. All that is asked of the survey is asked
+/// before the gateway adds anything of its own.
 pub(super) fn noted_request(
     headers: &mut HeaderMap,
     survey: &Survey,

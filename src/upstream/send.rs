@@ -39,9 +39,9 @@ pub(crate) enum SendError {
     Connect(Arc<ConnectError>),
     /// TLS broke under a connection for HTTP/2 that stood, and on which the request may have been read.
     Tls(Arc<ConnectError>),
-    /// Over HTTP/1.1, without a body.
+    /// Over HTTP/1.1, in an exchange of our own.
     Exchange(Fault),
-    /// Over HTTP/1.1.
+    /// Over HTTP/1.1, where hyper sent a body that was still to come, or asked for another protocol.
     Http1(hyper::Error),
     /// Over HTTP/2; `reused`: on a connection that had answered before.
     Http2 { source: hyper::Error, reused: bool },
