@@ -8,6 +8,7 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
+use super::added::Added;
 use super::headers::{fold_into, folded, initial, remove_where};
 use super::host::{Host, HostError};
 use super::rfc7239::elements;
@@ -164,23 +165,32 @@ impl Trust {
     /// behind a trusted peer and replaced otherwise, `X-Forwarded-Proto` and `-Host` are set, and every header of this
     /// kind that is not read goes, in whatever spelling. `host` is the one that the request was judged for.
     pub fn apply(&self, headers: &mut HeaderMap, origin: &Origin, scheme: Scheme, host: &Host) {
-        let survey = Survey::of(headers);
-        self.apply_noted(headers, &survey, origin, scheme, host);
+        let (survey, mut added) = (Survey::of(headers), Added::default());
+        self.apply_noted(headers, &mut added, &survey, origin, scheme, host);
+        added.settle(headers);
     }
 
-    /// The same for a head with this `survey`.
-    pub fn apply_noted(&self, headers: &mut HeaderMap, survey: &Survey, origin: &Origin, scheme: Scheme, host: &Host) {
+    /// The same for a head with this `survey`. What the gateway knows goes to `added`.
+    pub fn apply_noted(
+        &self,
+        headers: &mut HeaderMap,
+        added: &mut Added,
+        survey: &Survey,
+        origin: &Origin,
+        scheme: Scheme,
+        host: &Host,
+    ) {
         let chain = self.chain(headers, origin);
         if survey.may_oddly_begin(TELLING) {
             remove_where(headers, |name| is_forwarded_name(name.as_str()));
         }
         if let Some(chain) = chain {
-            headers.insert(&X_FORWARDED_FOR, chain);
+            added.set(&X_FORWARDED_FOR, chain);
         }
-        headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
+        added.set(&X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
         let written = headers.get(HOST).filter(|written| host.is_written(written.as_bytes())).cloned();
         if let Some(host) = written.or_else(|| HeaderValue::try_from(host.to_string()).ok()) {
-            headers.insert(&X_FORWARDED_HOST, host);
+            added.set(&X_FORWARDED_HOST, host);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a request and an answer are made of.
 
+pub mod added;
 pub mod body;
 pub mod certificate;
 pub mod connection;

@@ -15,6 +15,7 @@ use super::framing::{self, FramingFault};
 use super::retry::{self, Allowance, Cause};
 use super::upgrade::Switch;
 use crate::config::Timeouts;
+use crate::message::added::Added;
 use crate::message::body::Body;
 use crate::message::loan::{Loan, drain_after};
 use crate::message::rejection::{Reason, Rejection};
@@ -32,6 +33,8 @@ pub(super) struct Attempts<'a> {
     pub(super) method: Method,
     pub(super) target: PathAndQuery,
     pub(super) headers: HeaderMap,
+    /// What the gateway says beside them.
+    pub(super) added: Added,
     pub(super) loan: Option<Arc<Loan>>,
     pub(super) expects_continue: bool,
     /// What it asks for where that is another protocol.
@@ -150,7 +153,8 @@ impl Attempts<'_> {
             Some(loan) => loan.lend().ok_or(Failure::Spent)?,
             None => Body::empty(),
         };
-        let outgoing = Outgoing { method: &self.method, target: &self.target, headers, is_kept, body };
+        let Self { method, target, added, .. } = self;
+        let outgoing = Outgoing { method, target, headers, added, is_kept, body };
         let limit = self.timeouts.response;
         let mut due = self.by_deadline(sent + limit);
         let mut timer = self.timers.lend();

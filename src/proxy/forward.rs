@@ -204,7 +204,7 @@ impl Forwarder {
         }
         let mut headers = head.headers;
         let key = upstream.pool().key(&headers, onward.caller);
-        rewrite::noted_request(&mut headers, &survey, &onward.facts, onward.profile, hint.exact());
+        let added = rewrite::noted_request(&mut headers, &survey, &onward.facts, onward.profile, hint.exact());
         if let Some(switch) = &switch {
             switch.ask(&mut headers);
         } else if hint.exact().is_none() {
@@ -221,6 +221,7 @@ impl Forwarder {
             method: head.method,
             target: onward.target.clone(),
             headers,
+            added,
             loan,
             expects_continue,
             switch,

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 
 use crate::config::{self, HeaderEdits, PathChange};
 use crate::identity::{Profile, api_key};
+use crate::message::added::Added;
 use crate::message::cookie;
 use crate::message::forwarded::{Origin, Scheme, Trust};
 use crate::message::headers::{
@@ -75,18 +76,18 @@ pub struct Way<'a> {
 /// Rewrites a request's head. Its framing is hyper's to write: `length` is the body's, if that is known.
 pub fn request(headers: &mut HeaderMap, facts: &RewriteFacts<'_>, length: Option<u64>) {
     let survey = Survey::of(headers);
-    noted_request(headers, &survey, facts, None, length);
+    noted_request(headers, &survey, facts, None, length).settle(headers);
 }
 
-/// The same for a head with this `survey`, with what is told of a `profile` besides. All that is asked of the survey is asked
-/// before the gateway adds anything of its own.
+/// The same for a head with this `survey`, with what is told of a `profile` besides; what the gateway adds goes beside
+/// `headers`. All that is asked of the survey is asked before the gateway adds anything of its own.
 pub(super) fn noted_request(
     headers: &mut HeaderMap,
     survey: &Survey,
     facts: &RewriteFacts<'_>,
     profile: Option<(&Profile, &config::Identity)>,
     length: Option<u64>,
-) {
+) -> Added {
     let fields = survey.fields;
     remove_noted_hop_by_hop(headers, fields, false);
     for (name, field) in [(EXPECT, Fields::EXPECT), (TRANSFER_ENCODING, Fields::TRANSFER_ENCODING)] {
@@ -114,28 +115,33 @@ pub(super) fn noted_request(
         strip_method_overrides(headers);
     }
     remove_noted_credentials(headers, survey, facts.our_cookies, facts.remove_authorization);
+    let mut added = Added::with_room();
     if let Some(way) = facts.way {
-        way.trust.apply_noted(headers, survey, way.origin, way.scheme, way.host);
+        way.trust.apply_noted(headers, &mut added, survey, way.origin, way.scheme, way.host);
     }
-    // Of what tells of the way a route may set the fields that were not just written, such as a port.
-    edit_request(headers, facts.edits.request);
+    if !facts.edits.request.is_empty() {
+        added.settle(headers);
+        // Of what tells of the way a route may set the fields that were not just written, such as a port.
+        edit_request(headers, facts.edits.request);
+    }
     if let Some(host) = facts.host {
         headers.insert(HOST, host.clone());
     }
     if let PathChange::Cut(prefix) = facts.path
         && let Ok(prefix) = HeaderValue::from_str(prefix)
     {
-        headers.insert(FORWARDED_PREFIX, prefix);
+        added.set(&FORWARDED_PREFIX, prefix);
     }
     if let Some(recording) = facts.recording {
         recording.announce(headers);
     }
     for (name, value) in profile.into_iter().flat_map(|(profile, names)| profile.headers(names)) {
-        headers.insert(name, value.clone());
+        added.set(name, value.clone());
     }
     for (name, value) in facts.set {
-        headers.insert(name, value.clone());
+        added.set(name, value.clone());
     }
+    added
 }
 
 /// Changes what the route says. What it sets or removes is gone in every spelling that an application may read as it.
@@ -342,7 +348,7 @@ fn below<'a>(location: &'a str, (scheme, upstream): UpstreamOrigin<'_>) -> Optio
     named.then_some(after)
 }
 
-const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+static FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 #[cfg(test)]
 mod tests {

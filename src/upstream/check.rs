@@ -15,6 +15,7 @@ use super::health::{Checked, Streak};
 use super::pool::Pool;
 use super::{Lane, Outgoing, balance};
 use crate::config::Check;
+use crate::message::added::Added;
 use crate::message::body::Body;
 
 /// The checks that run.
@@ -102,7 +103,8 @@ async fn ask(lane: &Lane, check: &Check) -> Result<(), Ill> {
     headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     let (method, target) = (&Method::GET, &check.path);
-    let outgoing = Outgoing { method, target, headers: &mut headers, is_kept: false, body: Body::empty() };
+    let added = &Added::default();
+    let outgoing = Outgoing { method, target, headers: &mut headers, added, is_kept: false, body: Body::empty() };
     let reply = lane.send(outgoing).await.map_err(Ill::Broken)?;
     let status = reply.head.status();
     let is_good = check.status.iter().any(|range| range.contains(&status.as_u16()));

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::task::coop::unconstrained;
@@ -23,6 +23,7 @@ use super::answer::{self, Answer, Fault, Length};
 use super::chunks::{Chunks, Piece};
 use super::connect::Wire;
 use super::http1::Unused;
+use crate::message::added::Added;
 use crate::message::body::{Cut, Source};
 
 /// A connection that takes one request at a time.
@@ -68,10 +69,10 @@ impl Connection {
         &mut self,
         method: &Method,
         target: &PathAndQuery,
-        headers: &HeaderMap,
+        fields: (&HeaderMap, &Added),
         body: &[u8],
     ) -> Result<Answer, Fault> {
-        self.write(method, target, headers, body);
+        self.write(method, target, fields, body);
         let (mut sent, mut looked) = (Sent::Bytes(0), 0);
         let is_head = *method == Method::HEAD;
         poll_fn(|cx| {
@@ -103,7 +104,7 @@ impl Connection {
     }
 
     /// Makes ready what is sent. How the body is framed is said here alone, whatever `headers` say of it.
-    fn write(&mut self, method: &Method, target: &PathAndQuery, headers: &HeaderMap, body: &[u8]) {
+    fn write(&mut self, method: &Method, target: &PathAndQuery, (headers, added): (&HeaderMap, &Added), body: &[u8]) {
         let out = &mut self.out;
         out.clear();
         out.extend_from_slice(method.as_str().as_bytes());
@@ -119,13 +120,13 @@ impl Connection {
                     continue;
                 }
                 17 if name == TRANSFER_ENCODING => continue,
+                _ if added.replaces(name) => continue,
                 _ => {}
             }
-            out.reserve(name.as_str().len() + value.len() + 4);
-            out.extend_from_slice(name.as_str().as_bytes());
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(value.as_bytes());
-            out.extend_from_slice(b"\r\n");
+            write_field(out, name, value);
+        }
+        for (name, value) in added.iter() {
+            write_field(out, name, value);
         }
         if says_length {
             out.extend_from_slice(b"content-length: ");
@@ -191,6 +192,14 @@ impl Connection {
             self.room = LEAST_ROOM;
         }
     }
+}
+
+fn write_field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    out.reserve(name.as_str().len() + value.len() + 4);
+    out.extend_from_slice(name.as_str().as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// How much of a request was sent.

@@ -70,7 +70,8 @@ impl Http1 {
                     }
                 },
             };
-            match connection.ask(outgoing.method, outgoing.target, outgoing.headers, body).await {
+            let Outgoing { method, target, headers, added, .. } = &outgoing;
+            match connection.ask(method, target, (headers, added), body).await {
                 Ok(answer) => {
                     let rest = rest(connection, &answer, Arc::downgrade(&self.unused));
                     return Ok(Reply::new(answer.head, rest));

@@ -48,6 +48,7 @@ pub(crate) use send::{SendError, beneath};
 pub use tls::{TlsFault, verify};
 
 use crate::config::ServerAddr;
+use crate::message::added::Added;
 use crate::message::body::{Body, Cut, Source};
 use exchange::Rest;
 use send::Sender;
@@ -127,6 +128,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) method: &'a Method,
     pub(crate) target: &'a PathAndQuery,
     pub(crate) headers: &'a mut HeaderMap,
+    /// What goes with them.
+    pub(crate) added: &'a Added,
     /// Whether the fields stay where they are, as they may be sent once more.
     pub(crate) is_kept: bool,
     pub(crate) body: Body,
@@ -139,6 +142,7 @@ impl Outgoing<'_> {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = Uri::from(self.target.clone());
         *request.headers_mut() = if self.is_kept { self.headers.clone() } else { std::mem::take(self.headers) };
+        self.added.copy_into(request.headers_mut());
         request
     }
 }

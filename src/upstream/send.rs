@@ -15,6 +15,7 @@ use super::interim::TooManyInterim;
 use super::multiplex::{Multiplex, Outcome};
 use super::{Outgoing, Reply};
 use crate::config::ServerAddr;
+use crate::message::added::Added;
 
 /// One worker's connections to one backend.
 #[derive(Debug)]
@@ -95,7 +96,8 @@ impl Sender {
                     speaks_http1.store(true, Relaxed);
                     let (mut head, body) = request.into_parts();
                     let headers = &mut head.headers;
-                    self.http1.send(Outgoing { method, target, headers, is_kept: false, body }).await
+                    let added = &Added::default();
+                    self.http1.send(Outgoing { method, target, headers, added, is_kept: false, body }).await
                 }
             }
         };

@@ -15,6 +15,7 @@ use tokio::task::coop::poll_proceed;
 use super::super::Came;
 use super::*;
 use crate::config::load_text;
+use crate::message::added::Added;
 use crate::message::headers::IdentityNames;
 use crate::metrics::Metrics;
 
@@ -89,7 +90,9 @@ impl Server {
             headers.insert("content-length", HeaderValue::from(length));
         }
         let (method, target) = (&method, &PathAndQuery::from_static("/x?y"));
-        self.http1.send(Outgoing { method, target, headers: &mut headers, is_kept: false, body }).await
+        self.http1
+            .send(Outgoing { method, target, headers: &mut headers, added: &Added::default(), is_kept: false, body })
+            .await
     }
 
     async fn get(&self) -> Result<(http::Response<()>, Collected<Bytes>), String> {
@@ -218,7 +221,14 @@ async fn a_server_that_answers_before_it_has_read_all_is_heard() {
     }
     for _ in 0..2 {
         let (method, target) = (&Method::GET, &PathAndQuery::from_static("/"));
-        let outgoing = Outgoing { method, target, headers: &mut headers, is_kept: true, body: Body::empty() };
+        let outgoing = Outgoing {
+            method,
+            target,
+            headers: &mut headers,
+            added: &Added::default(),
+            is_kept: true,
+            body: Body::empty(),
+        };
         let reply = http1.send(outgoing).await.unwrap();
         assert_eq!(reply.head.status(), 431);
         assert!(http1.unused.lock().connections.is_empty(), "the server still waits for the rest");
@@ -391,7 +401,8 @@ async fn a_body_is_framed_by_what_it_is_and_not_by_what_its_fields_say() {
         }
         let (method, target) = (&Method::POST, &PathAndQuery::from_static("/"));
         let body = Body::full("x".repeat(size));
-        let outgoing = Outgoing { method, target, headers: &mut headers, is_kept: true, body };
+        let outgoing =
+            Outgoing { method, target, headers: &mut headers, added: &Added::default(), is_kept: true, body };
         let reply = server.http1.send(outgoing).await.unwrap();
         assert!(matches!(reply.came, Came::Whole(body) if body == "hi"), "{fields:?}");
         assert_eq!(server.text().await.as_deref(), Ok("hi"), "{fields:?}");
@@ -455,4 +466,50 @@ async fn whoever_leaves_before_the_answer_takes_the_connection_along() {
     let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut asking).poll(cx).is_pending())).await;
     drop(asking);
     assert!(server.http1.unused.lock().connections.is_empty());
+}
+
+/// What the gateway says of who is there must be the only word of it, however the request goes out.
+#[tokio::test]
+async fn what_is_added_is_sent_in_the_place_of_what_was_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let http1 = to(listener.local_addr().unwrap());
+    let (said, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let said = said.clone();
+            tokio::spawn(async move {
+                let mut came = Vec::new();
+                while stream.read_buf(&mut came).await.unwrap_or(0) > 0 {
+                    if let Some(length) = length(&came) {
+                        said.send(String::from_utf8(came.drain(..length).collect()).unwrap()).unwrap();
+                        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+                    }
+                }
+            });
+        }
+    });
+    let user = http::HeaderName::from_static("x-forwarded-user");
+    let mut added = Added::with_room();
+    added.set(&user, HeaderValue::from_static("alice"));
+    let added = &added;
+    // By the exchange of our own, and by hyper, which asks for another protocol.
+    for asks in [None, Some("other")] {
+        let mut headers = HeaderMap::new();
+        headers.append(&user, HeaderValue::from_static("mallory"));
+        headers.append(&user, HeaderValue::from_static("eve"));
+        headers.insert("x-forwarded-uses", HeaderValue::from_static("1"));
+        if let Some(asks) = asks {
+            headers.insert(UPGRADE, HeaderValue::from_static(asks));
+        }
+        for is_kept in [true, false] {
+            let (method, target) = (&Method::GET, &PathAndQuery::from_static("/"));
+            let outgoing = Outgoing { method, target, headers: &mut headers, added, is_kept, body: Body::empty() };
+            assert_eq!(http1.send(outgoing).await.unwrap().head.status(), 204);
+            let request = heard.recv().await.unwrap();
+            assert_eq!(request.matches("x-forwarded-user: ").count(), 1, "{request}");
+            assert!(request.contains("\r\nx-forwarded-user: alice\r\n"), "{request}");
+            assert!(request.contains("\r\nx-forwarded-uses: 1\r\n"), "{request}");
+        }
+    }
 }
