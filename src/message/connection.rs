@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::certificate::ClientCertificate;
 use super::forwarded::NO_ADDRESS;
+use super::host::{Field, Host, HostError};
 
 /// What is known of a client connection before its first request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,7 @@ pub struct ConnInfo {
     /// the client says is not its word.
     pub is_relayed: bool,
     peer_value: OnceLock<HeaderValue>,
+    host: OnceLock<Box<Field>>,
 }
 
 impl ConnInfo {
@@ -46,6 +48,7 @@ impl ConnInfo {
             redirects: false,
             is_relayed: false,
             peer_value: OnceLock::new(),
+            host: OnceLock::new(),
         }
     }
 
@@ -60,6 +63,22 @@ impl ConnInfo {
         let address = self.peer.ip().to_canonical();
         let text = || HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
         (address != NO_ADDRESS).then(|| self.peer_value.get_or_init(text).clone())
+    }
+
+    /// What a `Host` field of a request says, and its text where that is how we would write it. The first of the connection is
+    /// read once, as it is that of most others.
+    ///
+    /// # Errors
+    /// What is no host with an optional port.
+    pub(crate) fn host(&self, text: &HeaderValue) -> Result<(Host, Option<HeaderValue>), HostError> {
+        if let Some(first) = self.host.get().filter(|first| first.is(text)) {
+            return Ok(first.say());
+        }
+        let field = Field::read(text)?;
+        let said = field.say();
+        // Another may have been the first, which is as good.
+        let _ = self.host.set(Box::new(field));
+        Ok(said)
     }
 }
 
@@ -376,6 +395,22 @@ mod tests {
         link.finish();
         link.begin(Framing::None);
         assert!(link.target_fault());
+    }
+
+    #[tokio::test]
+    async fn a_host_is_what_it_says_whichever_came_first() {
+        let info = ConnInfo::unix();
+        for text in ["App:80", "app:80", "other", "App:80", "app.", "[0::1]:1", "other", "a..b", "u@app:80", "app:80"] {
+            let field = HeaderValue::from_static(text);
+            let host = Host::parse(text.as_bytes());
+            let written = host.as_ref().ok().map(ToString::to_string).filter(|host| host == text);
+            let expected = host.map(|host| (host, written.map(|text| HeaderValue::try_from(text).unwrap())));
+            assert_eq!(info.host(&field), expected, "{text}");
+        }
+        assert!(info.host.get().unwrap().is(&HeaderValue::from_static("App:80")));
+        let fresh = ConnInfo::unix();
+        assert_eq!(fresh.host(&HeaderValue::from_static("a..b")), Err(HostError::Invalid));
+        assert!(fresh.host.get().is_none(), "what is none is not kept");
     }
 
     #[tokio::test]

@@ -89,6 +89,8 @@ pub struct Origin {
     pub host: Option<Host>,
     /// The peer as `X-Forwarded-For` names it, where that is there already.
     pub peer_value: Option<HeaderValue>,
+    /// The host as `X-Forwarded-Host` names it, where that is there already and no trusted peer names another.
+    pub host_value: Option<HeaderValue>,
 }
 
 impl Trust {
@@ -99,8 +101,15 @@ impl Trust {
     pub fn read(&self, peer: IpAddr, headers: &HeaderMap) -> Result<Origin, HostError> {
         let peer = peer.to_canonical();
         let peer_is_trusted = self.trusts_peer(peer);
-        let mut origin =
-            Origin { client: ClientAddr(peer), peer, peer_is_trusted, scheme: None, host: None, peer_value: None };
+        let mut origin = Origin {
+            client: ClientAddr(peer),
+            peer,
+            peer_is_trusted,
+            scheme: None,
+            host: None,
+            peer_value: None,
+            host_value: None,
+        };
         if !peer_is_trusted {
             return Ok(origin);
         }
@@ -188,8 +197,10 @@ impl Trust {
             added.set(&X_FORWARDED_FOR, chain);
         }
         added.set(&X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
-        let written = headers.get(HOST).filter(|written| host.is_written(written.as_bytes())).cloned();
-        if let Some(host) = written.or_else(|| HeaderValue::try_from(host.to_string()).ok()) {
+        let written = || headers.get(HOST).filter(|written| host.is_written(written.as_bytes())).cloned();
+        if let Some(host) =
+            origin.host_value.clone().or_else(written).or_else(|| HeaderValue::try_from(host.to_string()).ok())
+        {
             added.set(&X_FORWARDED_HOST, host);
         }
     }

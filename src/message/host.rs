@@ -4,15 +4,49 @@
 
 use std::fmt;
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
 use http::header::HOST;
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, HeaderValue, Uri};
 
 /// A host in normal form, with the port that was written beside it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Host {
-    name: Box<str>,
+    name: Arc<str>,
     port: Option<u16>,
+}
+
+/// The `Host` field that most requests of a connection have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Field {
+    /// As the client writes it.
+    text: HeaderValue,
+    host: Host,
+    /// Whether that is how we would write it.
+    is_plain: bool,
+}
+
+impl Field {
+    /// What `text` says.
+    ///
+    /// # Errors
+    /// What is no host with an optional port.
+    pub(super) fn read(text: &HeaderValue) -> Result<Self, HostError> {
+        let host = Host::parse(text.as_bytes())?;
+        // A copy, as the other shares its memory with all of the head.
+        let copy = HeaderValue::from_bytes(text.as_bytes()).map_err(|_| HostError::Invalid)?;
+        Ok(Self { is_plain: host.is_written(text.as_bytes()), text: copy, host })
+    }
+
+    /// Whether it is written so.
+    pub(super) fn is(&self, text: &HeaderValue) -> bool {
+        self.text == text
+    }
+
+    /// The host, and its text where that is how we would write it.
+    pub(super) fn say(&self) -> (Host, Option<HeaderValue>) {
+        (self.host.clone(), self.is_plain.then(|| self.text.clone()))
+    }
 }
 
 /// Why a request has no one host. All of them are answered 400.
@@ -53,18 +87,30 @@ impl Host {
     /// # Errors
     /// No host, several, one that is malformed, or two that differ.
     pub fn of_request(uri: &Uri, headers: &HeaderMap) -> Result<Self, HostError> {
+        Self::of_request_by(uri, headers, |field| Self::parse(field.as_bytes()))
+    }
+
+    /// The same where `read` knows what a `Host` field says.
+    pub(crate) fn of_request_by(
+        uri: &Uri,
+        headers: &HeaderMap,
+        read: impl FnOnce(&HeaderValue) -> Result<Self, HostError>,
+    ) -> Result<Self, HostError> {
         let mut fields = headers.get_all(HOST).iter();
         let field = fields.next().ok_or(HostError::Missing)?;
         if fields.next().is_some() {
             return Err(HostError::Several);
         }
-        let host = Self::parse(field.as_bytes())?;
+        let host = read(field)?;
         if let Some(authority) = uri.authority() {
             let default = match uri.scheme_str() {
                 Some("http") => 80,
                 Some("https") => 443,
                 _ => return Err(HostError::Target),
             };
+            if authority.as_str().as_bytes() == field.as_bytes() {
+                return Ok(host);
+            }
             let target = Self::parse(authority.as_str().as_bytes())?;
             let port = |host: &Self| host.port.unwrap_or(default);
             if target.name != host.name || port(&target) != port(&host) {

@@ -79,8 +79,17 @@ pub(super) fn normalize(
     if info.tls.is_some() && origin.scheme.is_none() {
         origin.scheme = Some(Scheme::Https);
     }
-    let host = Host::of_request(request.uri(), request.headers()).map_err(Malformed::Host)?;
-    let host = origin.host.clone().unwrap_or(host);
+    let mut written = None;
+    let host = Host::of_request_by(request.uri(), request.headers(), |field| {
+        let host;
+        (host, written) = info.host(field)?;
+        Ok(host)
+    });
+    let mut host = host.map_err(Malformed::Host)?;
+    match &origin.host {
+        Some(named) => host = named.clone(),
+        None => origin.host_value = written,
+    }
     let asks_server = request.version() >= Version::HTTP_11;
     let path = line::read_path(request.uri().path(), request.method(), asks_server).map_err(Malformed::Line)?;
     let head = Head {
