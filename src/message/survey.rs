@@ -43,9 +43,10 @@ impl Fields {
     pub const CDN_CACHE_CONTROL: Self = Self(1 << 26);
     /// Any that begins with `sec-fetch-`.
     pub const FETCH_METADATA: Self = Self(1 << 27);
+    pub const TRACEPARENT: Self = Self(1 << 28);
     /// Any name of which it is known that it is neither a spelling nor the beginning of one that is removed whatever the
     /// configuration says.
-    const ORDINARY: Self = Self(1 << 28);
+    const ORDINARY: Self = Self(1 << 29);
 }
 
 impl Fields {
@@ -76,6 +77,7 @@ impl Fields {
             (10, "keep-alive") => Self::KEEP_ALIVE.and(Self::ORDINARY),
             (10, "set-cookie") => Self::SET_COOKIE.and(Self::ORDINARY),
             (10, "user-agent") => Self::ORDINARY,
+            (11, "traceparent") => Self::TRACEPARENT.and(Self::ORDINARY),
             (12, "content-type") => Self::CONTENT_TYPE.and(Self::ORDINARY),
             (13, "authorization") => Self::AUTHORIZATION.and(Self::ORDINARY),
             (13, "cache-control") => Self::CACHE_CONTROL.and(Self::ORDINARY),
@@ -165,7 +167,7 @@ mod tests {
     use super::*;
 
     /// Every name that is looked for, and what it is.
-    const NAMED: [(&str, Fields); 27] = [
+    const NAMED: [(&str, Fields); 28] = [
         ("connection", Fields::CONNECTION),
         ("te", Fields::TE),
         ("transfer-encoding", Fields::TRANSFER_ENCODING),
@@ -193,6 +195,7 @@ mod tests {
         ("cache-control", Fields::CACHE_CONTROL),
         ("surrogate-control", Fields::SURROGATE_CONTROL),
         ("cdn-cache-control", Fields::CDN_CACHE_CONTROL),
+        ("traceparent", Fields::TRACEPARENT),
     ];
 
     /// What else is known to be ordinary.

@@ -12,6 +12,7 @@ use crate::endpoint::{Answered, grpc};
 use crate::message::body::{Body, End, Watcher};
 use crate::message::connection::ConnInfo;
 use crate::message::loan::drain_after;
+use crate::message::survey::Fields;
 use crate::metrics::Outcome;
 use crate::observe::access::AccessLog;
 use crate::observe::trace::{Finished, Parent, Tracer};
@@ -22,10 +23,10 @@ use crate::state::State;
 use super::Worker;
 
 /// Notes what the head of a request that has just come says of itself.
-pub(super) fn begin(state: &State, request: &Request<Incoming>, record: &mut Record) {
+pub(super) fn begin(state: &State, (request, fields): (&Request<Incoming>, Fields), record: &mut Record) {
     record.method = request.method().clone();
     // Also where no access line is written: audit events say it too.
-    let parent = Parent::read(request.headers());
+    let parent = fields.may_have(Fields::TRACEPARENT).then(|| Parent::read(request.headers())).flatten();
     let tracer = state.tracer.as_ref();
     record.recording = tracer.and_then(|tracer| tracer.begin(parent, &state.shared.random)).map(Box::new);
     let own = record.recording.as_ref().map(|recording| recording.trace());

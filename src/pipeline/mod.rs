@@ -50,8 +50,8 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Box<Request<Incom
     let (now, started) = (state.shared.clock.now(), Instant::now());
     let observed = Arc::new(Observed::default());
     let mut record = Open::new(state, info, (now, started), Arc::clone(&observed));
-    finish::begin(state, &request, &mut record);
     let fields = Fields::of(request.headers());
+    finish::begin(state, (&request, fields), &mut record);
     if fields.may_have(Unbelieved::SAYING) {
         state.shared.unbelieved.note(&state.trust, info.peer.ip(), request.headers());
     }

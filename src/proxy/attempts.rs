@@ -154,7 +154,7 @@ impl Attempts<'_> {
             None => Body::empty(),
         };
         let Self { method, target, added, .. } = self;
-        let outgoing = Outgoing { method, target, headers, added, is_kept, body };
+        let outgoing = Outgoing { method, target, headers, added, switches: self.switch.is_some(), is_kept, body };
         let limit = self.timeouts.response;
         let mut due = self.by_deadline(sent + limit);
         let mut timer = self.timers.lend();

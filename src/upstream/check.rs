@@ -104,7 +104,8 @@ async fn ask(lane: &Lane, check: &Check) -> Result<(), Ill> {
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     let (method, target) = (&Method::GET, &check.path);
     let added = &Added::default();
-    let outgoing = Outgoing { method, target, headers: &mut headers, added, is_kept: false, body: Body::empty() };
+    let outgoing =
+        Outgoing { method, target, headers: &mut headers, added, switches: false, is_kept: false, body: Body::empty() };
     let reply = lane.send(outgoing).await.map_err(Ill::Broken)?;
     let status = reply.head.status();
     let is_good = check.status.iter().any(|range| range.contains(&status.as_u16()));

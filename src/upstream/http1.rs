@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::Request;
-use http::header::UPGRADE;
 use http_body::Body as _;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -47,9 +46,9 @@ impl Http1 {
     /// Sends `outgoing` over a connection that is there, or a new one.
     pub(super) async fn send(&self, mut outgoing: Outgoing<'_>) -> Result<Reply, SendError> {
         let is_small = outgoing.body.size_hint().exact().is_some_and(|length| length <= SMALL);
-        if !is_small || outgoing.headers.contains_key(UPGRADE) {
-            let connection = self.connection().await?;
-            return Box::pin(self.carry(connection, outgoing.into_request())).await;
+        if !is_small || outgoing.switches {
+            let (connection, switches) = (self.connection().await?, outgoing.switches);
+            return Box::pin(self.carry(connection, outgoing.into_request(), switches)).await;
         }
         let mut body = outgoing.body.is_end_stream().then(Bytes::new);
         loop {
@@ -66,7 +65,8 @@ impl Http1 {
                 None => match Box::pin(at_once(&mut outgoing.body)).await? {
                     Some(whole) => body.insert(whole),
                     None => {
-                        return Box::pin(self.carry((connection, is_reused), outgoing.into_request())).await;
+                        let connection = (connection, is_reused);
+                        return Box::pin(self.carry(connection, outgoing.into_request(), false)).await;
                     }
                 },
             };
@@ -88,8 +88,8 @@ impl Http1 {
         &self,
         (mut connection, mut is_reused): (Box<Connection>, bool),
         mut request: Request<Body>,
+        switches: bool,
     ) -> Result<Reply, SendError> {
-        let switches = request.headers().contains_key(UPGRADE);
         loop {
             let (mut sender, driver) = http1::Builder::new()
                 .max_buf_size(BUFFER)

@@ -130,6 +130,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) headers: &'a mut HeaderMap,
     /// What goes with them.
     pub(crate) added: &'a Added,
+    /// Whether they ask for another protocol.
+    pub(crate) switches: bool,
     /// Whether the fields stay where they are, as they may be sent once more.
     pub(crate) is_kept: bool,
     pub(crate) body: Body,

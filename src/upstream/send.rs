@@ -5,8 +5,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use http::header::UPGRADE;
-
 use super::answer::Fault;
 use super::backend::Backend;
 use super::connect::{ConnectError, Parked, Stale};
@@ -86,7 +84,7 @@ impl Sender {
         outgoing: Outgoing<'_>,
     ) -> Result<Reply, SendError> {
         // Only HTTP/1.1 can be upgraded here (RFC 9113, section 8.6).
-        let answer = if outgoing.headers.contains_key(UPGRADE) || speaks_http1.load(Relaxed) {
+        let answer = if outgoing.switches || speaks_http1.load(Relaxed) {
             self.http1.send(outgoing).await
         } else {
             let (method, target) = (outgoing.method, outgoing.target);
@@ -97,7 +95,9 @@ impl Sender {
                     let (mut head, body) = request.into_parts();
                     let headers = &mut head.headers;
                     let added = &Added::default();
-                    self.http1.send(Outgoing { method, target, headers, added, is_kept: false, body }).await
+                    self.http1
+                        .send(Outgoing { method, target, headers, added, switches: false, is_kept: false, body })
+                        .await
                 }
             }
         };

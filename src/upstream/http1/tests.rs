@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use bytes::Bytes;
+use http::header::UPGRADE;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
 use http_body_util::{BodyExt as _, Collected};
@@ -91,7 +92,15 @@ impl Server {
         }
         let (method, target) = (&method, &PathAndQuery::from_static("/x?y"));
         self.http1
-            .send(Outgoing { method, target, headers: &mut headers, added: &Added::default(), is_kept: false, body })
+            .send(Outgoing {
+                method,
+                target,
+                headers: &mut headers,
+                added: &Added::default(),
+                switches: false,
+                is_kept: false,
+                body,
+            })
             .await
     }
 
@@ -226,6 +235,7 @@ async fn a_server_that_answers_before_it_has_read_all_is_heard() {
             target,
             headers: &mut headers,
             added: &Added::default(),
+            switches: false,
             is_kept: true,
             body: Body::empty(),
         };
@@ -401,8 +411,15 @@ async fn a_body_is_framed_by_what_it_is_and_not_by_what_its_fields_say() {
         }
         let (method, target) = (&Method::POST, &PathAndQuery::from_static("/"));
         let body = Body::full("x".repeat(size));
-        let outgoing =
-            Outgoing { method, target, headers: &mut headers, added: &Added::default(), is_kept: true, body };
+        let outgoing = Outgoing {
+            method,
+            target,
+            headers: &mut headers,
+            added: &Added::default(),
+            switches: false,
+            is_kept: true,
+            body,
+        };
         let reply = server.http1.send(outgoing).await.unwrap();
         assert!(matches!(reply.came, Came::Whole(body) if body == "hi"), "{fields:?}");
         assert_eq!(server.text().await.as_deref(), Ok("hi"), "{fields:?}");
@@ -504,7 +521,15 @@ async fn what_is_added_is_sent_in_the_place_of_what_was_there() {
         }
         for is_kept in [true, false] {
             let (method, target) = (&Method::GET, &PathAndQuery::from_static("/"));
-            let outgoing = Outgoing { method, target, headers: &mut headers, added, is_kept, body: Body::empty() };
+            let outgoing = Outgoing {
+                method,
+                target,
+                headers: &mut headers,
+                added,
+                switches: asks.is_some(),
+                is_kept,
+                body: Body::empty(),
+            };
             assert_eq!(http1.send(outgoing).await.unwrap().head.status(), 204);
             let request = heard.recv().await.unwrap();
             assert_eq!(request.matches("x-forwarded-user: ").count(), 1, "{request}");
