@@ -143,7 +143,7 @@ def command_of(arguments):
     return " ".join([f"python3 benches/compare/{pathlib.Path(sys.argv[0]).name}", *kept])
 
 
-COLOURS = {"portcullis": "#1f7a4d", "nginx": "#6b7280", "haproxy": "#6b7280", "envoy": "#6b7280"}
+COLOURS = {"portcullis": "#1f7a4d", "nginx": "#6b7280", "haproxy": "#6b7280", "envoy": "#6b7280", "hyper": "#a8a29e"}
 
 
 def svg(run):

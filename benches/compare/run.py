@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a proxied request costs in CPU time: the gateway with its token check beside nginx, HAProxy and Envoy, in one run.
 
-    cargo build --release
+    cargo build --release && cargo build --release --example bare
     python3 benches/compare/run.py [--rounds 5 | --minutes 60] [--only page …] [--proxies nginx …] [--json FILE]
                                    [--write-docs]
     python3 benches/compare/run.py --from FILE --write-docs      from figures that were kept
@@ -36,7 +36,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=5, help="how often every contender has its turn")
     parser.add_argument("--minutes", type=float, help="as many whole rounds as fit, at least one, instead of --rounds")
     parser.add_argument("--only", nargs="+", choices=workloads.NAMES, metavar="WORKLOAD", help=", ".join(workloads.NAMES))
-    parser.add_argument("--proxies", nargs="+", choices=["portcullis", "nginx", "haproxy", "envoy"])
+    parser.add_argument("--proxies", nargs="+", choices=["portcullis", "nginx", "haproxy", "envoy", "hyper"])
     parser.add_argument("--requests", type=float, default=1.0, metavar="TIMES", help="so many times the usual number")
     parser.add_argument("--rate", type=int, default=2500, help="requests a second while answers are timed")
     parser.add_argument("--json", type=pathlib.Path, help="where all figures of all rounds are kept")

@@ -264,7 +264,7 @@ def beside_sign_ins(stage, running, requests, effort):
 
 WITH_TOKEN = [*who.OURS[:3], who.HAPROXY_RS, who.ENVOY_CACHED]
 LIST = [
-    Workload("page", "1 KiB over HTTP/1.1", who.ALL, 60_000, http("/page", timed=True)),
+    Workload("page", "1 KiB over HTTP/1.1", [*who.ALL, who.HYPER], 60_000, http("/page", timed=True)),
     Workload("tls", "1 KiB over HTTP/1.1 and TLS 1.3", SEVERAL, 40_000, http("/page", tls=True, timed=True)),
     Workload("h2", "1 KiB over HTTP/2 and TLS 1.3", SEVERAL, 40_000, http("/page", tls=True, h2=True, timed=True)),
     Workload("get-100k", "100 KiB down", PASSING, 10_000, http("/100k", length=upstream.SIZES["100k"]), 100 * 1024),

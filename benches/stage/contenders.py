@@ -22,7 +22,7 @@ class Contender:
 
     @property
     def name(self):
-        words = [self.proxy, self.algorithm or "no token"]
+        words = [self.proxy, self.algorithm or "no token"] if self.proxy != "hyper" else ["hyper alone"]
         return " ".join(words) + (", cached" if self.cache else "")
 
 
@@ -71,6 +71,8 @@ NGINX = Contender("nginx")
 HAPROXY, HAPROXY_HS, HAPROXY_RS = (Contender("haproxy", algorithm) for algorithm in (None, "HS256", "RS256"))
 ENVOY, ENVOY_RS, ENVOY_ES = (Contender("envoy", algorithm) for algorithm in (None, "RS256", "ES256"))
 ENVOY_CACHED = Contender("envoy", "RS256", cache=True)
+# A forwarder that is nothing but hyper, which the gateway stands on: it knows the plain request only.
+HYPER = Contender("hyper")
 ALL = [*OURS, PUBLIC, NGINX, HAPROXY, HAPROXY_HS, HAPROXY_RS, ENVOY, ENVOY_CACHED, ENVOY_RS, ENVOY_ES]
 
 
@@ -81,7 +83,7 @@ def started(stage, contender, setting=Setting(), cores=None, under=()):
     plain, secure = process.free_port(), process.free_port()
     own = stage.directory / contender.proxy
     own.mkdir(exist_ok=True)
-    configure = {"portcullis": portcullis, "nginx": nginx, "haproxy": haproxy, "envoy": envoy}[contender.proxy]
+    configure = {"portcullis": portcullis, "nginx": nginx, "haproxy": haproxy, "envoy": envoy, "hyper": hyper}[contender.proxy]
     command, more = configure(stage, contender, setting, own, (plain, secure))
     with process.running([*under, *command], plain, cores or process.PROXY_CORES, **more) as pid:
         yield Running(contender, plain, secure, pid, setting)
@@ -138,6 +140,10 @@ servers = ["http://127.0.0.1:{stage.echo}"]
 {routes}
 """)
     return [programs.gateway(), "serve"], {"cwd": own}
+
+
+def hyper(stage, _contender, _setting, _own, ports):
+    return [programs.bare(), str(ports[0]), str(stage.port)], {}
 
 
 def nginx(stage, contender, setting, own, ports):

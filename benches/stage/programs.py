@@ -24,6 +24,14 @@ def gateway():
     return str(GATEWAY)
 
 
+def bare():
+    """The forwarder of benches/compare/bare.rs, which is built beside the gateway."""
+    program = GATEWAY.parent / "examples/bare"
+    if not program.exists():
+        raise SystemExit(f"{program} is not there: cargo build --release --example bare, or leave it out with --proxies")
+    return str(program)
+
+
 def tool(command):
     """Where `command` is, with its package installed if need be."""
     if not (found := shutil.which(command)):
