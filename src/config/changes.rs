@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::iter::zip;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -101,20 +102,31 @@ fn list(names: &[String], most: usize) -> String {
 }
 
 fn routes(old: &Config, new: &Config) -> Names {
-    let before: HashMap<&str, &Arc<Route>> = old.routes.iter().map(|route| (&*route.name, route)).collect();
+    // Most routes stay where they are: in front of what was put in, or behind it.
+    let is_one = |(before, after): &(&Arc<Route>, &Arc<Route>)| before.name == after.name;
+    let front = old.routes.iter().zip(&new.routes).take_while(is_one).count();
+    let (old_rest, new_rest) = (&old.routes[front..], &new.routes[front..]);
+    let back = old_rest.iter().rev().zip(new_rest.iter().rev()).take_while(is_one).count();
+    let (old_rest, old_back) = old_rest.split_at(old_rest.len() - back);
+    let (new_rest, new_back) = new_rest.split_at(new_rest.len() - back);
+
+    let before: HashMap<&str, &Arc<Route>> = old_rest.iter().map(|route| (&*route.name, route)).collect();
     let kept: Vec<(&Arc<Route>, &Arc<Route>)> =
-        new.routes.iter().filter_map(|route| Some((*before.get(&*route.name)?, route))).collect();
+        new_rest.iter().filter_map(|route| Some((*before.get(&*route.name)?, route))).collect();
     let stays = unmoved(&kept.iter().map(|(before, _)| before.index).collect::<Vec<_>>());
     let mut names = Names::default();
-    for ((before, after), stays) in kept.iter().zip(stays) {
+    let in_place = |old, new| zip(old, new).map(|(before, after)| (before, after, true));
+    let kept = zip(kept, stays).map(|((before, after), stays)| (before, after, stays));
+    let kept = in_place(&old.routes[..front], &new.routes[..front]).chain(kept).chain(in_place(old_back, new_back));
+    for (before, after, stays) in kept {
         if !stays || !is_same_route((old, before), (new, after)) {
             names.changed.push(after.name.to_string());
         }
     }
-    let after: HashSet<&str> = new.routes.iter().map(|route| &*route.name).collect();
-    let added = new.routes.iter().filter(|route| !before.contains_key(&*route.name));
+    let after: HashSet<&str> = new_rest.iter().map(|route| &*route.name).collect();
+    let added = new_rest.iter().filter(|route| !before.contains_key(&*route.name));
     names.added = added.map(|route| route.name.to_string()).collect();
-    let removed = old.routes.iter().filter(|route| !after.contains(&*route.name));
+    let removed = old_rest.iter().filter(|route| !after.contains(&*route.name));
     names.removed = removed.map(|route| route.name.to_string()).collect();
     names
 }
@@ -422,6 +434,36 @@ mod tests {
         let added = between(&[route("new", "/new", "anyone"), a, c]);
         assert_eq!((added.added, added.removed), (vec!["new".to_owned()], vec!["b".to_owned()]));
         assert!(added.changed.is_empty(), "a new one before the others moves none of them");
+    }
+
+    /// Whatever came, went, or was put elsewhere, what is said is what looking each name up says.
+    #[test]
+    fn routes_that_stay_at_either_end_hide_nothing() {
+        let route = |name: &char| route(&name.to_string(), &format!("/{name}"), "anyone");
+        let old = ['a', 'b', 'c', 'd'];
+        let mut orders = vec![Vec::new()];
+        for _ in 0..5 {
+            let longer = |order: &Vec<char>| {
+                let left = ['a', 'b', 'c', 'd', 'e'].into_iter().filter(|name| !order.contains(name));
+                left.map(|name| [&order[..], &[name]].concat()).collect::<Vec<_>>()
+            };
+            let longer: Vec<_> = orders.iter().flat_map(longer).collect();
+            orders.extend(longer);
+            orders.sort();
+            orders.dedup();
+        }
+        assert_eq!(orders.len(), 326);
+        let before = file("", &old.iter().map(route).collect::<Vec<_>>());
+        for new in orders {
+            let names = Changes::between(&before, &file("", &new.iter().map(route).collect::<Vec<_>>())).routes;
+            let text = |names: Vec<&char>| names.into_iter().map(char::to_string).collect::<Vec<_>>();
+            assert_eq!(names.added, text(new.iter().filter(|name| !old.contains(name)).collect()), "{new:?}");
+            assert_eq!(names.removed, text(old.iter().filter(|name| !new.contains(name)).collect()), "{new:?}");
+            let places: Vec<usize> =
+                new.iter().filter_map(|name| old.iter().position(|before| before == name)).collect();
+            let moved = places.len() - unmoved(&places).iter().filter(|stays| **stays).count();
+            assert_eq!(names.changed.len(), moved, "{new:?}");
+        }
     }
 
     #[test]

@@ -9,6 +9,9 @@ use crate::pattern::PathPattern;
 
 /// For each route the first earlier one whose pattern differs from its own only by a reading.
 pub(super) fn judge(routes: &[Entry<'_>]) -> Vec<Finding> {
+    if routes.iter().all(|entry| entry.path.is_plain()) {
+        return Vec::new();
+    }
     let mut findings: Vec<Option<Finding>> = vec![None; routes.len()];
     for reading in Reading::ALL {
         let read: Vec<Option<PathPattern>> = routes.iter().map(|entry| entry.path.read_otherwise(reading)).collect();

@@ -13,6 +13,8 @@ pub struct PathPattern {
     text: Box<str>,
     segments: Vec<Segment>,
     end: End,
+    /// Whether every reading leaves it as it is, as is told at a glance.
+    is_plain: bool,
 }
 
 /// One segment of a pattern.
@@ -71,7 +73,12 @@ impl PathPattern {
                 _ => segments.push(Segment::Literal(canonical.into())),
             }
         }
-        Ok(Self { text: text.into(), segments, end })
+        Ok(Self::made(text.into(), segments, end))
+    }
+
+    fn made(text: Box<str>, segments: Vec<Segment>, end: End) -> Self {
+        let is_plain = segments.iter().all(Segment::is_plain);
+        Self { text, segments, end, is_plain }
     }
 
     /// The pattern as it is written; of a pattern that was read otherwise, its text as read.
@@ -89,6 +96,11 @@ impl PathPattern {
         self.end
     }
 
+    /// Whether it is seen at a glance that no reading changes it, as with nearly all patterns.
+    pub fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+
     /// The pattern as `reading` reads it: its literal segments as a path's would be read, wildcards as they are.
     pub fn read_as(&self, reading: Reading) -> Self {
         self.read_otherwise(reading).unwrap_or_else(|| self.clone())
@@ -96,7 +108,7 @@ impl PathPattern {
 
     /// The same; `None` where `reading` changes nothing, as with nearly all patterns.
     pub fn read_otherwise(&self, reading: Reading) -> Option<Self> {
-        if self.segments.iter().all(Segment::is_plain) {
+        if self.is_plain {
             return None;
         }
         let changed = match reading {
@@ -197,7 +209,7 @@ impl PathPattern {
         if end == End::Below {
             text.push_str("/**");
         }
-        Self { text: text.into(), segments, end }
+        Self::made(text.into(), segments, end)
     }
 }
 

@@ -26,7 +26,11 @@ impl Router {
     /// A router over `routes`, which are tried in this order.
     pub fn new(routes: &[Arc<Route>]) -> Self {
         let as_written = Index::new(routes.iter().map(|route| (&**route, &route.path)));
+        let is_plain = routes.iter().all(|route| route.path.is_plain());
         let read = Reading::ALL.map(|reading| {
+            if is_plain {
+                return None;
+            }
             let changed: Vec<_> = routes.iter().map(|route| route.path.read_otherwise(reading)).collect();
             let read =
                 || changed.iter().zip(routes).map(|(read, route)| (&**route, read.as_ref().unwrap_or(&route.path)));
