@@ -46,6 +46,8 @@ pub struct State {
     pub certificate_expiries: Vec<Arc<metrics::Gauge>>,
     /// Our cookie.
     pub cookie: OurCookie,
+    /// Where a program finds the sign-in.
+    pub login_url: String,
     /// Where access lines go.
     pub access_log: AccessLog,
     /// Where spans go; `None`: there are none.
@@ -101,6 +103,7 @@ impl State {
         let (sessions, secure) = (&config.sessions, config.server.public_url.https);
         let cookie = OurCookie::new(&sessions.cookie, secure, sessions.domain.as_deref())?;
         let trust = trust(&config.server);
+        let login_url = config.server.public_url.origin() + &config.login.path;
         let upstream_names = config.upstreams.iter().map(|upstream| upstream.name.as_str().into()).collect();
         let route_counts = config.routes.iter().map(|route| shared.metrics.routes.find(&route.name)).collect();
         let certificate_expiries = certificate_expiries(&config.server, &shared.metrics);
@@ -114,6 +117,7 @@ impl State {
             route_counts,
             certificate_expiries,
             cookie,
+            login_url,
             access_log,
             tracer,
             shared,

@@ -10,7 +10,7 @@ use http::header::{CONTENT_SECURITY_POLICY, RETRY_AFTER, SET_COOKIE};
 use http::{HeaderValue, Response, StatusCode};
 
 use super::agent;
-use super::answer::{REALM, token_challenge};
+use super::answer::{CHALLENGE, token_challenge};
 use super::form::{self, Kind, Malformed};
 use super::login::RETRY_SECONDS;
 use super::page::account::{
@@ -417,7 +417,7 @@ impl Call<'_> {
                 return self.unread(response);
             }
             Refusal::SignedOut { clears_cookie } => {
-                let challenge = Some(format!("Bearer realm=\"{REALM}\""));
+                let challenge = Some(CHALLENGE.into());
                 let problem = Problem { challenge, offers_sign_in: true, clears_cookie, ..plain("Not authenticated") };
                 (StatusCode::UNAUTHORIZED, problem)
             }

@@ -1,12 +1,15 @@
 //! The gateway's own answers: a problem (RFC 9457) for programs, a page for people.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::header::{
     ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE,
     X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::grpc;
 use super::page::{self, ErrorPage};
@@ -44,6 +47,7 @@ pub struct Manner {
 }
 
 static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 impl Manner {
     /// Reads it from a request's headers: a browser that loads a page says `Sec-Fetch-Mode: navigate`, or without that
@@ -80,7 +84,7 @@ pub struct Problem<'a> {
     /// Seconds until it may be worth another try.
     pub retry_after: Option<u64>,
     /// The `WWW-Authenticate` of a 401.
-    pub challenge: Option<String>,
+    pub challenge: Option<Cow<'static, str>>,
     /// Whether a name and password by Basic would do too: browsers are not told, lest they ask for one in a window of theirs.
     pub takes_basic: bool,
     /// Whether signing in can help.
@@ -93,6 +97,19 @@ pub struct Problem<'a> {
     pub closes: bool,
     /// Whether our cookie was shown and is not good: it is cleared.
     pub clears_cookie: bool,
+}
+
+/// The members of a problem (RFC 9457, section 3.1), in alphabetical order.
+#[derive(Serialize)]
+struct Document<'a> {
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    login_url: Option<&'a str>,
+    request_id: &'a str,
+    status: u16,
+    title: &'static str,
+    #[serde(rename = "type")]
+    kind: &'static str,
 }
 
 impl Asker<'_> {
@@ -118,7 +135,11 @@ impl Asker<'_> {
         if let Some(seconds) = problem.retry_after {
             headers.insert(RETRY_AFTER, seconds.into());
         }
-        if let Some(challenge) = problem.challenge.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
+        let challenge = problem.challenge.as_ref().and_then(|challenge| match challenge {
+            Cow::Borrowed(text) => Some(HeaderValue::from_static(text)),
+            Cow::Owned(text) => HeaderValue::from_str(text).ok(),
+        });
+        if let Some(challenge) = challenge {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
         if problem.takes_basic && !self.manner.is_browser {
@@ -140,7 +161,7 @@ impl Asker<'_> {
     pub fn page(&self, status: StatusCode, html: String) -> Response<Body> {
         let mut answer = Response::new(Body::full(html));
         *answer.status_mut() = status;
-        page::set_headers(answer.headers_mut());
+        *answer.headers_mut() = page::headers();
         self.name(answer)
     }
 
@@ -158,7 +179,8 @@ impl Asker<'_> {
     pub fn empty(&self, status: StatusCode) -> Response<Body> {
         let mut answer = Response::new(Body::empty());
         *answer.status_mut() = status;
-        secure(answer.headers_mut());
+        // Nothing in it may be shown as a page either.
+        *answer.headers_mut() = page::security_headers();
         self.name(answer)
     }
 
@@ -204,11 +226,6 @@ impl Asker<'_> {
         self.state.config.store.kind != StoreKind::None
     }
 
-    /// Where a program finds the sign-in.
-    pub fn login_url(&self) -> String {
-        format!("{}{}", self.state.config.server.public_url.origin(), self.state.config.login.path)
-    }
-
     /// Adds the `Set-Cookie` that takes our cookie away.
     pub fn clear_cookie(&self, headers: &mut HeaderMap) {
         headers.append(SET_COOKIE, self.state.cookie.clear());
@@ -231,16 +248,18 @@ impl Asker<'_> {
     }
 
     fn json(&self, status: StatusCode, problem: &Problem<'_>) -> Response<Body> {
-        let mut members = Map::new();
-        members.insert("type".to_owned(), json!("about:blank"));
-        members.insert("title".to_owned(), json!(status.canonical_reason().unwrap_or("Error")));
-        members.insert("status".to_owned(), json!(status.as_u16()));
-        members.insert("detail".to_owned(), json!(problem.detail));
-        members.insert("request_id".to_owned(), json!(*self.request_id.digits()));
-        if problem.offers_sign_in && self.has_sign_in() {
-            members.insert("login_url".to_owned(), json!(self.login_url()));
-        }
-        self.own(status, PROBLEM, Value::Object(members).to_string())
+        let document = Document {
+            detail: problem.detail,
+            login_url: (problem.offers_sign_in && self.has_sign_in()).then_some(self.state.login_url.as_str()),
+            request_id: &self.request_id.digits(),
+            status: status.as_u16(),
+            title: status.canonical_reason().unwrap_or("Error"),
+            kind: "about:blank",
+        };
+        let mut text = Vec::with_capacity(DOCUMENT);
+        // Neither memory nor text can refuse to be written to.
+        let _ = serde_json::to_writer(&mut text, &document);
+        self.own(status, PROBLEM, text)
     }
 
     fn grpc(&self, status: StatusCode, problem: &Problem<'_>) -> Response<Body> {
@@ -249,36 +268,31 @@ impl Asker<'_> {
         answer
     }
 
-    fn own(&self, status: StatusCode, media_type: &'static str, text: String) -> Response<Body> {
+    fn own(&self, status: StatusCode, media_type: &'static str, text: impl Into<Bytes>) -> Response<Body> {
         let mut answer = Response::new(Body::full(text));
         *answer.status_mut() = status;
-        secure(answer.headers_mut());
+        // Nothing in it may be shown as a page either.
+        *answer.headers_mut() = page::security_headers();
         answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         self.name(answer)
     }
 
     fn name(&self, mut answer: Response<Body>) -> Response<Body> {
         if let Ok(id) = HeaderValue::from_str(&self.request_id.digits()) {
-            answer.headers_mut().insert("x-request-id", id);
+            answer.headers_mut().insert(&X_REQUEST_ID, id);
         }
         answer
     }
 }
 
-/// The security headers of a page on an answer that is none: nothing in it may be shown as one either.
-fn secure(headers: &mut HeaderMap) {
-    page::set_headers(headers);
-    headers.remove(CONTENT_TYPE);
-}
-
 /// What the client of a bad token is told: the detail and the `WWW-Authenticate` (RFC 6750 section 3.1).
-pub fn token_challenge(bad: &Bad) -> (&'static str, String) {
-    let detail = match bad {
-        Bad::Expired => "Token has expired",
-        Bad::Invalid(_) | Bad::OtherIssuer => "Invalid token",
-        Bad::Credentials { .. } => return ("Invalid credentials", format!("Bearer realm=\"{REALM}\"")),
+pub fn token_challenge(bad: &Bad) -> (&'static str, Cow<'static, str>) {
+    let (detail, challenge) = match bad {
+        Bad::Expired => ("Token has expired", EXPIRED),
+        Bad::Invalid(_) | Bad::OtherIssuer => ("Invalid token", INVALID),
+        Bad::Credentials { .. } => ("Invalid credentials", CHALLENGE),
     };
-    (detail, format!("Bearer realm=\"{REALM}\", error=\"invalid_token\", error_description=\"{detail}\""))
+    (detail, challenge.into())
 }
 
 fn names_html(accept: &HeaderValue) -> bool {
@@ -295,8 +309,18 @@ fn names_html(accept: &HeaderValue) -> bool {
 /// RFC 7617 section 2.
 const BASIC_CHALLENGE: &str = "Basic realm=\"portcullis\", charset=\"UTF-8\"";
 
-/// The realm of every challenge.
-pub const REALM: &str = "portcullis";
+/// The `WWW-Authenticate` of a 401 that says no more than that a token would do. All challenges have one realm.
+pub const CHALLENGE: &str = "Bearer realm=\"portcullis\"";
+
+const EXPIRED: &str = "Bearer realm=\"portcullis\", error=\"invalid_token\", error_description=\"Token has expired\"";
+
+const INVALID: &str = "Bearer realm=\"portcullis\", error=\"invalid_token\", error_description=\"Invalid token\"";
+
+/// RFC 9470 section 3.
+pub const STEP_UP: &str = "Bearer realm=\"portcullis\", error=\"insufficient_user_authentication\"";
+
+/// Room for most problems, in bytes.
+const DOCUMENT: usize = 256;
 
 const PROBLEM: &str = "application/problem+json";
 

@@ -192,15 +192,20 @@ pub fn message(page: &MessagePage<'_>) -> String {
     document(heading, page.title, Width::Narrow, STYLE, &content)
 }
 
-/// Puts on `headers` what every page carries: its type, the policy and [`SECURITY_HEADERS`].
-pub fn set_headers(headers: &mut HeaderMap) {
+/// What every page carries: its type, the policy and [`SECURITY_HEADERS`].
+pub fn headers() -> HeaderMap {
+    let mut headers = security_headers();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    if let Ok(policy) = HeaderValue::from_str(csp()) {
-        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
-    }
-    for (name, value) in &SECURITY_HEADERS {
-        headers.insert(name, value.clone());
-    }
+    headers
+}
+
+/// The policy and [`SECURITY_HEADERS`], which stand on every answer of the gateway's own.
+pub fn security_headers() -> HeaderMap {
+    static ALL: LazyLock<HeaderMap> = LazyLock::new(|| {
+        let policy = HeaderValue::from_str(csp()).map(|policy| (header::CONTENT_SECURITY_POLICY, policy));
+        policy.into_iter().chain(SECURITY_HEADERS.iter().cloned()).collect()
+    });
+    ALL.clone()
 }
 
 /// The `Content-Security-Policy` of the pages: nothing but their own style, and forms to this host.

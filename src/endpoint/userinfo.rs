@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::json;
 
-use super::answer::{self, REALM};
+use super::answer::{self, CHALLENGE};
 use super::{Answered, Call, Problem};
 use crate::access::{Bad, Known, Standing};
 use crate::observe::{User, audit};
@@ -58,8 +58,8 @@ impl Call<'_> {
                 let problem = Problem { detail, challenge: Some(challenge), ..Problem::default() };
                 return self.refuse(StatusCode::UNAUTHORIZED, &problem);
             }
-            Standing::StaleCookie => ("Not authenticated", format!("Bearer realm=\"{REALM}\""), true),
-            Standing::Nobody | Standing::Known(_) => ("Not authenticated", format!("Bearer realm=\"{REALM}\""), false),
+            Standing::StaleCookie => ("Not authenticated", CHALLENGE.into(), true),
+            Standing::Nobody | Standing::Known(_) => ("Not authenticated", CHALLENGE.into(), false),
         };
         let challenge = Some(challenge);
         let problem = Problem { detail, challenge, offers_sign_in, clears_cookie, ..Problem::default() };

@@ -16,7 +16,7 @@ use super::refuse;
 use super::{answer as own_answer, cors, decide, limit};
 use crate::access::{Permit, Preflight, Reason};
 use crate::config::{ForwardAuth, Route};
-use crate::endpoint::answer::{Asker, Manner, Problem, REALM};
+use crate::endpoint::answer::{Asker, CHALLENGE, Manner, Problem};
 use crate::endpoint::{self, Answered};
 use crate::message::body::Body;
 use crate::message::forwarded::Scheme;
@@ -304,9 +304,7 @@ fn for_family(state: &State, mut answer: Response<Body>) -> Response<Body> {
     *answer.status_mut() = match answer.status() {
         StatusCode::UNAUTHORIZED => StatusCode::UNAUTHORIZED,
         status if status.is_redirection() => {
-            if let Ok(challenge) = HeaderValue::try_from(format!("Bearer realm=\"{REALM}\"")) {
-                answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-            }
+            answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
             StatusCode::UNAUTHORIZED
         }
         _ => StatusCode::FORBIDDEN,

@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 use super::normalize::Malformed;
 use crate::access::{Bad, Challenge, Decision, Denial, Permit, Reason, Want};
 use crate::config::Unauthenticated;
-use crate::endpoint::answer::{self, Asker, Problem, REALM};
+use crate::endpoint::answer::{self, Asker, Problem};
 use crate::message::body::Body;
 use crate::message::line::LineError;
 use crate::message::rejection::{Blame, Rejection};
@@ -195,9 +195,9 @@ fn challenge(asker: &Asker<'_>, record: &mut Record, challenge: &Challenge) -> R
         return answer;
     }
     let (detail, header) = match &challenge.want {
-        Want::Credential => ("Not authenticated", format!("Bearer realm=\"{REALM}\"")),
+        Want::Credential => ("Not authenticated", answer::CHALLENGE.into()),
         Want::Token(bad) => answer::token_challenge(bad),
-        Want::StepUp => ("A newer or stronger sign-in is needed", step_up()),
+        Want::StepUp => ("A newer or stronger sign-in is needed", answer::STEP_UP.into()),
     };
     let problem = Problem {
         detail,
@@ -272,7 +272,7 @@ pub(super) fn rejection(asker: &Asker<'_>, record: &mut Record, rejection: &Reje
     tell(asker.state, record, rejection);
     let detail = rejection.status.canonical_reason().unwrap_or("Error");
     let retry_after = rejection.retry_after.map(|wait| wait.as_secs().max(1));
-    let challenge = (rejection.status == StatusCode::UNAUTHORIZED).then(|| format!("Bearer realm=\"{REALM}\""));
+    let challenge = (rejection.status == StatusCode::UNAUTHORIZED).then(|| answer::CHALLENGE.into());
     let problem = Problem { detail, retry_after, challenge, closes: rejection.close, ..Problem::default() };
     asker.problem(rejection.status, &problem)
 }
@@ -296,11 +296,6 @@ fn tell(state: &State, record: &Record, rejection: &Rejection) {
         }
         (Some(_) | None, _) => tracing::debug!(request_id, upstream, source, "{rejection}"),
     }
-}
-
-/// RFC 9470 section 3.
-fn step_up() -> String {
-    format!("Bearer realm=\"{REALM}\", error=\"insufficient_user_authentication\"")
 }
 
 /// The code of an ordinary answer where only a WebSocket would do.

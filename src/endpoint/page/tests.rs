@@ -216,7 +216,7 @@ fn headers_of_a_page_are_set_once_each() {
     let mut headers = HeaderMap::new();
     headers.append(header::CACHE_CONTROL, HeaderValue::from_static("public"));
     headers.append(header::CACHE_CONTROL, HeaderValue::from_static("max-age=60"));
-    set_headers(&mut headers);
+    headers.extend(super::headers());
     assert_eq!(headers.get_all(header::CACHE_CONTROL).iter().collect::<Vec<_>>(), ["no-store"]);
     assert_eq!(headers[header::CONTENT_TYPE], "text/html; charset=utf-8");
     assert_eq!(headers[header::CONTENT_SECURITY_POLICY], csp());
