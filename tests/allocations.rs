@@ -28,13 +28,13 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// How often a warm request on a kept connection asks for memory, or for more of it.
 const KEPT: &[(&str, usize)] = &[
-    ("public route", 14),
-    ("token", 16),
-    ("token, access log", 17),
-    ("no token", 40),
-    ("bad token", 38),
-    ("wrong group", 32),
-    ("no route", 31),
+    ("public route", 10),
+    ("token", 12),
+    ("token, access log", 13),
+    ("no token", 13),
+    ("bad token", 17),
+    ("wrong group", 14),
+    ("no route", 13),
 ];
 
 #[test]
