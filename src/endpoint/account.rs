@@ -417,7 +417,7 @@ impl Call<'_> {
                 return self.unread(response);
             }
             Refusal::SignedOut { clears_cookie } => {
-                let challenge = Some(CHALLENGE.into());
+                let challenge = Some(CHALLENGE);
                 let problem = Problem { challenge, offers_sign_in: true, clears_cookie, ..plain("Not authenticated") };
                 (StatusCode::UNAUTHORIZED, problem)
             }

@@ -1,7 +1,5 @@
 //! The gateway's own answers: a problem (RFC 9457) for programs, a page for people.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use http::header::{
     ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE,
@@ -84,7 +82,7 @@ pub struct Problem<'a> {
     /// Seconds until it may be worth another try.
     pub retry_after: Option<u64>,
     /// The `WWW-Authenticate` of a 401.
-    pub challenge: Option<Cow<'static, str>>,
+    pub challenge: Option<&'static str>,
     /// Whether a name and password by Basic would do too: browsers are not told, lest they ask for one in a window of theirs.
     pub takes_basic: bool,
     /// Whether signing in can help.
@@ -135,12 +133,8 @@ impl Asker<'_> {
         if let Some(seconds) = problem.retry_after {
             headers.insert(RETRY_AFTER, seconds.into());
         }
-        let challenge = problem.challenge.as_ref().and_then(|challenge| match challenge {
-            Cow::Borrowed(text) => Some(HeaderValue::from_static(text)),
-            Cow::Owned(text) => HeaderValue::from_str(text).ok(),
-        });
-        if let Some(challenge) = challenge {
-            headers.insert(WWW_AUTHENTICATE, challenge);
+        if let Some(challenge) = problem.challenge {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if problem.takes_basic && !self.manner.is_browser {
             headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(BASIC_CHALLENGE));
@@ -286,13 +280,12 @@ impl Asker<'_> {
 }
 
 /// What the client of a bad token is told: the detail and the `WWW-Authenticate` (RFC 6750 section 3.1).
-pub fn token_challenge(bad: &Bad) -> (&'static str, Cow<'static, str>) {
-    let (detail, challenge) = match bad {
+pub fn token_challenge(bad: &Bad) -> (&'static str, &'static str) {
+    match bad {
         Bad::Expired => ("Token has expired", EXPIRED),
         Bad::Invalid(_) | Bad::OtherIssuer => ("Invalid token", INVALID),
         Bad::Credentials { .. } => ("Invalid credentials", CHALLENGE),
-    };
-    (detail, challenge.into())
+    }
 }
 
 fn names_html(accept: &HeaderValue) -> bool {

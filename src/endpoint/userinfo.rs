@@ -58,8 +58,8 @@ impl Call<'_> {
                 let problem = Problem { detail, challenge: Some(challenge), ..Problem::default() };
                 return self.refuse(StatusCode::UNAUTHORIZED, &problem);
             }
-            Standing::StaleCookie => ("Not authenticated", CHALLENGE.into(), true),
-            Standing::Nobody | Standing::Known(_) => ("Not authenticated", CHALLENGE.into(), false),
+            Standing::StaleCookie => ("Not authenticated", CHALLENGE, true),
+            Standing::Nobody | Standing::Known(_) => ("Not authenticated", CHALLENGE, false),
         };
         let challenge = Some(challenge);
         let problem = Problem { detail, challenge, offers_sign_in, clears_cookie, ..Problem::default() };

@@ -16,7 +16,7 @@ use super::certificate::ClientCertificate;
 use super::forwarded::NO_ADDRESS;
 use super::host::{Field, Host, HostError};
 
-/// What is known of a client connection before its first request.
+/// What is known of a client connection: all but its host before its first request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnInfo {
     /// When it was accepted: from then on its first deadline counts.
@@ -65,20 +65,25 @@ impl ConnInfo {
         (address != NO_ADDRESS).then(|| self.peer_value.get_or_init(text).clone())
     }
 
-    /// What a `Host` field of a request says, and its text where that is how we would write it. The first of the connection is
-    /// read once, as it is that of most others.
+    /// What a `Host` field of a request says, and its text where that is how we would write it. The first such of the connection
+    /// is read once, as it is that of most others; so written it is no longer than a name and a port.
     ///
     /// # Errors
     /// What is no host with an optional port.
     pub(crate) fn host(&self, text: &HeaderValue) -> Result<(Host, Option<HeaderValue>), HostError> {
-        if let Some(first) = self.host.get().filter(|first| first.is(text)) {
-            return Ok(first.say());
+        let first = self.host.get();
+        if let Some((host, text)) = first.and_then(|first| first.says(text)) {
+            return Ok((host, Some(text)));
         }
-        let field = Field::read(text)?;
-        let said = field.say();
-        // Another may have been the first, which is as good.
-        let _ = self.host.set(Box::new(field));
-        Ok(said)
+        let host = Host::parse(text.as_bytes())?;
+        if first.is_none()
+            && let Some(field) = Field::of(text, &host)
+        {
+            // Another may have been the first meanwhile, which is as good.
+            let _ = self.host.set(Box::new(field));
+        }
+        let written = host.is_written(text.as_bytes()).then(|| text.clone());
+        Ok((host, written))
     }
 }
 
@@ -400,17 +405,41 @@ mod tests {
     #[tokio::test]
     async fn a_host_is_what_it_says_whichever_came_first() {
         let info = ConnInfo::unix();
-        for text in ["App:80", "app:80", "other", "App:80", "app.", "[0::1]:1", "other", "a..b", "u@app:80", "app:80"] {
+        for text in [
+            "App:80",
+            "app:00080",
+            "app:80",
+            "other",
+            "App:80",
+            "app.",
+            "[0::1]:1",
+            "other",
+            "a..b",
+            "u@app:80",
+            "app:80",
+        ] {
             let field = HeaderValue::from_static(text);
             let host = Host::parse(text.as_bytes());
             let written = host.as_ref().ok().map(ToString::to_string).filter(|host| host == text);
             let expected = host.map(|host| (host, written.map(|text| HeaderValue::try_from(text).unwrap())));
             assert_eq!(info.host(&field), expected, "{text}");
         }
-        assert!(info.host.get().unwrap().is(&HeaderValue::from_static("App:80")));
-        let fresh = ConnInfo::unix();
-        assert_eq!(fresh.host(&HeaderValue::from_static("a..b")), Err(HostError::Invalid));
-        assert!(fresh.host.get().is_none(), "what is none is not kept");
+        let kept = info.host.get().unwrap().says(&HeaderValue::from_static("app:80"));
+        assert_eq!(kept, Some((Host::parse(b"app:80").unwrap(), HeaderValue::from_static("app:80"))));
+    }
+
+    /// Nothing of a head outlives its request that is longer than it need be.
+    #[tokio::test]
+    async fn a_host_is_kept_only_as_we_would_write_it() {
+        let long = format!("app:{}80", "0".repeat(30_000));
+        for text in ["a..b", "App", "app.", &long, "[0::1]", "[::1]:0443"] {
+            let info = ConnInfo::unix();
+            let said = info.host(&HeaderValue::from_str(text).unwrap());
+            assert_eq!(said.map(|(host, _)| host), Host::parse(text.as_bytes()), "{text}");
+            assert!(info.host.get().is_none(), "{text}");
+        }
+        let info = ConnInfo::unix();
+        assert!(info.host(&HeaderValue::from_static("[::1]:443")).is_ok() && info.host.get().is_some());
     }
 
     #[tokio::test]

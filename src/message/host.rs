@@ -16,36 +16,25 @@ pub struct Host {
     port: Option<u16>,
 }
 
-/// The `Host` field that most requests of a connection have.
+/// The `Host` field that most requests of a connection have, written as we would write it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Field {
-    /// As the client writes it.
     text: HeaderValue,
     host: Host,
-    /// Whether that is how we would write it.
-    is_plain: bool,
 }
 
 impl Field {
-    /// What `text` says.
-    ///
-    /// # Errors
-    /// What is no host with an optional port.
-    pub(super) fn read(text: &HeaderValue) -> Result<Self, HostError> {
-        let host = Host::parse(text.as_bytes())?;
+    /// That of `text`, which says `host`. `None`: we would write it otherwise.
+    pub(super) fn of(text: &HeaderValue, host: &Host) -> Option<Self> {
         // A copy, as the other shares its memory with all of the head.
-        let copy = HeaderValue::from_bytes(text.as_bytes()).map_err(|_| HostError::Invalid)?;
-        Ok(Self { is_plain: host.is_written(text.as_bytes()), text: copy, host })
+        let copy = || HeaderValue::from_bytes(text.as_bytes()).ok();
+        let text = host.is_written(text.as_bytes()).then(copy).flatten()?;
+        Some(Self { text, host: host.clone() })
     }
 
-    /// Whether it is written so.
-    pub(super) fn is(&self, text: &HeaderValue) -> bool {
-        self.text == text
-    }
-
-    /// The host, and its text where that is how we would write it.
-    pub(super) fn say(&self) -> (Host, Option<HeaderValue>) {
-        (self.host.clone(), self.is_plain.then(|| self.text.clone()))
+    /// The host and its text, if that is `text`.
+    pub(super) fn says(&self, text: &HeaderValue) -> Option<(Host, HeaderValue)> {
+        (self.text == text).then(|| (self.host.clone(), self.text.clone()))
     }
 }
 

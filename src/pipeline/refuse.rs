@@ -195,9 +195,9 @@ fn challenge(asker: &Asker<'_>, record: &mut Record, challenge: &Challenge) -> R
         return answer;
     }
     let (detail, header) = match &challenge.want {
-        Want::Credential => ("Not authenticated", answer::CHALLENGE.into()),
+        Want::Credential => ("Not authenticated", answer::CHALLENGE),
         Want::Token(bad) => answer::token_challenge(bad),
-        Want::StepUp => ("A newer or stronger sign-in is needed", answer::STEP_UP.into()),
+        Want::StepUp => ("A newer or stronger sign-in is needed", answer::STEP_UP),
     };
     let problem = Problem {
         detail,
@@ -272,7 +272,7 @@ pub(super) fn rejection(asker: &Asker<'_>, record: &mut Record, rejection: &Reje
     tell(asker.state, record, rejection);
     let detail = rejection.status.canonical_reason().unwrap_or("Error");
     let retry_after = rejection.retry_after.map(|wait| wait.as_secs().max(1));
-    let challenge = (rejection.status == StatusCode::UNAUTHORIZED).then(|| answer::CHALLENGE.into());
+    let challenge = (rejection.status == StatusCode::UNAUTHORIZED).then_some(answer::CHALLENGE);
     let problem = Problem { detail, retry_after, challenge, closes: rejection.close, ..Problem::default() };
     asker.problem(rejection.status, &problem)
 }

@@ -72,7 +72,7 @@ impl Connection {
         fields: (&HeaderMap, &Added),
         body: &[u8],
     ) -> Result<Answer, Fault> {
-        self.write(method, target, fields, body);
+        write_request(&mut self.out, (method, target), fields, body);
         let (mut sent, mut looked) = (Sent::Bytes(0), 0);
         let is_head = *method == Method::HEAD;
         poll_fn(|cx| {
@@ -101,40 +101,6 @@ impl Connection {
             }
         })
         .await
-    }
-
-    /// Makes ready what is sent. How the body is framed is said here alone, whatever `headers` say of it.
-    fn write(&mut self, method: &Method, target: &PathAndQuery, (headers, added): (&HeaderMap, &Added), body: &[u8]) {
-        let out = &mut self.out;
-        out.clear();
-        out.extend_from_slice(method.as_str().as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(target.as_str().as_bytes());
-        out.extend_from_slice(b" HTTP/1.1\r\n");
-        let mut says_length = !body.is_empty();
-        for (name, value) in headers {
-            // By the length first, which no other field of most heads has.
-            match name.as_str().len() {
-                14 if name == CONTENT_LENGTH => {
-                    says_length = true;
-                    continue;
-                }
-                17 if name == TRANSFER_ENCODING => continue,
-                _ if added.replaces(name) => continue,
-                _ => {}
-            }
-            write_field(out, name, value);
-        }
-        for (name, value) in added.iter() {
-            write_field(out, name, value);
-        }
-        if says_length {
-            out.extend_from_slice(b"content-length: ");
-            out.extend_from_slice(itoa::Buffer::new().format(body.len()).as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
-        out.extend_from_slice(b"\r\n");
-        out.extend_from_slice(body);
     }
 
     /// Sends what is left to be sent.
@@ -192,6 +158,44 @@ impl Connection {
             self.room = LEAST_ROOM;
         }
     }
+}
+
+/// Makes ready what is sent. How the body is framed is said here alone, whatever `headers` say of it.
+fn write_request(
+    out: &mut Vec<u8>,
+    (method, target): (&Method, &PathAndQuery),
+    (headers, added): (&HeaderMap, &Added),
+    body: &[u8],
+) {
+    out.clear();
+    out.extend_from_slice(method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(target.as_str().as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    let mut says_length = !body.is_empty();
+    for (name, value) in headers {
+        // By the length first, which no other field of most heads has.
+        match name.as_str().len() {
+            14 if name == CONTENT_LENGTH => {
+                says_length = true;
+                continue;
+            }
+            17 if name == TRANSFER_ENCODING => continue,
+            _ if added.replaces(name) => continue,
+            _ => {}
+        }
+        write_field(out, name, value);
+    }
+    for (name, value) in added.iter() {
+        write_field(out, name, value);
+    }
+    if says_length {
+        out.extend_from_slice(b"content-length: ");
+        out.extend_from_slice(itoa::Buffer::new().format(body.len()).as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(body);
 }
 
 fn write_field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
@@ -355,3 +359,67 @@ impl Source for Coming {
 
 /// How much is read at once to begin with, and kept by a connection that waits.
 const LEAST_ROOM: usize = 8 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NAMES: [&str; 7] = [
+        "host",
+        "x-forwarded-user",
+        "x-forwarded-uses",
+        "x_forwarded_user",
+        "content-length",
+        "transfer-encoding",
+        "x",
+    ];
+
+    fn field() -> impl Strategy<Value = (HeaderName, HeaderValue)> {
+        (proptest::sample::select(&NAMES[..]), "[a-z]{0,3}")
+            .prop_map(|(name, value)| (HeaderName::from_static(name), HeaderValue::try_from(value).unwrap()))
+    }
+
+    proptest! {
+        /// What is sent is what the map has once what is added was put into it, but for how the body is framed.
+        #[test]
+        fn what_is_added_is_sent_as_if_it_were_in_the_map(
+            fields in prop::collection::vec(field(), 0..8),
+            said in prop::collection::vec(field(), 0..5),
+            body in "[a-z]{0,2}",
+        ) {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                headers.append(name, value);
+            }
+            let mut added = Added::with_room();
+            let of_ours = |(name, _): &(HeaderName, HeaderValue)| *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING;
+            said.into_iter().filter(of_ours).for_each(|(name, value)| added.set(&name, value));
+            let mut out = Vec::new();
+            let line = (&Method::GET, &PathAndQuery::from_static("/"));
+            write_request(&mut out, line, (&headers, &added), body.as_bytes());
+
+            let mut room = [httparse::EMPTY_HEADER; 20];
+            let mut sent = httparse::Request::new(&mut room);
+            let end = sent.parse(&out).unwrap().unwrap();
+            prop_assert_eq!(&out[end..], body.as_bytes());
+            let (mut came, mut lengths) = (HeaderMap::new(), Vec::new());
+            for field in &*sent.headers {
+                let name = HeaderName::from_bytes(field.name.as_bytes()).unwrap();
+                if name == CONTENT_LENGTH {
+                    lengths.push(field.value.to_vec());
+                } else {
+                    came.append(name, HeaderValue::from_bytes(field.value).unwrap());
+                }
+            }
+            let says_length = !body.is_empty() || headers.contains_key(CONTENT_LENGTH);
+            let length = body.len().to_string().into_bytes();
+            prop_assert_eq!(lengths, says_length.then_some(length).into_iter().collect::<Vec<_>>());
+            added.settle(&mut headers);
+            headers.remove(CONTENT_LENGTH);
+            headers.remove(TRANSFER_ENCODING);
+            prop_assert_eq!(came, headers);
+        }
+    }
+}

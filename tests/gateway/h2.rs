@@ -195,6 +195,33 @@ async fn the_answer_to_head_has_the_head_alone() {
     }
 }
 
+/// Streams of one connection may name different hosts (RFC 9113, section 9.1.1).
+#[tokio::test(flavor = "multi_thread")]
+async fn every_stream_is_judged_for_its_own_host() {
+    let app = Recorder::start();
+    let route = |host: &str, allow: &str| {
+        format!("[[routes]]\nhosts = [\"{host}\"]\npath = \"/**\"\nallow = \"{allow}\"\nupstream = \"app\"\n")
+    };
+    let routes = route("open.example.com", "anyone") + &route("app.example.com", "signed-in");
+    let gateway = clear(&app).routes(&routes).start();
+    let mut client = connect(gateway.address).await;
+    for (host, status) in [
+        ("open.example.com", 200),
+        ("app.example.com", 401),
+        ("other.example", 404),
+        ("open.example.com:81", 200),
+        ("app.example.com:81", 401),
+        ("open.example.com", 200),
+    ] {
+        let (answer, _) = client.send_request(request("GET", &format!("http://{host}/x")), true).unwrap();
+        assert_eq!(answer.await.unwrap().status().as_u16(), status, "{host}");
+        if status == 200 {
+            assert_eq!(app.only(host).header("x-forwarded-host").as_deref(), Some(host));
+        }
+        app.assert_untouched(host);
+    }
+}
+
 #[test]
 fn a_body_that_is_not_as_long_as_it_says_never_looks_whole() {
     let app = Recorder::start();

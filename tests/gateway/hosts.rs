@@ -70,6 +70,32 @@ fn unknown_hosts_are_404() {
     app.assert_untouched("unknown hosts");
 }
 
+/// What a connection was asked for first says nothing of what it is asked for next.
+#[test]
+fn every_request_of_a_connection_is_judged_for_its_own_host() {
+    let (app, gateway) = gateway();
+    let mut client = gateway.client();
+    for (host, status) in [
+        ("open.example.com", 200),
+        ("app.example.com", 401),
+        ("open.example.com:8080", 200),
+        ("other.example", 404),
+        ("OPEN.example.com.", 200),
+        ("app.example.com", 401),
+        ("open.example.com", 200),
+    ] {
+        client.send(&get("/x").host(host)).assert_status(status, host);
+        if status == 200 {
+            let seen = app.only(host);
+            assert_eq!(seen.header("host").as_deref(), Some(host));
+            let told = host.to_lowercase().trim_end_matches('.').to_owned();
+            assert_eq!(seen.header("x-forwarded-host"), Some(told));
+        }
+        app.assert_untouched(host);
+    }
+    assert_eq!(client.opened, 1);
+}
+
 /// Whole heads (without the empty line) that leave the host in doubt.
 const DOUBTFUL: &[&str] = &[
     "GET /x HTTP/1.1",
