@@ -145,8 +145,13 @@ impl Clock {
 
     /// Time since this clock was made, which never goes back: what delays and windows are counted by.
     pub fn monotonic(&self) -> Duration {
+        self.monotonic_at(Instant::now())
+    }
+
+    /// The same at `moment`, which is the present to whoever asks. A manual clock knows no other than its own.
+    pub fn monotonic_at(&self, moment: Instant) -> Duration {
         match &self.0 {
-            Source::System { started, .. } => started.elapsed(),
+            Source::System { started, .. } => moment.saturating_duration_since(*started),
             Source::Manual(hand) => Duration::from_millis(hand.elapsed.load(Ordering::SeqCst)),
         }
     }
@@ -208,6 +213,18 @@ mod tests {
         assert_eq!(clock.now().since(before), Duration::ZERO);
         hand.advance(Duration::from_secs(5));
         assert_eq!(clock.monotonic(), Duration::from_secs(5));
+    }
+
+    #[test]
+    fn time_since_a_clock_was_made_is_told_of_a_moment_that_is_known() {
+        let before = Instant::now();
+        let clock = Clock::system();
+        assert_eq!(clock.monotonic_at(before), Duration::ZERO);
+        let (now, later) = (Instant::now(), Duration::from_secs(5));
+        assert_eq!(clock.monotonic_at(now + later), clock.monotonic_at(now) + later);
+        let hand = ManualClock::at(Timestamp::from_secs(1000));
+        hand.advance(later);
+        assert_eq!(Clock::manual(&hand).monotonic_at(before), later, "whatever the machine's clock says");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::credential::{name_and_password, text};
 use super::seen::{AnyVerified, Entry};
@@ -98,12 +98,17 @@ pub enum Bad {
 }
 
 impl Access {
-    /// Believes `credential`, or not.
-    pub(super) async fn authenticate(&self, credential: &Credential<'_>, head: &Head) -> Standing {
+    /// Believes `credential`, or not. `just_now`: the present, where it was read and nothing has been waited for since.
+    pub(super) async fn authenticate(
+        &self,
+        credential: &Credential<'_>,
+        head: &Head,
+        just_now: Option<Instant>,
+    ) -> Standing {
         let now = head.now;
         let judged = match credential {
             Credential::None => return Standing::Nobody,
-            Credential::Bearer(token) => self.by_token(token, now).await,
+            Credential::Bearer(token) => self.by_token(token, now, just_now).await,
             // Large, and seldom asked for.
             Credential::Basic(rest) => Box::pin(self.by_basic(rest, head)).await,
             Credential::ApiKey(text) => self.by_api_key(text, now).await,
@@ -123,12 +128,17 @@ impl Access {
         self.max_staleness
     }
 
-    /// Whether what is known of revocations is fresh enough to let anyone in.
-    pub fn is_fresh(&self) -> bool {
-        self.people.follower.is_fresh(self.max_staleness)
+    /// Whether what is known of revocations is fresh enough to let anyone in at `now`.
+    pub fn is_fresh(&self, now: Instant) -> bool {
+        self.people.follower.is_fresh(self.max_staleness, now)
     }
 
-    pub(super) async fn by_token(&self, token: &[u8], now: Timestamp) -> Result<Standing, StoreError> {
+    pub(super) async fn by_token(
+        &self,
+        token: &[u8],
+        now: Timestamp,
+        just_now: Option<Instant>,
+    ) -> Result<Standing, StoreError> {
         let (entry, is_new) = match self.seen.find(token).filter(|entry| self.is_in_force(entry.verified())) {
             Some(entry) => match self.recheck(entry.verified(), now) {
                 Ok(()) => (entry, false),
@@ -142,7 +152,8 @@ impl Access {
                 Err(standing) => return Ok(standing),
             },
         };
-        if !self.is_fresh() {
+        // A token that is new may have waited for the keys of its issuer.
+        if !self.is_fresh(just_now.filter(|_| !is_new).unwrap_or_else(Instant::now)) {
             return Ok(Standing::Unavailable);
         }
         let standing = match entry.verified() {
@@ -258,7 +269,7 @@ impl Access {
         let bad = |reason: &'static str| Ok(Standing::Refused(Bad::Invalid(reason.into())));
         let Some(text) = ApiKeyText::parse(text) else { return bad("not an API key, or cut or misspelled") };
         let found = self.people.api_keys.find(text).await?;
-        if !self.is_fresh() {
+        if !self.is_fresh(Instant::now()) {
             return Ok(Standing::Unavailable);
         }
         let Some(key) = found else { return bad("no such API key, or one that was revoked") };
@@ -282,7 +293,7 @@ impl Access {
             return refused("no account can have the name in the certificate");
         };
         let account = self.people.accounts.find(&name).await?;
-        if !self.is_fresh() {
+        if !self.is_fresh(Instant::now()) {
             return Ok(Standing::Unavailable);
         }
         match account {
@@ -310,7 +321,7 @@ impl Access {
         let Some((name, password)) = name_and_password(rest) else { return bad(None, "not a name and a password") };
         let verified = self.people.basic.verify(&name, &password, head.client.0, head.started).await;
         match verified {
-            Ok(_) if !self.is_fresh() => Ok(Standing::Unavailable),
+            Ok(_) if !self.is_fresh(Instant::now()) => Ok(Standing::Unavailable),
             Ok(verified) => Ok(Standing::Known(known_by_basic(&verified, head.now))),
             Err(Failure::Wrong { user, reason }) => bad(user, reason),
             Err(Failure::PasswordTooLong) => bad(None, "longer than any password"),
@@ -334,7 +345,7 @@ impl Access {
             found = Some(live);
         }
         let Some(live) = found else { return Ok(Standing::StaleCookie) };
-        if !self.is_fresh() {
+        if !self.is_fresh(Instant::now()) {
             return Ok(Standing::Unavailable);
         }
         match self.people.accounts.find(&live.user).await? {

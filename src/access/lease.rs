@@ -87,7 +87,7 @@ impl Lease {
         let access = self.current.load_full();
         // Where nobody is signed in there is nothing that could have been revoked.
         let Some(known) = &self.known else { return access.still_permits(&self.head, None, self.shown) };
-        if !access.is_fresh() {
+        if !access.is_fresh(Instant::now().into_std()) {
             return false;
         }
         let (proof, people) = (&known.proof, &access.people);

@@ -145,7 +145,8 @@ impl Access {
         &self.config
     }
 
-    /// Decides about a request. `current` is where the lease of what is permitted finds the rules of later.
+    /// Decides about a request whose head has just come: nothing was waited for since. `current` is where the lease of what is
+    /// permitted finds the rules of later.
     ///
     /// Waits only where an account or a session is not in memory yet.
     pub async fn check(&self, head: &Arc<Head>, headers: &HeaderMap, current: &Arc<Current>) -> Judged {
@@ -164,11 +165,11 @@ impl Access {
         if credential == Credential::TwoApiKeys {
             return Decision::Malformed("two API keys").into();
         }
-        let mut standing = self.authenticate(&credential, head).await;
+        let mut standing = self.authenticate(&credential, head, Some(head.started)).await;
         // A cookie that is not good counts as none.
         if let (Standing::StaleCookie, Some(certificate)) = (&standing, certificate) {
             credential = Credential::Certificate(certificate);
-            standing = self.authenticate(&credential, head).await;
+            standing = self.authenticate(&credential, head, None).await;
         }
         self.authorize(Authorized { head, headers, route, seen, credential: &credential, standing, current })
     }
@@ -181,7 +182,7 @@ impl Access {
             return Standing::Refused(Bad::Invalid("several Authorization headers".into()));
         }
         let all = Accept { api_key: true, ..Accept::DEFAULT };
-        let standing = self.authenticate(&extract(headers, seen, all, &self.cookie), head).await;
+        let standing = self.authenticate(&extract(headers, seen, all, &self.cookie), head, None).await;
         match standing {
             Standing::Known(known) if known.proof.api_key.as_ref().is_some_and(|key| !key.counts_everywhere()) => {
                 Standing::Refused(Bad::Invalid("the API key is limited to some routes".into()))
@@ -192,7 +193,7 @@ impl Access {
 
     /// Who stands behind an access token that was given as a parameter, which lets nobody in.
     pub async fn whose(&self, token: &str, now: Timestamp) -> Standing {
-        self.by_token(token.as_bytes(), now).await.unwrap_or_else(|error| {
+        self.by_token(token.as_bytes(), now, None).await.unwrap_or_else(|error| {
             tracing::debug!(%error, "a token can't be judged");
             Standing::Unavailable
         })

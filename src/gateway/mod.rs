@@ -20,7 +20,7 @@ mod worker;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -346,7 +346,7 @@ async fn follow(shared: Arc<Shared>) {
                 is_down = true;
             }
         }
-        let was_stale = std::mem::replace(&mut is_stale, !shared.current.load().is_fresh());
+        let was_stale = std::mem::replace(&mut is_stale, !shared.current.load().is_fresh(Instant::now()));
         if is_stale && !was_stale {
             shared.people.follower.raise();
         }

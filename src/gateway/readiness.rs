@@ -7,6 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use crate::access::Current;
 use crate::state::{Shared, State};
@@ -107,7 +108,7 @@ fn store(shared: &Shared) -> Result<String, String> {
     if shared.store.is_none() {
         return Ok("there is none".to_owned());
     }
-    match shared.people.follower.staleness() {
+    match shared.people.follower.staleness(Instant::now()) {
         Some(age) if age <= shared.current.load().max_staleness() => Ok(format!("read {:.1} s ago", age.as_secs_f64())),
         _ => Err("the store does not answer".to_owned()),
     }

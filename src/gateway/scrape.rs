@@ -3,6 +3,7 @@
 //! A new metric gets its line here; `metrics` says what else it needs.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::metrics::{Format, Page, family, write_process};
 use crate::state::{Shared, State};
@@ -73,7 +74,7 @@ impl Scrape {
     fn store(&self, page: &mut Page) {
         page.family(&family::STORE_UP).value(&[], self.shared.metrics.store_up.value());
         let mut staleness = page.family(&family::STORE_STALENESS);
-        if let Some(age) = self.shared.people.follower.staleness() {
+        if let Some(age) = self.shared.people.follower.staleness(Instant::now()) {
             staleness.value(&[], age.as_secs_f64());
         }
     }

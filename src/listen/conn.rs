@@ -249,6 +249,7 @@ where
 }
 
 fn poll_conn<C: Future + Unpin>(conn: &mut C, link: &Link, cx: &mut Context<'_>) -> Poll<C::Output> {
+    link.wakes();
     loop {
         if let Poll::Ready(end) = Pin::new(&mut *conn).poll(cx) {
             return Poll::Ready(end);
@@ -401,5 +402,33 @@ impl HttpBody for Served {
 impl Drop for Served {
     fn drop(&mut self) {
         self.link.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// The deadlines of what comes next count from there.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_streams_is_over_when_its_last_byte_is_taken() {
+        let link = Link::new();
+        let (ready, streamed) = (Instant::now(), Duration::from_secs(100));
+        let mut polls = 0;
+        let mut conn = Box::pin(poll_fn(|_| {
+            polls += 1;
+            match polls {
+                1 => link.is_now(Instant::now()),
+                _ => link.finish(),
+            }
+            Poll::<()>::Pending
+        }));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(poll_conn(&mut conn, &link, &mut cx).is_pending());
+        tokio::time::advance(streamed).await;
+        assert!(poll_conn(&mut conn, &link, &mut cx).is_pending());
+        assert_eq!((link.stage(), link.since()), (Stage::Idle, ready + streamed));
     }
 }

@@ -43,7 +43,8 @@ pub async fn serve<S, F, A>(
     F: Fn(Request<Incoming>, Arc<Link>) -> A,
     A: Future<Output = Response<Body>> + Send + 'static,
 {
-    let pulse = Pulse::new(info.opened);
+    let opened = info.opened;
+    let pulse = Pulse::new(opened);
     let streams = Streams::new(limits.body_timeout);
     let (next, most_fields) = (Arc::clone(&streams.next), limits.headers);
     let beats = Arc::clone(&pulse);
@@ -56,7 +57,7 @@ pub async fn serve<S, F, A>(
         let asks_head = *request.method() == Method::HEAD;
         adapt(&mut request);
         let is_socket = Extended::translate(&mut request, Arc::<Stream>::clone(&stream));
-        let answer = (!is_too_long).then(|| service(request, Arc::new(Link::new())));
+        let answer = (!is_too_long).then(|| service(request, Arc::new(Link::since_opened(opened))));
         async move {
             let mut response = match answer {
                 Some(answer) => answer.await,

@@ -143,6 +143,8 @@ pub struct Link {
     stage: AtomicU8,
     since: AtomicU64,
     blocked: AtomicU64,
+    /// The present, where it was read since the connection's task was last woken.
+    just_now: AtomicU64,
     sent: AtomicU32,
     called: AtomicU32,
     framing: AtomicU64,
@@ -178,6 +180,7 @@ impl Link {
             stage: AtomicU8::new(OPENED),
             since: AtomicU64::new(0),
             blocked: AtomicU64::new(NOT_BLOCKED),
+            just_now: AtomicU64::new(NOT_READ),
             sent: AtomicU32::new(0),
             called: AtomicU32::new(0),
             framing: AtomicU64::new(0),
@@ -232,7 +235,7 @@ impl Link {
     pub(crate) fn set_blocked(&self, blocked: bool) {
         let was = self.blocked.load(Relaxed) != NOT_BLOCKED;
         if blocked && !was {
-            self.blocked.store(self.millis(), Relaxed);
+            self.blocked.store(self.millis(Instant::now()), Relaxed);
         } else if was && !blocked {
             self.blocked.store(NOT_BLOCKED, Relaxed);
         }
@@ -283,9 +286,22 @@ impl Link {
         })
     }
 
+    /// The connection's task is woken: time has passed.
+    pub(crate) fn wakes(&self) {
+        self.just_now.store(NOT_READ, Relaxed);
+    }
+
+    /// It is `now`, for whatever happens before the connection's task waits again.
+    pub(crate) fn is_now(&self, now: Instant) {
+        self.just_now.store(self.millis(now), Relaxed);
+    }
+
     /// The answer has gone to the parser whole, or was given up.
     pub(crate) fn finish(&self) {
-        self.enter(IDLE);
+        match self.just_now.load(Relaxed) {
+            NOT_READ => self.enter(IDLE),
+            just_now => self.enter_at(IDLE, just_now),
+        }
     }
 
     /// The answer is out, and the connection is to end.
@@ -368,12 +384,16 @@ impl Link {
     }
 
     fn enter(&self, stage: u8) {
-        self.since.store(self.millis(), Relaxed);
+        self.enter_at(stage, self.millis(Instant::now()));
+    }
+
+    fn enter_at(&self, stage: u8, since: u64) {
+        self.since.store(since, Relaxed);
         self.stage.store(stage, Relaxed);
     }
 
-    fn millis(&self) -> u64 {
-        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(NOT_BLOCKED - 1)
+    fn millis(&self, now: Instant) -> u64 {
+        u64::try_from(now.duration_since(self.opened).as_millis()).unwrap_or(NOT_BLOCKED - 1)
     }
 }
 
@@ -383,6 +403,7 @@ const BUSY: u8 = 2;
 const IDLE: u8 = 3;
 const LINGERING: u8 = 4;
 const NOT_BLOCKED: u64 = u64::MAX;
+const NOT_READ: u64 = u64::MAX;
 const CHUNKED: u64 = u64::MAX;
 
 #[cfg(test)]
@@ -400,6 +421,21 @@ mod tests {
         link.finish();
         link.begin(Framing::None);
         assert!(link.target_fault());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_over_at_once_ends_when_it_was_ready_and_one_that_lasts_when_it_is_over() {
+        let (link, start) = (Link::new(), Instant::now());
+        let (a_moment, longer) = (Duration::from_millis(2), Duration::from_secs(3));
+        link.is_now(start);
+        tokio::time::advance(a_moment).await;
+        link.finish();
+        assert_eq!((link.stage(), link.since()), (Stage::Idle, start));
+        link.is_now(Instant::now());
+        link.wakes();
+        tokio::time::advance(longer).await;
+        link.finish();
+        assert_eq!(link.since(), start + a_moment + longer);
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use crate::access::{Bad, Permit, SetAside};
 use crate::endpoint::{Answered, grpc};
 use crate::message::body::{Body, End, Watcher};
-use crate::message::connection::ConnInfo;
+use crate::message::connection::{ConnInfo, Link};
 use crate::message::loan::drain_after;
 use crate::message::survey::Fields;
 use crate::metrics::Outcome;
@@ -41,6 +41,7 @@ pub(super) fn finish(
     answered: Answered,
     record: &mut Record,
     observed: &Arc<Observed>,
+    link: &Link,
 ) -> Response<Body> {
     let Answered { mut response, unread } = answered;
     if let Some(request) = unread {
@@ -51,7 +52,9 @@ pub(super) fn finish(
     }
     record.status = grpc::status_of(&response);
     (record.server, record.tries) = (observed.server(), observed.tries());
-    count(state, record, observed);
+    let now = Instant::now();
+    link.is_now(now.into());
+    count(state, record, observed, now);
     state.shared.recent.keep(record);
     let log = &state.access_log;
     let tracer = record.recording.as_ref().and_then(|_| state.tracer.clone());
@@ -63,11 +66,11 @@ pub(super) fn finish(
     response.map(|body| body.watched(line))
 }
 
-/// Counts a request when the head of its answer is there, or when it is clear that there will be none.
-pub(super) fn count(state: &State, record: &Record, observed: &Observed) {
+/// Counts a request at `now`, when the head of its answer is there, or when it is clear that there will be none.
+pub(super) fn count(state: &State, record: &Record, observed: &Observed, now: Instant) {
     let counts = record.route_index.and_then(|index| state.route_counts.get(index));
     let counts = counts.unwrap_or(&state.shared.metrics.no_route);
-    let own = record.started.elapsed().saturating_sub(observed.away());
+    let own = now.saturating_duration_since(record.started).saturating_sub(observed.away());
     counts.count(record.outcome(), record.status.as_u16(), own, observed.upstream_time());
 }
 

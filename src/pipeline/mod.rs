@@ -74,7 +74,7 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Box<Request<Incom
                 record.decision = "own";
                 let answered =
                     Answered { response: secure::redirect(&state.config, &normal.head), unread: Some(request) };
-                return record.finish(answered);
+                return record.finish(answered, link);
             }
             match endpoint::find(&state.config, normal.head.host.name(), normal.head.path.canonical()) {
                 // Those seldom asked for have places of their own, as theirs would be part of every request's.
@@ -95,7 +95,7 @@ pub async fn handle(worker: &Worker, info: &ConnInfo, request: Box<Request<Incom
     if let Some(time) = state.config.server.hsts.filter(|_| came_over_tls) {
         secure::hold_to_https(answered.response.headers_mut(), time);
     }
-    record.finish(answered)
+    record.finish(answered, link)
 }
 
 /// What is not the gateway's own: a preflight, or a request that is decided about. Either answer says who may read it.

@@ -11,7 +11,7 @@ use super::finish;
 use crate::clock::Timestamp;
 use crate::endpoint::Answered;
 use crate::message::body::Body;
-use crate::message::connection::ConnInfo;
+use crate::message::connection::{ConnInfo, Link};
 use crate::message::rejection::Blame;
 use crate::observe::trace::Finished;
 use crate::observe::{Ending, Record, blank};
@@ -40,9 +40,9 @@ impl<'a> Open<'a> {
     }
 
     /// There is an answer, which goes out as it is given.
-    pub(super) fn finish(&mut self, answered: Answered) -> Response<Body> {
+    pub(super) fn finish(&mut self, answered: Answered, link: &Link) -> Response<Body> {
         self.is_finished = true;
-        finish::finish(self.state, answered, &mut self.record, &self.observed)
+        finish::finish(self.state, answered, &mut self.record, &self.observed, link)
     }
 }
 
@@ -74,8 +74,9 @@ impl Drop for Open<'_> {
         record.status = StatusCode::from_u16(CLIENT_CLOSED_REQUEST).unwrap_or(StatusCode::BAD_REQUEST);
         (record.server, record.tries) = (observed.server(), observed.tries());
         record.bytes_in = observed.bytes_in();
-        record.duration = record.started.elapsed();
-        finish::count(state, record, observed);
+        let now = Instant::now();
+        record.duration = now.saturating_duration_since(record.started);
+        finish::count(state, record, observed, now);
         state.access_log.write(record, &Ending::of(record));
         state.shared.recent.keep(record);
         if let Some(tracer) = record.recording.as_ref().and(state.tracer.as_ref()) {

@@ -78,8 +78,11 @@ impl Attempts<'_> {
     async fn tries(&mut self) -> Result<Answered, Rejection> {
         let upstream = self.upstream;
         let pool = upstream.pool();
-        let mut tried = Vec::new();
-        let mut turn = self.admit(&tried).await.map_err(no_turn)?;
+        let (mut tried, mut sent) = (Vec::new(), self.left);
+        let mut turn = self.admit(&tried, sent).await.map_err(no_turn)?;
+        if turn.has_waited {
+            sent = Instant::now();
+        }
         self.allowance.earn(pool.budget());
         let mut headers = std::mem::take(&mut self.headers);
         loop {
@@ -88,7 +91,6 @@ impl Attempts<'_> {
             self.observed.asks(pool, at);
             lane.backend().tally().requests.count();
             let is_kept = self.allowance.is_left(pool.settings().servers.len());
-            let sent = Instant::now();
             let outcome = self.attempt(lane, &mut headers, is_kept, sent).await;
             self.judge(at, &outcome);
             let again = match &outcome {
@@ -110,17 +112,17 @@ impl Attempts<'_> {
                 "connect" => {
                     tried.push(at);
                     drop(turn);
-                    match self.admit(&tried).await {
+                    match self.admit(&tried, Instant::now()).await {
                         Ok(turn) => turn,
                         Err(_) => return Err(self.rejection(outcome)),
                     }
                 }
                 // The connection was over, and perhaps the server is about to be.
-                "stale" if !pool.is_sticky() => pool.admit_now(&[at], self.key).unwrap_or(turn),
+                "stale" if !pool.is_sticky() => pool.admit_now(&[at], self.key, Instant::now()).unwrap_or(turn),
                 "stale" | "unprocessed" => turn,
                 _ => {
                     tried.push(at);
-                    match pool.admit_now(&tried, self.key) {
+                    match pool.admit_now(&tried, self.key, Instant::now()) {
                         Ok(other) => other,
                         Err(full) if !full.is_empty() => return self.end(outcome, turn, sent),
                         Err(_) if self.rests(pool.draw()).await => turn,
@@ -129,12 +131,13 @@ impl Attempts<'_> {
                 }
             };
             pool.counts().retries.count(why);
+            sent = Instant::now();
         }
     }
 
-    /// Leave to send it to a server that is none of `tried`.
-    async fn admit(&self, tried: &[usize]) -> Result<Turn, NoTurn> {
-        let admitted = self.upstream.pool().admit(tried, self.key);
+    /// Leave at `now`, or later, to send it to a server that is none of `tried`.
+    async fn admit(&self, tried: &[usize], now: Instant) -> Result<Turn, NoTurn> {
+        let admitted = self.upstream.pool().admit(tried, self.key, now);
         match self.deadline {
             Some(deadline) => timeout_at(deadline, admitted).await.unwrap_or(Err(NoTurn::Busy)),
             None => admitted.await,
@@ -154,7 +157,8 @@ impl Attempts<'_> {
             None => Body::empty(),
         };
         let Self { method, target, added, .. } = self;
-        let outgoing = Outgoing { method, target, headers, added, switches: self.switch.is_some(), is_kept, body };
+        let switches = self.switch.is_some();
+        let outgoing = Outgoing { method, target, headers, added, switches, is_kept, body, now: sent };
         let limit = self.timeouts.response;
         let mut due = self.by_deadline(sent + limit);
         let mut timer = self.timers.lend();

@@ -240,9 +240,9 @@ impl Forwarder {
         answered: Result<Answered, Rejection>,
     ) -> Result<Response<Body>, Rejection> {
         let Attempts { upstream, left, deadline, switch, observed, .. } = attempts;
-        let back = Instant::now();
+        let back = answered.as_ref().map_or_else(|_| Instant::now(), |answered| answered.reply.back);
         observed.comes_back(back - left);
-        let Answered { reply, turn: Turn { at, admission }, sent } = answered?;
+        let Answered { reply, turn: Turn { at, admission, .. }, sent } = answered?;
         observed.answered(back - sent);
         let backend = upstream.pool().backend(at).ok_or_else(internal)?;
         let hold = Hold { lease: onward.lease.clone(), deadline, _admission: admission };
@@ -258,7 +258,7 @@ impl Forwarder {
         between: Option<Duration>,
         hold: Hold,
     ) -> Response<Body> {
-        let Reply { head: mut answer, came } = reply;
+        let Reply { head: mut answer, came, .. } = reply;
         let status = answer.status();
         let switches = status == StatusCode::SWITCHING_PROTOCOLS;
         let far_side = switches.then(|| hyper::upgrade::on(&mut answer));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, watch};
 
@@ -99,15 +99,15 @@ impl Follower {
         self.catch_up().await
     }
 
-    /// Whether events were taken in within the last `max_staleness`.
-    pub fn is_fresh(&self, max_staleness: Duration) -> bool {
-        self.staleness().is_some_and(|age| age <= max_staleness)
+    /// Whether events were taken in within the `max_staleness` before `now`.
+    pub fn is_fresh(&self, max_staleness: Duration, now: Instant) -> bool {
+        self.staleness(now).is_some_and(|age| age <= max_staleness)
     }
 
-    /// How long ago everything up to then was taken in; `None`: never yet.
-    pub fn staleness(&self) -> Option<Duration> {
+    /// How long before `now` everything up to then was taken in; `None`: never yet.
+    pub fn staleness(&self, now: Instant) -> Option<Duration> {
         let at = self.fresh_at.load(Ordering::SeqCst).checked_sub(1)?;
-        Some(self.clock.monotonic().saturating_sub(Duration::from_millis(at)))
+        Some(self.clock.monotonic_at(now).saturating_sub(Duration::from_millis(at)))
     }
 
     /// Rises whenever something changed that may end what was permitted.

@@ -103,9 +103,9 @@ async fn ask(lane: &Lane, check: &Check) -> Result<(), Ill> {
     headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     let (method, target) = (&Method::GET, &check.path);
-    let added = &Added::default();
-    let outgoing =
-        Outgoing { method, target, headers: &mut headers, added, switches: false, is_kept: false, body: Body::empty() };
+    let (headers, added, body) = (&mut headers, &Added::default(), Body::empty());
+    let now = Instant::now();
+    let outgoing = Outgoing { method, target, headers, added, switches: false, is_kept: false, body, now };
     let reply = lane.send(outgoing).await.map_err(Ill::Broken)?;
     let status = reply.head.status();
     let is_good = check.status.iter().any(|range| range.contains(&status.as_u16()));

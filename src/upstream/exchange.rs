@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::task::coop::unconstrained;
+use tokio::time::Instant;
 
 use super::BUFFER;
 use super::answer::{self, Answer, Fault, Length};
@@ -250,13 +251,14 @@ enum Left {
     Broken,
 }
 
-/// The body behind the head of `answer`. A connection that takes another request goes to `unused` behind it.
-pub(super) fn rest(mut connection: Box<Connection>, answer: &Answer, unused: Weak<Unused>) -> Rest {
+/// The body behind the head of `answer`, which was there at `back`. A connection that takes another request goes to `unused`
+/// behind it.
+pub(super) fn rest(mut connection: Box<Connection>, answer: &Answer, back: Instant, unused: Weak<Unused>) -> Rest {
     let left = match answer.length {
         Length::Bytes(length) => match usize::try_from(length) {
             Ok(length) if length <= connection.read.len() => {
                 let whole = connection.read.split_to(length).freeze();
-                over(connection, answer.stays_open, &unused);
+                over(connection, answer.stays_open, back, &unused);
                 return Rest::Whole(whole);
             }
             Ok(length) => {
@@ -271,8 +273,8 @@ pub(super) fn rest(mut connection: Box<Connection>, answer: &Answer, unused: Wea
     Rest::Coming(Coming { connection: Some(connection), left, stays_open: answer.stays_open, unused })
 }
 
-/// The exchange is over. What came behind the answer is nobody's, and a connection on which anything did is not used again.
-fn over(mut connection: Box<Connection>, stays_open: bool, unused: &Weak<Unused>) {
+/// The exchange is over at `now`. What came behind the answer is nobody's, and a connection on which anything did is not used again.
+fn over(mut connection: Box<Connection>, stays_open: bool, now: Instant, unused: &Weak<Unused>) {
     if !stays_open {
         return connection.say_goodbye();
     }
@@ -280,7 +282,7 @@ fn over(mut connection: Box<Connection>, stays_open: bool, unused: &Weak<Unused>
         && let Some(unused) = unused.upgrade()
     {
         connection.slim();
-        unused.put(connection);
+        unused.put(connection, now);
     }
 }
 
@@ -288,7 +290,7 @@ impl Coming {
     /// The body is over: whoever comes next may have the connection.
     fn end(&mut self) {
         if let Some(connection) = self.connection.take() {
-            over(connection, self.stays_open, &self.unused);
+            over(connection, self.stays_open, Instant::now(), &self.unused);
         }
     }
 

@@ -47,12 +47,12 @@ impl Http1 {
     pub(super) async fn send(&self, mut outgoing: Outgoing<'_>) -> Result<Reply, SendError> {
         let is_small = outgoing.body.size_hint().exact().is_some_and(|length| length <= SMALL);
         if !is_small || outgoing.switches {
-            let (connection, switches) = (self.connection().await?, outgoing.switches);
+            let (connection, switches) = (self.connection(outgoing.now).await?, outgoing.switches);
             return Box::pin(self.carry(connection, outgoing.into_request(), switches)).await;
         }
         let mut body = outgoing.body.is_end_stream().then(Bytes::new);
         loop {
-            let (mut connection, is_reused) = match self.connection().await {
+            let (mut connection, is_reused) = match self.connection(outgoing.now).await {
                 Ok(connection) => connection,
                 Err(error) => {
                     // Nothing was sent: another server may have all of it.
@@ -73,11 +73,12 @@ impl Http1 {
             let Outgoing { method, target, headers, added, .. } = &outgoing;
             match connection.ask(method, target, (headers, added), body).await {
                 Ok(answer) => {
-                    let rest = rest(connection, &answer, Arc::downgrade(&self.unused));
-                    return Ok(Reply::new(answer.head, rest));
+                    let back = Instant::now();
+                    let rest = rest(connection, &answer, back, Arc::downgrade(&self.unused));
+                    return Ok(Reply::new(answer.head, rest, back));
                 }
                 // The server had closed it before any of the request was sent.
-                Err(fault) if is_reused && fault.is_unsent() => {}
+                Err(fault) if is_reused && fault.is_unsent() => outgoing.now = Instant::now(),
                 Err(fault) => return Err(SendError::Exchange(fault)),
             }
         }
@@ -110,13 +111,13 @@ impl Http1 {
                     None => return Err(SendError::Http1(error.into_error())),
                 },
             }
-            (connection, is_reused) = self.connection().await?;
+            (connection, is_reused) = self.connection(Instant::now()).await?;
         }
     }
 
-    /// A connection, and whether it has had a request before.
-    async fn connection(&self) -> Result<(Box<Connection>, bool), SendError> {
-        match self.unused.take() {
+    /// A connection for what is sent at `now`, and whether it has had a request before.
+    async fn connection(&self, now: Instant) -> Result<(Box<Connection>, bool), SendError> {
+        match self.unused.take(now) {
             Some(connection) => Ok((connection, true)),
             // Seldom needed, and large.
             None => {
@@ -192,7 +193,7 @@ async fn drive(mut sender: SendRequest<Body>, mut driver: Driver, unused: Weak<U
     if parts.read_buf.is_empty()
         && let Some(unused) = unused.upgrade()
     {
-        unused.put(Connection::new(parts.io.into_inner()));
+        unused.put(Connection::new(parts.io.into_inner()), Instant::now());
     }
 }
 
@@ -231,10 +232,10 @@ impl Unused {
     }
 
     /// The one that was used last, so that the others fall out of use.
-    fn take(&self) -> Option<Box<Connection>> {
+    fn take(&self, now: Instant) -> Option<Box<Connection>> {
         loop {
             let (mut connection, since) = self.lock().connections.pop()?;
-            if since.elapsed() >= self.idle {
+            if now.duration_since(since) >= self.idle {
                 // All others have waited longer.
                 let over = std::mem::take(&mut self.lock().connections);
                 drop(over);
@@ -246,13 +247,13 @@ impl Unused {
         }
     }
 
-    /// Keeps a connection whose last exchange is over. Whether more came than that is looked at when it is taken, too.
-    pub(super) fn put(self: &Arc<Self>, connection: Box<Connection>) {
+    /// Keeps a connection whose last exchange was over at `now`. Whether more came than that is looked at when it is taken, too.
+    pub(super) fn put(self: &Arc<Self>, connection: Box<Connection>, now: Instant) {
         if self.most == 0 || !connection.has_read_all() {
             return;
         }
         let mut kept = self.lock();
-        kept.connections.push((connection, Instant::now()));
+        kept.connections.push((connection, now));
         if !kept.is_watched
             && let Ok(runtime) = Handle::try_current()
         {

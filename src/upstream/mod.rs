@@ -37,6 +37,7 @@ use http::uri::{Authority, InvalidUri, PathAndQuery};
 use http::{HeaderMap, Method, Request, Response, Uri};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 pub use backend::{Admission, Backend};
 pub use budget::Budget;
@@ -135,6 +136,8 @@ pub(crate) struct Outgoing<'a> {
     /// Whether the fields stay where they are, as they may be sent once more.
     pub(crate) is_kept: bool,
     pub(crate) body: Body,
+    /// When it is sent. Connections that wait for a request are judged by it.
+    pub(crate) now: Instant,
 }
 
 impl Outgoing<'_> {
@@ -154,6 +157,8 @@ impl Outgoing<'_> {
 pub(crate) struct Reply {
     pub(crate) head: Response<()>,
     pub(crate) came: Came,
+    /// When its head was there.
+    pub(crate) back: Instant,
 }
 
 /// The body of an answer.
@@ -165,19 +170,19 @@ pub(crate) enum Came {
 }
 
 impl Reply {
-    fn new(head: Response<()>, rest: Rest) -> Self {
+    fn new(head: Response<()>, rest: Rest, back: Instant) -> Self {
         let came = match rest {
             Rest::Whole(body) => Came::Whole(body),
             Rest::Coming(coming) => Came::Coming(Box::new(coming)),
         };
-        Self { head, came }
+        Self { head, came, back }
     }
 
     /// One that hyper has read, whose connection has a task of its own; with its place there, where many share it.
     fn streamed(answer: Response<Incoming>, turn: Option<multiplex::Turn>) -> Self {
         let (head, body) = answer.into_parts();
         let came = Came::Coming(Box::new(Streamed { body, _turn: turn }));
-        Self { head: Response::from_parts(head, ()), came }
+        Self { head: Response::from_parts(head, ()), came, back: Instant::now() }
     }
 }
 

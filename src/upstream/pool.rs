@@ -45,6 +45,8 @@ struct Member {
 pub struct Turn {
     /// Which.
     pub at: usize,
+    /// Whether it was waited for, so that time has passed.
+    pub has_waited: bool,
     /// For as long as the request is in progress.
     pub admission: Admission,
 }
@@ -148,21 +150,21 @@ impl Pool {
         }
     }
 
-    /// Leave to send a request with `key` to a server that is none of `tried`; waits for it where all of them have as many
-    /// requests as they may.
+    /// Leave at `now` to send a request with `key` to a server that is none of `tried`; waits for it where all of them have as
+    /// many requests as they may.
     ///
     /// # Errors
     /// When there is none.
-    pub async fn admit(&self, tried: &[usize], key: u64) -> Result<Turn, NoTurn> {
+    pub async fn admit(&self, tried: &[usize], key: u64, now: Instant) -> Result<Turn, NoTurn> {
         if let ([member], []) = (&*self.members, tried) {
             // What is alone is not chosen.
             if self.settings.health.check.is_none()
                 && let Some(admission) = member.backend.try_admit()
             {
-                return Ok(Turn { at: 0, admission });
+                return Ok(Turn { at: 0, has_waited: false, admission });
             }
         }
-        let full = match self.admit_now(tried, key) {
+        let full = match self.admit_now(tried, key, now) {
             Ok(turn) => return Ok(turn),
             Err(full) => full,
         };
@@ -176,8 +178,7 @@ impl Pool {
     }
 
     /// The same without waiting. Otherwise which servers are full: none where there is no server at all.
-    pub(crate) fn admit_now(&self, tried: &[usize], key: u64) -> Result<Turn, Vec<usize>> {
-        let now = Instant::now();
+    pub(crate) fn admit_now(&self, tried: &[usize], key: u64, now: Instant) -> Result<Turn, Vec<usize>> {
         let mut full = Vec::new();
         for takes_left_out in [false, true] {
             let mut skipped = tried.to_vec();
@@ -185,7 +186,7 @@ impl Pool {
                 let Some(member) = self.members.get(next.at) else { break };
                 if let Some(admission) = member.backend.try_admit() {
                     self.turns.take(&member.passed, next.passed, next.weight);
-                    return Ok(Turn { at: next.at, admission });
+                    return Ok(Turn { at: next.at, has_waited: false, admission });
                 }
                 skipped.push(next.at);
                 full.push(next.at);
@@ -206,7 +207,9 @@ impl Pool {
         turns.extend(backends().map(|(at, backend)| (at, Box::pin(backend.turn()) as Waited)));
         let first = poll_fn(|cx| {
             let first = turns.iter_mut().find_map(|(at, turn)| match turn.as_mut().poll(cx) {
-                Poll::Ready(admission) => Some(admission.map(|admission| Turn { at: *at, admission })),
+                Poll::Ready(admission) => {
+                    Some(admission.map(|admission| Turn { at: *at, has_waited: true, admission }))
+                }
                 Poll::Pending => None,
             });
             first.map_or(Poll::Pending, Poll::Ready)

@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use tokio::time::Instant;
+
 use super::answer::Fault;
 use super::backend::Backend;
 use super::connect::{ConnectError, Parked, Stale};
@@ -94,9 +96,9 @@ impl Sender {
                     speaks_http1.store(true, Relaxed);
                     let (mut head, body) = request.into_parts();
                     let headers = &mut head.headers;
-                    let added = &Added::default();
+                    let (added, now) = (&Added::default(), Instant::now());
                     self.http1
-                        .send(Outgoing { method, target, headers, added, switches: false, is_kept: false, body })
+                        .send(Outgoing { method, target, headers, added, switches: false, is_kept: false, body, now })
                         .await
                 }
             }

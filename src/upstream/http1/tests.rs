@@ -26,6 +26,9 @@ struct Server {
     connections: Arc<AtomicUsize>,
 }
 
+/// The head of an answer whose end comes later.
+const CHUNKED_HEAD: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+
 /// How long the first request in `came` is, if all of it is there.
 fn length(came: &[u8]) -> Option<usize> {
     let head = came.windows(4).position(|bytes| bytes == b"\r\n\r\n")? + 4;
@@ -85,23 +88,19 @@ fn to(address: std::net::SocketAddr) -> Http1 {
 
 impl Server {
     async fn send(&self, method: Method, body: Body) -> Result<Reply, SendError> {
+        self.send_at(Instant::now(), method, body).await
+    }
+
+    async fn send_at(&self, now: Instant, method: Method, body: Body) -> Result<Reply, SendError> {
         let mut headers = HeaderMap::new();
         headers.insert("host", HeaderValue::from_static("app"));
         if let Some(length @ 1..) = body.size_hint().exact() {
             headers.insert("content-length", HeaderValue::from(length));
         }
         let (method, target) = (&method, &PathAndQuery::from_static("/x?y"));
-        self.http1
-            .send(Outgoing {
-                method,
-                target,
-                headers: &mut headers,
-                added: &Added::default(),
-                switches: false,
-                is_kept: false,
-                body,
-            })
-            .await
+        let (headers, added) = (&mut headers, &Added::default());
+        let outgoing = Outgoing { method, target, headers, added, switches: false, is_kept: false, body, now };
+        self.http1.send(outgoing).await
     }
 
     async fn get(&self) -> Result<(http::Response<()>, Collected<Bytes>), String> {
@@ -230,15 +229,8 @@ async fn a_server_that_answers_before_it_has_read_all_is_heard() {
     }
     for _ in 0..2 {
         let (method, target) = (&Method::GET, &PathAndQuery::from_static("/"));
-        let outgoing = Outgoing {
-            method,
-            target,
-            headers: &mut headers,
-            added: &Added::default(),
-            switches: false,
-            is_kept: true,
-            body: Body::empty(),
-        };
+        let (headers, added, body, now) = (&mut headers, &Added::default(), Body::empty(), Instant::now());
+        let outgoing = Outgoing { method, target, headers, added, switches: false, is_kept: true, body, now };
         let reply = http1.send(outgoing).await.unwrap();
         assert_eq!(reply.head.status(), 431);
         assert!(http1.unused.lock().connections.is_empty(), "the server still waits for the rest");
@@ -411,20 +403,32 @@ async fn a_body_is_framed_by_what_it_is_and_not_by_what_its_fields_say() {
         }
         let (method, target) = (&Method::POST, &PathAndQuery::from_static("/"));
         let body = Body::full("x".repeat(size));
-        let outgoing = Outgoing {
-            method,
-            target,
-            headers: &mut headers,
-            added: &Added::default(),
-            switches: false,
-            is_kept: true,
-            body,
-        };
+        let (headers, added, now) = (&mut headers, &Added::default(), Instant::now());
+        let outgoing = Outgoing { method, target, headers, added, switches: false, is_kept: true, body, now };
         let reply = server.http1.send(outgoing).await.unwrap();
         assert!(matches!(reply.came, Came::Whole(body) if body == "hi"), "{fields:?}");
         assert_eq!(server.text().await.as_deref(), Ok("hi"), "{fields:?}");
     }
     assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn one_that_was_unused_for_too_long_when_a_request_is_sent_is_not_used() {
+    for pieces in [&["HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"][..], &[CHUNKED_HEAD, "2\r\nhi\r\n0\r\n\r\n"]] {
+        let server = server(pieces, false).await;
+        let idle = server.http1.unused.idle;
+        assert_eq!(server.text().await.as_deref(), Ok("hi"));
+        let over = Instant::now();
+        for (later, connections) in
+            [(Duration::ZERO, 1), (idle - Duration::from_secs(9), 1), (idle + Duration::from_secs(9), 2)]
+        {
+            let reply = server.send_at(over + later, Method::GET, Body::empty()).await.unwrap();
+            // What stamps it is when it was over, whatever it was judged by.
+            assert!(reply.back <= Instant::now() && reply.back >= over);
+            assert_eq!(body(reply.came).collect().await.unwrap().to_bytes(), "hi");
+            assert_eq!(server.connections(), connections, "{later:?} later");
+        }
+    }
 }
 
 #[tokio::test]
@@ -529,6 +533,7 @@ async fn what_is_added_is_sent_in_the_place_of_what_was_there() {
                 switches: asks.is_some(),
                 is_kept,
                 body: Body::empty(),
+                now: Instant::now(),
             };
             assert_eq!(http1.send(outgoing).await.unwrap().head.status(), 204);
             let request = heard.recv().await.unwrap();

@@ -48,7 +48,7 @@ fn pool(settings: Settings) -> Arc<Pool> {
 async fn places(pool: &Pool, count: usize) -> Vec<usize> {
     let mut places = Vec::new();
     for _ in 0..count {
-        places.push(pool.admit(&[], 0).await.unwrap().at);
+        places.push(pool.admit(&[], 0, Instant::now()).await.unwrap().at);
     }
     places
 }
@@ -61,26 +61,28 @@ fn fail(pool: &Pool, at: usize) {
 async fn one_too_many_waits_and_one_more_is_refused() {
     let pool = pool(settings(&[80]));
     assert_eq!(pool.backend(0).unwrap().authority().as_str(), "[::1]:80");
-    let (first, _second) = (pool.admit(&[], 0).await.unwrap(), pool.admit(&[], 0).await.unwrap());
+    let (first, _second) =
+        (pool.admit(&[], 0, Instant::now()).await.unwrap(), pool.admit(&[], 0, Instant::now()).await.unwrap());
     let waiting = tokio::spawn({
         let pool = Arc::clone(&pool);
-        async move { pool.admit(&[], 0).await.map(|turn| turn.at) }
+        async move { pool.admit(&[], 0, Instant::now()).await.map(|turn| (turn.at, turn.has_waited)) }
     });
     while pool.backend(0).unwrap().pending() == 0 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(pool.admit(&[], 0).await.unwrap_err(), NoTurn::Busy);
+    assert_eq!(pool.admit(&[], 0, Instant::now()).await.unwrap_err(), NoTurn::Busy);
     assert_eq!((pool.counts().waiting.value(), pool.backend(0).unwrap().in_flight()), (1, 2));
+    assert!(!first.has_waited);
     drop(first);
-    assert_eq!(waiting.await.unwrap(), Ok(0));
+    assert_eq!(waiting.await.unwrap(), Ok((0, true)));
     assert_eq!((pool.backend(0).unwrap().pending(), pool.counts().waiting.value()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_ever() {
     let pool = pool(settings(&[80]));
-    let _held = (pool.admit(&[], 0).await, pool.admit(&[], 0).await);
-    assert_eq!(pool.admit(&[], 0).await.unwrap_err(), NoTurn::Busy);
+    let _held = (pool.admit(&[], 0, Instant::now()).await, pool.admit(&[], 0, Instant::now()).await);
+    assert_eq!(pool.admit(&[], 0, Instant::now()).await.unwrap_err(), NoTurn::Busy);
     assert_eq!(pool.backend(0).unwrap().pending(), 0);
 }
 
@@ -91,19 +93,19 @@ async fn a_full_server_gives_way_and_when_all_are_full_the_first_that_is_free_is
     let key = pool.key(&HeaderMap::new(), NOBODY);
     let mut turns = Vec::new();
     for _ in 0..4 {
-        turns.push(pool.admit(&[], key).await.unwrap());
+        turns.push(pool.admit(&[], key, Instant::now()).await.unwrap());
     }
     let own = turns[0].at;
     assert_eq!(turns.iter().map(|turn| turn.at).collect::<Vec<_>>(), [own, own, 1 - own, 1 - own]);
     let wait = || {
         let pool = Arc::clone(&pool);
-        tokio::spawn(async move { pool.admit(&[], key).await.map(|turn| turn.at) })
+        tokio::spawn(async move { pool.admit(&[], key, Instant::now()).await.map(|turn| turn.at) })
     };
     let (one, other) = (wait(), wait());
     while pool.counts().waiting.value() < 2 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(pool.admit(&[], key).await.unwrap_err(), NoTurn::Busy, "one may wait for each server");
+    assert_eq!(pool.admit(&[], key, Instant::now()).await.unwrap_err(), NoTurn::Busy, "one may wait for each server");
     // The other server's: whoever waits for its own takes it too.
     drop(turns.pop());
     assert_eq!((one.await.unwrap(), other.await.unwrap()), (Ok(1 - own), Ok(1 - own)));
@@ -126,7 +128,7 @@ async fn weights_count_where_requests_are_over_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_server_gets_no_more_than_the_others_have_in_progress() {
     let pool = pool(settings(&[81, 82, 83]));
-    let slow = pool.admit(&[], 0).await.unwrap();
+    let slow = pool.admit(&[], 0, Instant::now()).await.unwrap();
     assert!(places(&pool, 100).await.iter().all(|at| *at != slow.at));
 }
 
@@ -143,7 +145,7 @@ async fn a_server_that_fails_requests_is_left_out_but_never_the_last_one() {
     let own = pool.backend(1).unwrap().health();
     own.failed(Instant::now(), &pool.settings().health.ejection, || false);
     assert_eq!(pool.standing(1), Some(Standing::Out));
-    assert!(pool.admit(&[], 0).await.is_ok());
+    assert!(pool.admit(&[], 0, Instant::now()).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -165,14 +167,14 @@ async fn where_checks_find_no_server_well_the_answer_comes_at_once() {
     let pool = pool(checked(settings(&[81, 82])));
     let set = |at: usize, checked| pool.backend(at).unwrap().health().set_checked(checked, Instant::now());
     set(0, Checked::Down);
-    assert_eq!(pool.admit(&[], 0).await.unwrap().at, 1);
+    assert_eq!(pool.admit(&[], 0, Instant::now()).await.unwrap().at, 1);
     fail(&pool, 1);
-    assert_eq!(pool.admit(&[], 0).await.unwrap().at, 1, "the last one that checks find well stays");
+    assert_eq!(pool.admit(&[], 0, Instant::now()).await.unwrap().at, 1, "the last one that checks find well stays");
     set(1, Checked::Down);
-    assert_eq!(pool.admit(&[], 0).await.unwrap_err(), NoTurn::Down(Duration::from_secs(7)));
-    assert_eq!(pool.admit(&[1], 0).await.unwrap_err(), NoTurn::NoOther);
+    assert_eq!(pool.admit(&[], 0, Instant::now()).await.unwrap_err(), NoTurn::Down(Duration::from_secs(7)));
+    assert_eq!(pool.admit(&[1], 0, Instant::now()).await.unwrap_err(), NoTurn::NoOther);
     set(0, Checked::Up);
-    assert_eq!(pool.admit(&[], 0).await.unwrap().at, 0);
+    assert_eq!(pool.admit(&[], 0, Instant::now()).await.unwrap().at, 0);
 }
 
 #[tokio::test(start_paused = true)]
