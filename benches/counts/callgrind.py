@@ -1,4 +1,5 @@
-"""What callgrind wrote, read: how many instructions a thread has executed, in whose code, and whom it asked for memory.
+"""What callgrind wrote, read: how many instructions a thread has executed, in whose code, whom it asked for memory, and how
+often it read the clock.
 
 An instruction belongs to the crate whose source it comes from, wherever it was inlined. What comes from Rust's own library
 belongs to whoever it was inlined into; a function of that library is its first type's that is another crate's. What has no
@@ -14,6 +15,7 @@ import re
 # They are counted where they are called, and not where they call each other.
 ALLOCATORS = re.compile(r"^(__libc_)?(malloc|calloc|realloc|posix_memalign|aligned_alloc|memalign)$")
 ASKS_FOR_MEMORY = re.compile(r"^(__libc_)?(malloc|calloc|realloc|posix_memalign|aligned_alloc|memalign)|^_?int_|^_mid_|tcache")
+READS_CLOCK = re.compile(r"^<?(std|tokio)::time::(instant::)?(Instant|SystemTime)>?::(now|elapsed)$")
 OURS = "portcullis"
 RUST = "Rust's library"
 OF_RUST = ("core", "alloc", "std", "hashbrown", "__rustc")
@@ -31,6 +33,8 @@ class Thread:
         self.own = collections.Counter()
         # How often one function has called another, and what that took with all that it called.
         self.calls, self.inclusive = collections.Counter(), collections.Counter()
+        # How often the clock was read, by whose code.
+        self.reads = collections.Counter()
         self.read(file)
 
     def read(self, file):
@@ -47,6 +51,8 @@ class Thread:
                 else:
                     self.calls[(at["fn"], at["cfn"])] += times
                     self.inclusive[(at["fn"], at["cfn"])] += cost
+                    if READS_CLOCK.match(at["cfn"]):
+                        self.reads[owner(at["ob"], at["fl"], at["fn"], at["here"])] += times
                     times = None
             elif line.startswith("calls="):
                 times = int(line[6:].split()[0])
@@ -76,6 +82,10 @@ class Thread:
         """How often memory was asked for."""
         return sum(times for (caller, callee), times in self.calls.items()
                    if ALLOCATORS.match(callee) and not ASKS_FOR_MEMORY.match(caller))
+
+    def clock_reads(self):
+        """How often our own code read the clock. What only hands `Instant::now` on is Rust's library."""
+        return sum(times for whose, times in self.reads.items() if whose == RUST or whose.startswith(OURS))
 
     def by_owner(self):
         """Instructions by crate; ours by room."""

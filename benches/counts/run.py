@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""How many instructions of its own the gateway takes for a request, and how often it asks for memory: counted, not timed.
+"""How many instructions of its own the gateway takes for a request, and how often it asks for memory and reads the clock:
+counted, not timed.
 
     python3 benches/counts/run.py             the counts, beside those that are kept, and whose instructions they are
     python3 benches/counts/run.py --check     fails where one has grown by more than 5 %
@@ -27,8 +28,10 @@ from gateway import Gateway, run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXPECTED = pathlib.Path(__file__).with_name("expected.json")
-# By how much a count may grow, and how many allocations a request.
+# By how much a count may grow, and by how many allocations or reads of the clock a request.
 MOST_GROWTH, MOST_MORE = 0.05, 0.5
+# What is kept of each workload.
+PARTS = ("instructions", "allocations", "clock_reads")
 # Bytes of a block of SHA-256, and instructions of the loop in aws-lc's sha256_block_data_order_hw.
 SHA_BLOCK, SHA_INSTRUCTIONS = 64, 170
 
@@ -64,6 +67,7 @@ class Counted:
         self.instructions = statistics.median(self.totals)
         self.median = min(workers, key=lambda worker: abs(worker.total / requests - self.instructions))
         self.allocations = statistics.median(worker.allocations() / requests for worker in workers)
+        self.clock_reads = statistics.median(worker.clock_reads() / requests for worker in workers)
         # What the access log's own thread does beside it.
         logging = (sum(thread.total for thread in batch if thread is not worker and thread.has("observe::access"))
                    for batch, worker in zip(batches, workers))
@@ -138,8 +142,8 @@ def show(counted, kept, options):
     for name, each in counted.items():
         before = kept["instructions"].get(name)
         rows.append([name, f"{each.instructions:,.0f}", f"{each.instructions / before - 1:+.1%}" if before else "new",
-                     f"{each.noise:.2%}", f"{each.allocations:.1f}"])
-    table(["a request", "instructions", "beside those kept", "from batch to batch", "allocations"], rows)
+                     f"{each.noise:.2%}", f"{each.allocations:.1f}", f"{each.clock_reads:.1f}"])
+    table(["a request", "instructions", "beside those kept", "from batch to batch", "allocations", "clock reads"], rows)
     show_shares(counted)
     columns = list(counted)
     owners = {name: each.owners() for name, each in counted.items()}
@@ -174,15 +178,18 @@ def judge(counted, kept, version):
     """Lines about what has grown."""
     worse = []
     for name, each in counted.items():
-        before, memory = kept["instructions"].get(name), kept["allocations"].get(name)
-        if before is None:
-            worse.append(f"{name}: nothing is kept for it")
+        lacking = [part for part in PARTS if name not in kept.get(part, {})]
+        if lacking:
+            worse.append(f"{name}: nothing is kept of its {', '.join(lacking)}")
             continue
+        before, memory, reads = (kept[part][name] for part in PARTS)
         growth = each.instructions / before - 1
         if growth > MOST_GROWTH:
             worse.append(f"{name}: {each.instructions:,.0f} instructions a request, {growth:+.1%} beside {before:,.0f}")
         if each.allocations > memory + MOST_MORE:
             worse.append(f"{name}: {each.allocations:.1f} allocations a request, {memory:.1f} before")
+        if each.clock_reads > reads + MOST_MORE:
+            worse.append(f"{name}: the clock is read {each.clock_reads:.1f} times a request, {reads:.1f} before")
         if growth < -MOST_GROWTH:
             print(f"{name}: {-growth:.1%} fewer instructions than kept; --update keeps that")
     if worse and kept["versions"] != version:
@@ -205,16 +212,17 @@ def main():
     parse.add_argument("--json", type=pathlib.Path, help="a file for the counts")
     options = parse.parse_args()
     options.program = options.program or pathlib.Path(run(ROOT / "scripts/static").strip())
-    kept = json.loads(EXPECTED.read_text()) if EXPECTED.exists() else {"versions": {}, "instructions": {}, "allocations": {}}
+    kept = json.loads(EXPECTED.read_text()) if EXPECTED.exists() else {"versions": {}, "instructions": {}}
     counted, version = measure(options), versions()
     show(counted, kept, options)
     fresh = {"versions": version, "instructions": {name: round(each.instructions) for name, each in counted.items()},
-             "allocations": {name: round(each.allocations, 1) for name, each in counted.items()}}
+             "allocations": {name: round(each.allocations, 1) for name, each in counted.items()},
+             "clock_reads": {name: round(each.clock_reads, 1) for name, each in counted.items()}}
     if options.json:
         options.json.write_text(json.dumps(fresh, indent=2) + "\n")
     if options.update:
-        for part in ("instructions", "allocations"):
-            fresh[part] = {**kept[part], **fresh[part]}
+        for part in PARTS:
+            fresh[part] = {**kept.get(part, {}), **fresh[part]}
         EXPECTED.write_text(json.dumps(fresh, indent=2) + "\n")
     elif options.check and kept["versions"].get("machine") != version["machine"]:
         print(f"nothing is kept for {version['machine']}: not compared")
