@@ -7,6 +7,7 @@ pub mod connection;
 pub mod cookie;
 pub mod extended;
 pub mod forwarded;
+pub mod framed;
 pub mod head;
 pub mod headers;
 mod hop;

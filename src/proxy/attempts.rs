@@ -28,6 +28,8 @@ pub(super) struct Attempts<'a> {
     pub(super) timeouts: &'a Timeouts,
     /// When it was ready to leave.
     pub(super) left: Instant,
+    /// When it was sent last, and at first when it was ready to leave.
+    pub(super) sent: Instant,
     /// When all of it must be over.
     pub(super) deadline: Option<Instant>,
     pub(super) method: Method,
@@ -51,8 +53,6 @@ pub(super) struct Attempts<'a> {
 pub(super) struct Answered {
     pub(super) reply: Reply,
     pub(super) turn: Turn,
-    /// When it was sent that time.
-    pub(super) sent: Instant,
 }
 
 enum Failure {
@@ -78,10 +78,10 @@ impl Attempts<'_> {
     async fn tries(&mut self) -> Result<Answered, Rejection> {
         let upstream = self.upstream;
         let pool = upstream.pool();
-        let (mut tried, mut sent) = (Vec::new(), self.left);
-        let mut turn = self.admit(&tried, sent).await.map_err(no_turn)?;
+        let mut tried = Vec::new();
+        let mut turn = self.admit(&tried, self.sent).await.map_err(no_turn)?;
         if turn.has_waited {
-            sent = Instant::now();
+            self.sent = Instant::now();
         }
         self.allowance.earn(pool.budget());
         let mut headers = std::mem::take(&mut self.headers);
@@ -91,13 +91,13 @@ impl Attempts<'_> {
             self.observed.asks(pool, at);
             lane.backend().tally().requests.count();
             let is_kept = self.allowance.is_left(pool.settings().servers.len());
-            let outcome = self.attempt(lane, &mut headers, is_kept, sent).await;
+            let outcome = self.attempt(lane, &mut headers, is_kept).await;
             self.judge(at, &outcome);
             let again = match &outcome {
-                Ok(reply) => self.allowance.take(Cause::Status(reply.head.status()), pool.budget(), sent),
+                Ok(reply) => self.allowance.take(Cause::Status(reply.head.status()), pool.budget(), self.sent),
                 // Another server needs a descriptor too.
                 Err(Failure::Broken(error)) if error.is_own() || self.client_failed() => None,
-                Err(Failure::Broken(error)) => self.allowance.take(retry::cause(error), pool.budget(), sent),
+                Err(Failure::Broken(error)) => self.allowance.take(retry::cause(error), pool.budget(), self.sent),
                 Err(Failure::Late | Failure::Over | Failure::Malformed(_) | Failure::Spent) => None,
             };
             if self.allowance.was_held_back() {
@@ -105,7 +105,7 @@ impl Attempts<'_> {
             }
             // Of a body that went out in part nothing is left to send.
             let Some(why) = again.filter(|_| is_kept && self.is_whole()) else {
-                return self.end(outcome, turn, sent);
+                return self.end(outcome, turn);
             };
             turn = match why {
                 // Nothing was sent: any other server will do, and there must be one.
@@ -124,14 +124,14 @@ impl Attempts<'_> {
                     tried.push(at);
                     match pool.admit_now(&tried, self.key, Instant::now()) {
                         Ok(other) => other,
-                        Err(full) if !full.is_empty() => return self.end(outcome, turn, sent),
+                        Err(full) if !full.is_empty() => return self.end(outcome, turn),
                         Err(_) if self.rests(pool.draw()).await => turn,
-                        Err(_) => return self.end(outcome, turn, sent),
+                        Err(_) => return self.end(outcome, turn),
                     }
                 }
             };
             pool.counts().retries.count(why);
-            sent = Instant::now();
+            self.sent = Instant::now();
         }
     }
 
@@ -145,22 +145,16 @@ impl Attempts<'_> {
     }
 
     /// Sends it once. `headers` go with it, unless they are kept.
-    async fn attempt(
-        &self,
-        lane: &Lane,
-        headers: &mut HeaderMap,
-        is_kept: bool,
-        sent: Instant,
-    ) -> Result<Reply, Failure> {
+    async fn attempt(&self, lane: &Lane, headers: &mut HeaderMap, is_kept: bool) -> Result<Reply, Failure> {
         let body = match &self.loan {
             Some(loan) => loan.lend().ok_or(Failure::Spent)?,
             None => Body::empty(),
         };
         let Self { method, target, added, .. } = self;
         let switches = self.switch.is_some();
-        let outgoing = Outgoing { method, target, headers, added, switches, is_kept, body, now: sent };
+        let outgoing = Outgoing { method, target, headers, added, switches, is_kept, body, now: &self.sent };
         let limit = self.timeouts.response;
-        let mut due = self.by_deadline(sent + limit);
+        let mut due = self.by_deadline(self.sent + limit);
         let mut timer = self.timers.lend();
         let mut sending = pin!(lane.send(outgoing));
         let reply = poll_fn(|cx| {
@@ -180,13 +174,14 @@ impl Attempts<'_> {
         });
         let reply = reply.await?;
         let answer = &reply.head;
-        let (status, headers) = (answer.status(), answer.headers());
+        let status = answer.status();
         if status == StatusCode::SWITCHING_PROTOCOLS
-            && self.switch.as_ref().is_some_and(|switch| !switch.is_agreed(headers))
+            && self.switch.as_ref().is_some_and(|switch| !switch.is_agreed(answer.headers()))
         {
             return Err(Failure::Malformed(FramingFault::Switch));
         }
-        framing::check_answer(status, headers, answer.version(), self.switch.is_some()).map_err(Failure::Malformed)?;
+        framing::check_answer(status, &reply.framed, answer.version(), self.switch.is_some())
+            .map_err(Failure::Malformed)?;
         Ok(reply)
     }
 
@@ -235,9 +230,9 @@ impl Attempts<'_> {
         }
     }
 
-    fn end(&self, outcome: Result<Reply, Failure>, turn: Turn, sent: Instant) -> Result<Answered, Rejection> {
+    fn end(&self, outcome: Result<Reply, Failure>, turn: Turn) -> Result<Answered, Rejection> {
         match outcome {
-            Ok(reply) => Ok(Answered { reply, turn, sent }),
+            Ok(reply) => Ok(Answered { reply, turn }),
             Err(_) => Err(self.rejection(outcome)),
         }
     }

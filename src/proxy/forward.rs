@@ -217,6 +217,7 @@ impl Forwarder {
             upstream,
             timeouts: onward.timeouts,
             left,
+            sent: left,
             deadline: onward.timeouts.total.map(|total| left + total),
             method: head.method,
             target: onward.target.clone(),
@@ -239,10 +240,10 @@ impl Forwarder {
         attempts: Attempts<'_>,
         answered: Result<Answered, Rejection>,
     ) -> Result<Response<Body>, Rejection> {
-        let Attempts { upstream, left, deadline, switch, observed, .. } = attempts;
+        let Attempts { upstream, left, sent, deadline, switch, observed, .. } = attempts;
         let back = answered.as_ref().map_or_else(|_| Instant::now(), |answered| answered.reply.back);
         observed.comes_back(back - left);
-        let Answered { reply, turn: Turn { at, admission, .. }, sent } = answered?;
+        let Answered { reply, turn: Turn { at, admission, .. } } = answered?;
         observed.answered(back - sent);
         let backend = upstream.pool().backend(at).ok_or_else(internal)?;
         let hold = Hold { lease: onward.lease.clone(), deadline, _admission: admission };
@@ -258,14 +259,14 @@ impl Forwarder {
         between: Option<Duration>,
         hold: Hold,
     ) -> Response<Body> {
-        let Reply { head: mut answer, came, .. } = reply;
+        let Reply { head: mut answer, fields, came, .. } = reply;
         let status = answer.status();
         let switches = status == StatusCode::SWITCHING_PROTOCOLS;
         let far_side = switches.then(|| hyper::upgrade::on(&mut answer));
         let (mut head, ()) = answer.into_parts();
         // The client's version is hyper's to know.
         head.version = Version::HTTP_11;
-        rewrite::answer(status, &mut head.headers, facts, backend.origin());
+        rewrite::noted_answer((status, fields), &mut head.headers, facts, backend.origin());
         if let (Some(near), Some(far)) = (switch, far_side) {
             upgrade::announce(&mut head.headers);
             let hold = Arc::new(hold);

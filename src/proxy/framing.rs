@@ -3,8 +3,9 @@
 //! hyper has framed the body already, but takes more than is safe to pass on: other codings before
 //! `chunked`, a length beside it, odd status codes.
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, StatusCode, Version};
+
+use crate::message::framed::{Framed, Said};
 
 /// What is wrong with a message's framing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,13 +27,13 @@ pub enum FramingFault {
 /// # Errors
 /// On any transfer coding but exactly one `chunked`, and on more than one length.
 pub fn check(headers: &HeaderMap, version: Version) -> Result<(), FramingFault> {
-    Framed::of(headers).check(version)
+    check_framed(&Framed::of(headers), version)
 }
 
-/// Whether an answer can be passed on; if not, it is a 502.
+/// Whether an answer that is `framed` so can be passed on; if not, it is a 502.
 pub(crate) fn check_answer(
     status: StatusCode,
-    headers: &HeaderMap,
+    framed: &Framed,
     version: Version,
     upgrading: bool,
 ) -> Result<(), FramingFault> {
@@ -44,59 +45,23 @@ pub(crate) fn check_answer(
     if !allowed {
         return Err(FramingFault::Status);
     }
-    let framed = Framed::of(headers);
-    framed.check(version)?;
-    if framed.codings > 0 && framed.lengths > 0 {
+    check_framed(framed, version)?;
+    if framed.coding != Said::Nothing && framed.length != Said::Nothing {
         return Err(FramingFault::Both);
     }
     Ok(())
 }
 
-/// What a head says of its body, read in one pass.
-#[derive(Default)]
-struct Framed {
-    codings: usize,
-    is_chunked: bool,
-    lengths: usize,
-    is_number: bool,
-}
-
-impl Framed {
-    fn of(headers: &HeaderMap) -> Self {
-        let mut framed = Self::default();
-        for (name, value) in headers {
-            // By the length first, which no other field of most heads has.
-            match (name.as_str().len(), name) {
-                (17, name) if name == TRANSFER_ENCODING => {
-                    framed.codings += 1;
-                    framed.is_chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked");
-                }
-                (14, name) if name == CONTENT_LENGTH => {
-                    framed.lengths += 1;
-                    framed.is_number = is_number(value.as_bytes());
-                }
-                _ => {}
-            }
-        }
-        framed
+fn check_framed(framed: &Framed, version: Version) -> Result<(), FramingFault> {
+    match framed.coding {
+        Said::Nothing => {}
+        Said::Plainly if version >= Version::HTTP_11 => {}
+        Said::Plainly | Said::Oddly => return Err(FramingFault::Coding),
     }
-
-    fn check(&self, version: Version) -> Result<(), FramingFault> {
-        match self.codings {
-            0 => {}
-            1 if self.is_chunked && version >= Version::HTTP_11 => {}
-            _ => return Err(FramingFault::Coding),
-        }
-        match self.lengths {
-            0 => Ok(()),
-            1 if self.is_number => Ok(()),
-            _ => Err(FramingFault::Length),
-        }
+    match framed.length {
+        Said::Nothing | Said::Plainly => Ok(()),
+        Said::Oddly => Err(FramingFault::Length),
     }
-}
-
-fn is_number(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit)
 }
 
 impl std::fmt::Display for FramingFault {
@@ -162,7 +127,7 @@ mod tests {
 
     #[test]
     fn passes_on_no_answer_that_can_be_read_in_two_ways() {
-        let none = HeaderMap::new();
+        let none = Framed::default();
         for (status, upgrading, good) in [
             (200, false, true),
             (101, true, true),
@@ -174,7 +139,7 @@ mod tests {
             let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(check_answer(status, &none, Version::HTTP_11, upgrading).is_ok(), good, "{status}");
         }
-        let both = headers(&[("content-length", b"5"), ("transfer-encoding", b"chunked")]);
+        let both = Framed::of(&headers(&[("content-length", b"5"), ("transfer-encoding", b"chunked")]));
         assert_eq!(check_answer(StatusCode::OK, &both, Version::HTTP_11, false), Err(FramingFault::Both));
     }
 }

@@ -203,7 +203,16 @@ pub type UpstreamOrigin<'a> = (&'static str, &'a Authority);
 
 /// Rewrites an answer's head.
 pub fn answer(status: StatusCode, headers: &mut HeaderMap, facts: &RewriteFacts<'_>, upstream: UpstreamOrigin<'_>) {
-    let fields = Fields::of(headers);
+    noted_answer((status, Fields::of(headers)), headers, facts, upstream);
+}
+
+/// The same for a head of which it is noted that it has no other `fields` than these.
+pub(super) fn noted_answer(
+    (status, fields): (StatusCode, Fields),
+    headers: &mut HeaderMap,
+    facts: &RewriteFacts<'_>,
+    upstream: UpstreamOrigin<'_>,
+) {
     remove_noted_hop_by_hop(headers, fields, false);
     if fields.may_have(Fields::TRAILER) {
         clean_trailer_field(headers, facts.guarded);

@@ -9,18 +9,24 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use bytes::BytesMut;
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::CONNECTION;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 use httparse::{Header, ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 
 use super::BUFFER;
 use crate::message::body::BodyError;
+use crate::message::framed::{Framed, Said};
+use crate::message::survey::Fields;
 
 /// The head of an answer.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) head: Response<()>,
+    /// What its head may have.
+    pub(super) fields: Fields,
+    /// What its head says of its body.
+    pub(super) framed: Framed,
     pub(super) length: Length,
     /// Whether the connection takes another request behind the body.
     pub(super) stays_open: bool,
@@ -82,14 +88,15 @@ pub(super) fn read(bytes: &mut BytesMut, looked: &mut usize, is_head: bool) -> R
     while !bytes.is_empty() {
         // What comes in many pieces is parsed when its end is there, not with each of them.
         let may_be_whole = *looked == 0 || has_end(bytes, *looked);
-        let Some(head) = may_be_whole.then(|| parse(bytes)).transpose()?.flatten() else {
+        let mut noted = Noted::default();
+        let Some(head) = may_be_whole.then(|| parse(bytes, &mut noted)).transpose()?.flatten() else {
             *looked = bytes.len();
             return if bytes.len() >= BUFFER { Err(Fault::TooLarge) } else { Ok(None) };
         };
         *looked = 0;
         let status = head.status();
         if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
-            return judged(head, is_head).map(Some);
+            return judged(head, &noted, is_head).map(Some);
         }
     }
     Ok(None)
@@ -102,8 +109,17 @@ fn has_end(bytes: &[u8], looked: usize) -> bool {
     memchr::memmem::find(news, b"\n\r\n").is_some() || memchr::memmem::find(news, b"\n\n").is_some()
 }
 
+/// What is noted of the fields of a head while they are read.
+#[derive(Default)]
+struct Noted {
+    fields: Fields,
+    framed: Framed,
+    /// The last length; none that is larger than any body.
+    length: Option<u64>,
+}
+
 /// Takes a head out of `bytes`; `None`: it is not whole.
-fn parse(bytes: &mut BytesMut) -> Result<Option<Response<()>>, Fault> {
+fn parse(bytes: &mut BytesMut, noted: &mut Noted) -> Result<Option<Response<()>>, Fault> {
     let mut fields = [const { MaybeUninit::<Header<'_>>::uninit() }; MOST_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let end = match ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, bytes, &mut fields) {
@@ -134,11 +150,16 @@ fn parse(bytes: &mut BytesMut) -> Result<Option<Response<()>>, Fault> {
     headers.reserve(count);
     for (name, value) in places.into_iter().take(count) {
         let name = whole.get(name.range()).and_then(|name| HeaderName::from_bytes(name).ok());
+        let name = name.ok_or(Fault::Head(httparse::Error::HeaderName))?;
         let value = HeaderValue::from_maybe_shared(whole.slice(value.range()));
-        headers.append(
-            name.ok_or(Fault::Head(httparse::Error::HeaderName))?,
-            value.map_err(|_| Fault::Head(httparse::Error::HeaderValue))?,
-        );
+        let value = value.map_err(|_| Fault::Head(httparse::Error::HeaderValue))?;
+        let named = Fields::named(name.as_str());
+        noted.fields = noted.fields.and(named);
+        noted.framed.note(named, &value);
+        if named.may_have(Fields::CONTENT_LENGTH) {
+            noted.length = value.to_str().ok().and_then(|digits| digits.parse().ok());
+        }
+        headers.append(name, value);
     }
     Ok(Some(head))
 }
@@ -167,39 +188,33 @@ impl Place {
     }
 }
 
-fn judged(head: Response<()>, is_head: bool) -> Result<Answer, Fault> {
+fn judged(head: Response<()>, noted: &Noted, is_head: bool) -> Result<Answer, Fault> {
+    let Noted { fields, framed, .. } = *noted;
     let length = match head.status() {
         StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Length::Bytes(0),
         // What follows is another protocol, which nobody asked for here.
         StatusCode::SWITCHING_PROTOCOLS => Length::Connection,
         _ if is_head => Length::Bytes(0),
-        _ => length(&head)?,
+        _ => length(noted, head.version())?,
     };
-    let stays_open = length != Length::Connection && stays_open(head.version(), head.headers());
-    Ok(Answer { head, length, stays_open })
+    let stays_open = length != Length::Connection && stays_open(head.version(), head.headers(), fields);
+    Ok(Answer { head, fields, framed, length, stays_open })
 }
 
 /// What the framing says; a second word about it, or one that is none, leaves it to the end of the connection.
-fn length(head: &Response<()>) -> Result<Length, Fault> {
-    let headers = head.headers();
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
-        let is_clear = is_chunked && head.version() == Version::HTTP_11 && !headers.contains_key(CONTENT_LENGTH);
-        return Ok(if is_clear { Length::Chunked } else { Length::Connection });
-    }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    match (lengths.next(), lengths.next()) {
-        (Some(length), None) if length.as_bytes().iter().all(u8::is_ascii_digit) && !length.is_empty() => {
-            let digits = length.to_str().ok().and_then(|digits| digits.parse().ok());
-            digits.map(Length::Bytes).ok_or(Fault::Length)
-        }
+fn length(noted: &Noted, version: Version) -> Result<Length, Fault> {
+    match (noted.framed.coding, noted.framed.length) {
+        (Said::Plainly, Said::Nothing) if version == Version::HTTP_11 => Ok(Length::Chunked),
+        (Said::Nothing, Said::Plainly) => noted.length.map(Length::Bytes).ok_or(Fault::Length),
         _ => Ok(Length::Connection),
     }
 }
 
 /// Whether the connection persists (RFC 9112, section 9.3).
-fn stays_open(version: Version, headers: &HeaderMap) -> bool {
+fn stays_open(version: Version, headers: &HeaderMap, fields: Fields) -> bool {
+    if !fields.may_have(Fields::CONNECTION) {
+        return version == Version::HTTP_11;
+    }
     let mut options = headers
         .get_all(CONNECTION)
         .iter()
@@ -246,3 +261,66 @@ impl std::error::Error for Fault {
 
 /// How many fields a head may have.
 const MOST_FIELDS: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Looked up in the head, one field after the other.
+    fn plain_length(head: &Response<()>) -> Option<Length> {
+        let headers = head.headers();
+        let codings: Vec<_> = headers.get_all(TRANSFER_ENCODING).iter().collect();
+        let lengths: Vec<_> = headers.get_all(CONTENT_LENGTH).iter().collect();
+        match (&codings[..], &lengths[..]) {
+            ([], [one]) if !one.is_empty() && one.as_bytes().iter().all(u8::is_ascii_digit) => {
+                one.to_str().ok()?.parse().ok().map(Length::Bytes)
+            }
+            ([one], []) if one.as_bytes().eq_ignore_ascii_case(b"chunked") && head.version() == Version::HTTP_11 => {
+                Some(Length::Chunked)
+            }
+            _ => Some(Length::Connection),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_noted_while_it_is_read_is_what_the_head_says(
+            fields in prop::collection::vec(
+                (proptest::sample::select(&[
+                    "Content-Length", "content-length", "TRANSFER-ENCODING", "transfer-encoding", "Connection", "te",
+                    "x-content-length", "Set-Cookie", "cache-control", "Upgrade", "x-transfer-encoding",
+                ][..]),
+                 proptest::sample::select(&[
+                    "5", "05", "", "+5", "5, 5", "99999999999999999999", "chunked", "Chunked", "gzip, chunked", "close",
+                    "keep-alive", "x, Close", "\u{e9}",
+                ][..])), 0..5),
+            is_old in any::<bool>(),
+            code in proptest::sample::select(&[200_u16, 204, 304, 404][..]),
+            is_head in any::<bool>(),
+        ) {
+            let (mut text, mut said) = (format!("HTTP/1.{} {code} OK\r\n", u8::from(!is_old)), Response::new(()));
+            *said.version_mut() = if is_old { Version::HTTP_10 } else { Version::HTTP_11 };
+            for (name, value) in &fields {
+                text.push_str(&format!("{name}: {value}\r\n"));
+                let name = HeaderName::try_from(*name).unwrap();
+                said.headers_mut().append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            }
+            let has_body = !is_head && code != 204 && code != 304;
+            let length = if has_body { plain_length(&said) } else { Some(Length::Bytes(0)) };
+            let text = format!("HTTP/1.1 103 Early\r\ncontent-length: 7\r\nconnection: close\r\n\r\n{text}\r\n");
+            let answer = match (read(&mut BytesMut::from(&*text), &mut 0, is_head), length) {
+                (Err(Fault::Length), None) => return Ok(()),
+                (answer, _) => answer.unwrap().unwrap(),
+            };
+            let headers = answer.head.headers();
+            prop_assert_eq!(headers, said.headers());
+            prop_assert_eq!((answer.fields, answer.framed), (Fields::of(headers), Framed::of(headers)));
+            prop_assert_eq!(Some(answer.length), length);
+            let ends = answer.length == Length::Connection;
+            prop_assert_eq!(answer.stays_open, !ends && stays_open(answer.head.version(), headers, Fields::CONNECTION));
+        }
+    }
+}

@@ -104,7 +104,7 @@ async fn ask(lane: &Lane, check: &Check) -> Result<(), Ill> {
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     let (method, target) = (&Method::GET, &check.path);
     let (headers, added, body) = (&mut headers, &Added::default(), Body::empty());
-    let now = Instant::now();
+    let now = &Instant::now();
     let outgoing = Outgoing { method, target, headers, added, switches: false, is_kept: false, body, now };
     let reply = lane.send(outgoing).await.map_err(Ill::Broken)?;
     let status = reply.head.status();

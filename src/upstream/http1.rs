@@ -47,12 +47,13 @@ impl Http1 {
     pub(super) async fn send(&self, mut outgoing: Outgoing<'_>) -> Result<Reply, SendError> {
         let is_small = outgoing.body.size_hint().exact().is_some_and(|length| length <= SMALL);
         if !is_small || outgoing.switches {
-            let (connection, switches) = (self.connection(outgoing.now).await?, outgoing.switches);
+            let (connection, switches) = (self.connection(self.unused.take(*outgoing.now)).await?, outgoing.switches);
             return Box::pin(self.carry(connection, outgoing.into_request(), switches)).await;
         }
-        let mut body = outgoing.body.is_end_stream().then(Bytes::new);
+        let (mut body, mut is_again) = (outgoing.body.is_end_stream().then(Bytes::new), false);
         loop {
-            let (mut connection, is_reused) = match self.connection(outgoing.now).await {
+            let now = if is_again { Instant::now() } else { *outgoing.now };
+            let (mut connection, is_reused) = match self.connection(self.unused.take(now)).await {
                 Ok(connection) => connection,
                 Err(error) => {
                     // Nothing was sent: another server may have all of it.
@@ -75,10 +76,10 @@ impl Http1 {
                 Ok(answer) => {
                     let back = Instant::now();
                     let rest = rest(connection, &answer, back, Arc::downgrade(&self.unused));
-                    return Ok(Reply::new(answer.head, rest, back));
+                    return Ok(Reply::new(answer, rest, back));
                 }
                 // The server had closed it before any of the request was sent.
-                Err(fault) if is_reused && fault.is_unsent() => outgoing.now = Instant::now(),
+                Err(fault) if is_reused && fault.is_unsent() => is_again = true,
                 Err(fault) => return Err(SendError::Exchange(fault)),
             }
         }
@@ -111,13 +112,13 @@ impl Http1 {
                     None => return Err(SendError::Http1(error.into_error())),
                 },
             }
-            (connection, is_reused) = self.connection(Instant::now()).await?;
+            (connection, is_reused) = self.connection(self.unused.take(Instant::now())).await?;
         }
     }
 
-    /// A connection for what is sent at `now`, and whether it has had a request before.
-    async fn connection(&self, now: Instant) -> Result<(Box<Connection>, bool), SendError> {
-        match self.unused.take(now) {
+    /// The `unused` connection, or a new one, and whether it has had a request before.
+    async fn connection(&self, unused: Option<Box<Connection>>) -> Result<(Box<Connection>, bool), SendError> {
+        match unused {
             Some(connection) => Ok((connection, true)),
             // Seldom needed, and large.
             None => {

@@ -51,6 +51,9 @@ pub use tls::{TlsFault, verify};
 use crate::config::ServerAddr;
 use crate::message::added::Added;
 use crate::message::body::{Body, Cut, Source};
+use crate::message::framed::Framed;
+use crate::message::survey::Fields;
+use answer::Answer;
 use exchange::Rest;
 use send::Sender;
 
@@ -137,7 +140,7 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) is_kept: bool,
     pub(crate) body: Body,
     /// When it is sent. Connections that wait for a request are judged by it.
-    pub(crate) now: Instant,
+    pub(crate) now: &'a Instant,
 }
 
 impl Outgoing<'_> {
@@ -156,6 +159,10 @@ impl Outgoing<'_> {
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) head: Response<()>,
+    /// What its head may have.
+    pub(crate) fields: Fields,
+    /// What its head says of its body.
+    pub(crate) framed: Framed,
     pub(crate) came: Came,
     /// When its head was there.
     pub(crate) back: Instant,
@@ -170,19 +177,21 @@ pub(crate) enum Came {
 }
 
 impl Reply {
-    fn new(head: Response<()>, rest: Rest, back: Instant) -> Self {
+    fn new(answer: Answer, rest: Rest, back: Instant) -> Self {
         let came = match rest {
             Rest::Whole(body) => Came::Whole(body),
             Rest::Coming(coming) => Came::Coming(Box::new(coming)),
         };
-        Self { head, came, back }
+        let Answer { head, fields, framed, .. } = answer;
+        Self { head, fields, framed, came, back }
     }
 
     /// One that hyper has read, whose connection has a task of its own; with its place there, where many share it.
     fn streamed(answer: Response<Incoming>, turn: Option<multiplex::Turn>) -> Self {
         let (head, body) = answer.into_parts();
         let came = Came::Coming(Box::new(Streamed { body, _turn: turn }));
-        Self { head: Response::from_parts(head, ()), came, back: Instant::now() }
+        let (fields, framed) = (Fields::of(&head.headers), Framed::of(&head.headers));
+        Self { head: Response::from_parts(head, ()), fields, framed, came, back: Instant::now() }
     }
 }
 

@@ -96,7 +96,7 @@ impl Sender {
                     speaks_http1.store(true, Relaxed);
                     let (mut head, body) = request.into_parts();
                     let headers = &mut head.headers;
-                    let (added, now) = (&Added::default(), Instant::now());
+                    let (added, now) = (&Added::default(), &Instant::now());
                     self.http1
                         .send(Outgoing { method, target, headers, added, switches: false, is_kept: false, body, now })
                         .await

@@ -99,7 +99,7 @@ impl Server {
         }
         let (method, target) = (&method, &PathAndQuery::from_static("/x?y"));
         let (headers, added) = (&mut headers, &Added::default());
-        let outgoing = Outgoing { method, target, headers, added, switches: false, is_kept: false, body, now };
+        let outgoing = Outgoing { method, target, headers, added, switches: false, is_kept: false, body, now: &now };
         self.http1.send(outgoing).await
     }
 
@@ -230,7 +230,7 @@ async fn a_server_that_answers_before_it_has_read_all_is_heard() {
     for _ in 0..2 {
         let (method, target) = (&Method::GET, &PathAndQuery::from_static("/"));
         let (headers, added, body, now) = (&mut headers, &Added::default(), Body::empty(), Instant::now());
-        let outgoing = Outgoing { method, target, headers, added, switches: false, is_kept: true, body, now };
+        let outgoing = Outgoing { method, target, headers, added, switches: false, is_kept: true, body, now: &now };
         let reply = http1.send(outgoing).await.unwrap();
         assert_eq!(reply.head.status(), 431);
         assert!(http1.unused.lock().connections.is_empty(), "the server still waits for the rest");
@@ -404,7 +404,7 @@ async fn a_body_is_framed_by_what_it_is_and_not_by_what_its_fields_say() {
         let (method, target) = (&Method::POST, &PathAndQuery::from_static("/"));
         let body = Body::full("x".repeat(size));
         let (headers, added, now) = (&mut headers, &Added::default(), Instant::now());
-        let outgoing = Outgoing { method, target, headers, added, switches: false, is_kept: true, body, now };
+        let outgoing = Outgoing { method, target, headers, added, switches: false, is_kept: true, body, now: &now };
         let reply = server.http1.send(outgoing).await.unwrap();
         assert!(matches!(reply.came, Came::Whole(body) if body == "hi"), "{fields:?}");
         assert_eq!(server.text().await.as_deref(), Ok("hi"), "{fields:?}");
@@ -533,7 +533,7 @@ async fn what_is_added_is_sent_in_the_place_of_what_was_there() {
                 switches: asks.is_some(),
                 is_kept,
                 body: Body::empty(),
-                now: Instant::now(),
+                now: &Instant::now(),
             };
             assert_eq!(http1.send(outgoing).await.unwrap().head.status(), 204);
             let request = heard.recv().await.unwrap();
