@@ -3,7 +3,7 @@
 //! Everything that depends on the time takes a [`Clock`], so that a test states the time instead of
 //! sleeping. Deadlines on sockets are the runtime's timers and not here.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::sync::Arc;
@@ -46,40 +46,43 @@ impl Timestamp {
 
     /// RFC 3339 in UTC with milliseconds, as logs and tables show it.
     pub fn rfc3339(self) -> String {
-        let mut whole = String::with_capacity(24);
-        self.write_rfc3339(|piece| whole.push_str(piece));
-        whole
+        let text = self.characters().and_then(|characters| String::from_utf8(characters.to_vec()).ok());
+        text.unwrap_or_else(|| format!("@{}", self.0))
     }
 
-    /// The same, handed to `write` piece by piece.
-    pub(crate) fn write_rfc3339(self, mut write: impl FnMut(&str)) {
+    /// The same in its 24 characters, which the years up to 9999 have.
+    #[inline]
+    pub(crate) fn characters(self) -> Option<[u8; 24]> {
         let second = self.as_secs();
-        SECOND.with_borrow_mut(|known| {
-            if known.as_ref().is_none_or(|(which, _)| *which != second) {
-                *known = seconds(second).map(|text| (second, text));
-            }
-            let mut digits = itoa::Buffer::new();
-            let Some((_, text)) = known else {
-                write("@");
-                return write(digits.format(self.0));
-            };
-            write(text);
-            write(".");
-            // The thousand keeps the zeros in front.
-            write(&digits.format(1000 + self.0 % 1000)[1..]);
-            write("Z");
-        });
+        let (known, mut text) = SECOND.get();
+        if known != second {
+            text = seconds(second)?;
+            SECOND.set((second, text));
+        }
+        let [hundreds, tens, ones] = three_digits(self.0);
+        (text[20], text[21], text[22]) = (hundreds, tens, ones);
+        Some(text)
     }
 }
 
-/// `second` up to its point.
-fn seconds(second: u64) -> Option<String> {
-    OffsetDateTime::from_unix_timestamp(i64::try_from(second).ok()?).ok()?.format(SECONDS).ok()
+/// The last three digits of `number`, be they zeros.
+#[inline]
+pub(crate) fn three_digits(number: u64) -> [u8; 3] {
+    // Small numbers are divided in fewer steps.
+    let number = u16::try_from(number % 1000).unwrap_or_default();
+    let (digit, rest) = (|digit: u16| digit.to_le_bytes()[0] | b'0', number % 100);
+    [digit(number / 100), digit(rest / 10), digit(rest % 10)]
+}
+
+/// `second` with nothing behind its point.
+fn seconds(second: u64) -> Option<[u8; 24]> {
+    let text = OffsetDateTime::from_unix_timestamp(i64::try_from(second).ok()?).ok()?.format(SECONDS).ok()?;
+    text.into_bytes().try_into().ok()
 }
 
 thread_local! {
     /// The second that was written last: most are written more than once.
-    static SECOND: RefCell<Option<(u64, String)>> = const { RefCell::new(None) };
+    static SECOND: Cell<(u64, [u8; 24])> = const { Cell::new((u64::MAX, [0; 24])) };
 }
 
 impl Add<Duration> for Timestamp {
@@ -184,7 +187,7 @@ impl ManualClock {
 }
 
 /// RFC 3339 with always three digits, so that columns stay columns.
-const SECONDS: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]");
+const SECONDS: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].000Z");
 
 fn system_time() -> Timestamp {
     Timestamp(millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()))
@@ -202,6 +205,17 @@ mod tests {
     fn shows_a_moment_as_rfc_3339() {
         assert_eq!(Timestamp::from_millis(1_700_000_000_123).rfc3339(), "2023-11-14T22:13:20.123Z");
         assert_eq!(Timestamp::from_secs(1_700_000_000).rfc3339(), "2023-11-14T22:13:20.000Z");
+        assert_eq!(Timestamp::default().rfc3339(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(Timestamp::from_millis(253_402_300_799_999).rfc3339(), "9999-12-31T23:59:59.999Z");
+        assert_eq!(Timestamp::from_millis(253_402_300_800_000).rfc3339(), "@253402300800000", "a year too many");
+        assert_eq!(Timestamp::from_millis(u64::MAX).rfc3339(), format!("@{}", u64::MAX));
+    }
+
+    #[test]
+    fn three_digits_are_three_of_any_number() {
+        for (number, digits) in [(0, b"000"), (7, b"007"), (80, b"080"), (999, b"999"), (1234, b"234")] {
+            assert_eq!(&three_digits(number), digits);
+        }
     }
 
     #[test]

@@ -26,11 +26,7 @@ impl RequestId {
 
     /// The id as text.
     pub fn digits(self) -> Digits {
-        let mut digits = [0; LENGTH];
-        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0.to_be_bytes()) {
-            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-        }
-        Digits(digits)
+        Digits::of(self.0)
     }
 
     /// One of `count` places, by the end of the id: ids are spread evenly over them.
@@ -42,6 +38,23 @@ impl RequestId {
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.digits())
+    }
+}
+
+impl Digits {
+    /// All 32 of `number`.
+    pub(super) fn of(number: u128) -> Self {
+        let mut digits = [0; LENGTH];
+        let (pairs, _) = digits.as_chunks_mut();
+        for (pair, byte) in pairs.iter_mut().zip(number.to_be_bytes()) {
+            *pair = PAIRS[usize::from(byte)];
+        }
+        Self(digits)
+    }
+
+    /// As bytes of ASCII.
+    pub(super) const fn as_bytes(&self) -> &[u8; LENGTH] {
+        &self.0
     }
 }
 
@@ -77,7 +90,17 @@ impl RequestIds {
 
 const LENGTH: usize = 32;
 
-const DIGITS: &[u8; 16] = b"0123456789abcdef";
+/// The digits of every byte.
+const PAIRS: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < pairs.len() {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
 
 /// An id for tests.
 #[cfg(test)]
@@ -104,6 +127,8 @@ mod tests {
         let id = RequestId(0x0f1e_2d3c);
         assert_eq!(id.to_string(), "0000000000000000000000000f1e2d3c");
         assert_eq!(RequestId::parse(&id.to_string()), Some(id));
+        let number = 0x0123_4567_89ab_cdef_fedc_ba98_7654_3210;
+        assert_eq!(RequestId(number).to_string(), "0123456789abcdeffedcba9876543210");
         let upper = id.to_string().to_uppercase();
         for text in ["", "0f1e2d3c", "+000000000000000000000000f1e2d3c", "000000000000000000000000f1e2d3cg0", &upper] {
             assert_eq!(RequestId::parse(text), None, "{text}");

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Record;
+use super::id::Digits;
 use crate::config;
 use crate::metrics::Metrics;
 use crate::secret::Random;
@@ -185,9 +186,16 @@ impl Tracer {
     }
 }
 
+impl TraceId {
+    /// The id as text.
+    pub(super) fn digits(self) -> Digits {
+        Digits::of(self.0)
+    }
+}
+
 impl fmt::Display for TraceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        f.write_str(&self.digits())
     }
 }
 

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use super::text::Text;
+
 /// Where lines gather. Its thread ends with it, when all is written.
 #[derive(Debug)]
 pub(super) struct Book(Arc<Shared>);
@@ -28,7 +30,7 @@ struct Shared {
 /// What has gathered since the thread came last.
 #[derive(Debug, Default)]
 struct Page {
-    text: Vec<u8>,
+    text: Text,
     lines: usize,
     /// Each with where in `text` it was given: what stands before it comes first.
     orders: Vec<(usize, Order)>,
@@ -64,7 +66,7 @@ impl Book {
     }
 
     /// Has `write` add a line. Never waits for the sink: says no, and counts it, where too much waits for it already.
-    pub(super) fn add(&self, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+    pub(super) fn add(&self, write: impl FnOnce(&mut Text)) -> bool {
         let mut page = self.0.lock();
         if page.lines >= MOST_LINES || page.text.len() >= MOST_BYTES {
             page.dropped += 1;
@@ -114,41 +116,48 @@ impl Shared {
         self.page.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What has gathered, as soon as there is something; under load a moment later, so that a request hardly ever has to wake
-    /// this thread. `emptied` gathers what comes next.
-    fn next(&self, emptied: Vec<u8>) -> Page {
+    /// Has in `page` what has gathered, as soon as there is something; under load a moment later, so that a request hardly ever
+    /// has to wake this thread. The room of what was in it gathers what comes next.
+    fn next(&self, page: &mut Page) {
+        page.clear();
         let is_idle = |page: &mut Page| page.lines == 0 && page.orders.is_empty() && !page.is_closed;
-        let mut page = self.news.wait_while(self.lock(), is_idle).unwrap_or_else(PoisonError::into_inner);
-        if page.orders.is_empty() && !page.is_closed {
-            drop(page);
+        let mut gathered = self.news.wait_while(self.lock(), is_idle).unwrap_or_else(PoisonError::into_inner);
+        if gathered.orders.is_empty() && !gathered.is_closed {
+            drop(gathered);
             thread::sleep(MOMENT);
-            page = self.lock();
+            gathered = self.lock();
         }
-        let is_closed = page.is_closed;
-        std::mem::replace(&mut *page, Page { text: emptied, is_closed, ..Page::default() })
+        page.is_closed = gathered.is_closed;
+        std::mem::swap(&mut *gathered, page);
+    }
+}
+
+impl Page {
+    /// Forgets all but whether it is closed, and keeps room.
+    fn clear(&mut self) {
+        self.text.clear(KEPT_BYTES);
+        self.orders.clear();
+        (self.lines, self.dropped) = (0, 0);
     }
 }
 
 /// Carries lines to `sink` until nobody writes any more.
 fn carry(shared: &Shared, mut sink: Sink) {
-    let (mut emptied, mut failing) = (Vec::new(), false);
+    let (mut page, mut failing) = (Page::default(), false);
     loop {
-        let Page { mut text, orders, dropped, is_closed, .. } = shared.next(std::mem::take(&mut emptied));
-        let Written { lost, error } = sink.write(&text, orders);
+        shared.next(&mut page);
+        let Written { lost, error } = sink.write(page.text.as_bytes(), page.orders.drain(..));
         shared.lost.fetch_add(lost, Relaxed);
         if let Some(error) = error.as_ref().filter(|_| !failing) {
             warn!(%error, lines = lost, "access log can't be written");
         }
         failing = error.is_some();
-        if dropped > 0 {
-            warn!(lines = dropped, "access lines dropped: the log is slower than the traffic");
+        if page.dropped > 0 {
+            warn!(lines = page.dropped, "access lines dropped: the log is slower than the traffic");
         }
-        if is_closed {
+        if page.is_closed {
             return;
         }
-        text.clear();
-        text.shrink_to(KEPT_BYTES);
-        emptied = text;
     }
 }
 
@@ -159,7 +168,7 @@ impl Sink {
     }
 
     /// Writes `text`, and does what was ordered amid it.
-    fn write(&mut self, text: &[u8], orders: Vec<(usize, Order)>) -> Written {
+    fn write(&mut self, text: &[u8], orders: impl Iterator<Item = (usize, Order)>) -> Written {
         let (mut at, mut written) = (0, Written::default());
         for (place, order) in orders {
             self.put(text.get(at..place).unwrap_or_default(), &mut written);
@@ -265,7 +274,7 @@ mod tests {
     }
 
     fn add(book: &Book, line: &str) -> bool {
-        book.add(|text| text.extend_from_slice(line.as_bytes()))
+        book.add(|text| _ = text.push(line))
     }
 
     #[test]
@@ -320,7 +329,7 @@ mod tests {
         let taken = Arc::<Mutex<(u32, Vec<u8>)>>::default();
         let mut sink = Sink::Stream(Box::new(Torn(Arc::clone(&taken))));
         let lines = "one 67890\ntwo 67890\nthree 890\nfour 7890\nfive 7890\n";
-        let Written { lost, error } = sink.write(lines.as_bytes(), Vec::new());
+        let Written { lost, error } = sink.write(lines.as_bytes(), std::iter::empty());
         assert_eq!((lost, error.map(|error| error.kind())), (2, Some(io::ErrorKind::StorageFull)));
         let text = String::from_utf8(taken.lock().unwrap().1.clone()).unwrap();
         assert_eq!(text, "one 67890\ntwo 67890\nfive 7890\n");
