@@ -24,7 +24,7 @@ pub struct Body {
     kind: Kind,
     sent: u64,
     whole: bool,
-    watcher: Option<Arc<dyn Watcher>>,
+    watcher: Option<Box<dyn Watcher>>,
 }
 
 #[derive(Default)]
@@ -134,11 +134,9 @@ impl Body {
         }
     }
 
-    /// The same body, its end told to `watcher`.
-    #[must_use]
-    pub fn watched(mut self, watcher: Arc<dyn Watcher>) -> Self {
+    /// Has the end of the body told to `watcher`.
+    pub fn watch(&mut self, watcher: Box<dyn Watcher>) {
         self.watcher = Some(watcher);
-        self
     }
 
     fn of(kind: Kind) -> Self {
@@ -337,8 +335,8 @@ mod tests {
 
     use super::*;
 
-    #[derive(Default)]
-    struct Record(Mutex<Vec<(End, u64)>>);
+    #[derive(Clone, Default)]
+    struct Record(Arc<Mutex<Vec<(End, u64)>>>);
 
     impl Watcher for Record {
         fn ended(&self, end: End, sent: u64) {
@@ -348,12 +346,16 @@ mod tests {
 
     #[tokio::test]
     async fn tells_once_how_it_ended() {
-        let record = Arc::new(Record::default());
-        drop(Body::empty().watched(record.clone()));
-        let whole = Body::full("hello").watched(record.clone());
+        let record = Record::default();
+        let watched = |mut body: Body| {
+            body.watch(Box::new(record.clone()));
+            body
+        };
+        drop(watched(Body::empty()));
+        let whole = watched(Body::full("hello"));
         assert_eq!(whole.size_hint().exact(), Some(5));
         assert_eq!(whole.collect().await.unwrap().to_bytes(), "hello");
-        drop(Body::full("unread").watched(record.clone()));
+        drop(watched(Body::full("unread")));
         let ends = record.0.lock().unwrap().clone();
         assert_eq!(ends, [(End::Whole, 0), (End::Whole, 5), (End::Cut, 0)]);
     }

@@ -33,9 +33,7 @@ pub(super) fn begin(state: &State, (request, fields): (&Request<Incoming>, Field
     record.trace = own.or(parent.map(|parent| parent.trace));
 }
 
-/// The answer as it goes out. Its access line is written when its last byte is, or when it is cut.
-///
-/// The record is taken only where a line is written, or spans: else it ends where it has always been.
+/// The answer as it goes out, noted in the record of its request.
 pub(super) fn finish(
     state: &State,
     answered: Answered,
@@ -56,14 +54,7 @@ pub(super) fn finish(
     link.is_now(now.into());
     count(state, record, observed, now);
     state.shared.recent.keep(record);
-    let log = &state.access_log;
-    let tracer = record.recording.as_ref().and_then(|_| state.tracer.clone());
-    if !log.is_on() && tracer.is_none() {
-        return response;
-    }
-    let (log, record, observed) = (log.clone(), record.take(), Arc::clone(observed));
-    let line = Arc::new(Line { log, tracer, record, observed });
-    response.map(|body| body.watched(line))
+    response
 }
 
 /// Counts a request at `now`, when the head of its answer is there, or when it is clear that there will be none.
@@ -111,12 +102,12 @@ pub fn unreadable(worker: &Worker, info: &ConnInfo, error: &hyper::Error) {
 /// The code of a head that the parser refused.
 const UNREADABLE: &str = "unreadable";
 
-/// An access line that waits for the end of its answer.
-struct Line {
-    log: AccessLog,
-    tracer: Option<Tracer>,
-    record: Record,
-    observed: Arc<Observed>,
+/// An access line, or spans, that wait for the end of the answer: its last byte is out, or it is cut.
+pub(super) struct Line {
+    pub(super) record: Record,
+    pub(super) log: AccessLog,
+    pub(super) tracer: Option<Tracer>,
+    pub(super) observed: Arc<Observed>,
 }
 
 impl Watcher for Line {

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use http::{Response, StatusCode};
 
-use super::finish;
+use super::finish::{self, Line};
 use crate::clock::Timestamp;
 use crate::endpoint::Answered;
 use crate::message::body::Body;
 use crate::message::connection::{ConnInfo, Link};
 use crate::message::rejection::Blame;
+use crate::observe::access::AccessLog;
 use crate::observe::trace::Finished;
 use crate::observe::{Ending, Record, blank};
 use crate::proxy::Observed;
@@ -21,7 +22,10 @@ use crate::state::State;
 /// The record of a request in progress. Dropped before it is finished it says that the client has left.
 pub(super) struct Open<'a> {
     state: &'a State,
+    /// Of use only where no line is written.
     record: Record,
+    /// Has the record in it from the beginning, as it is too large to be handed on to the answer.
+    line: Option<Box<Line>>,
     observed: Arc<Observed>,
     is_finished: bool,
 }
@@ -34,15 +38,38 @@ impl<'a> Open<'a> {
         (time, started): (Timestamp, Instant),
         observed: Arc<Observed>,
     ) -> Self {
-        // Where it is made it stays: it is too large to be handed on.
-        let record = blank(state.shared.request_ids.next(), info.peer.ip().to_canonical(), (time, started));
-        Self { state, record, observed, is_finished: false }
+        let (id, client, log) = (state.shared.request_ids.next(), info.peer.ip().to_canonical(), &state.access_log);
+        let line = log.is_on().then(|| {
+            let (log, observed) = (log.clone(), Arc::clone(&observed));
+            // Made where it stays.
+            Box::write(
+                Box::new_uninit(),
+                Line { record: blank(id, client, (time, started)), log, tracer: None, observed },
+            )
+        });
+        Self { state, record: blank(id, client, (time, started)), line, observed, is_finished: false }
     }
 
     /// There is an answer, which goes out as it is given.
     pub(super) fn finish(&mut self, answered: Answered, link: &Link) -> Response<Body> {
         self.is_finished = true;
-        finish::finish(self.state, answered, &mut self.record, &self.observed, link)
+        let (state, observed) = (self.state, &self.observed);
+        let record = self.line.as_mut().map_or(&mut self.record, |line| &mut line.record);
+        let mut response = finish::finish(state, answered, record, observed, link);
+        let tracer = record.recording.as_ref().and_then(|_| state.tracer.clone());
+        let line = match self.line.take() {
+            Some(mut line) => {
+                line.tracer = tracer;
+                line
+            }
+            None if tracer.is_none() => return response,
+            None => {
+                let (record, log, observed) = (self.record.take(), AccessLog::off(), Arc::clone(observed));
+                Box::new(Line { record, log, tracer, observed })
+            }
+        };
+        response.body_mut().watch(line);
+        response
     }
 }
 
@@ -50,13 +77,13 @@ impl Deref for Open<'_> {
     type Target = Record;
 
     fn deref(&self) -> &Record {
-        &self.record
+        self.line.as_ref().map_or(&self.record, |line| &line.record)
     }
 }
 
 impl DerefMut for Open<'_> {
     fn deref_mut(&mut self) -> &mut Record {
-        &mut self.record
+        self.line.as_mut().map_or(&mut self.record, |line| &mut line.record)
     }
 }
 
@@ -65,7 +92,8 @@ impl Drop for Open<'_> {
         if self.is_finished {
             return;
         }
-        let Self { state, record, observed, .. } = self;
+        let Self { state, record, line, observed, .. } = self;
+        let record = line.as_mut().map_or(record, |line| &mut line.record);
         if record.decision != "permit" {
             record.decision = "bad-request";
         }

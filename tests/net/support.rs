@@ -253,7 +253,7 @@ impl Handler {
     async fn answer(&self, request: Request<Incoming>, link: Arc<Link>) -> Response<Body> {
         *self.link.lock().unwrap() = Some(link.clone());
         let framed = framing::check(request.headers(), request.version());
-        let answer = if link.target_fault() || framed.is_err() {
+        let mut answer = if link.target_fault() || framed.is_err() {
             let mut answer = respond::full(StatusCode::BAD_REQUEST, "text/plain", "bad request");
             respond::close(&mut answer);
             answer
@@ -267,7 +267,8 @@ impl Handler {
         } else {
             self.forward(request).await
         };
-        answer.map(|body| body.watched(Arc::new(Ends(self.ends.clone()))))
+        answer.body_mut().watch(Box::new(Ends(self.ends.clone())));
+        answer
     }
 
     async fn forward(&self, request: Request<Incoming>) -> Response<Body> {
