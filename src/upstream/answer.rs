@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use bytes::BytesMut;
 use http::header::CONNECTION;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
 use httparse::{Header, ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 
@@ -116,9 +116,11 @@ struct Noted {
     framed: Framed,
     /// The last length; none that is larger than any body.
     length: Option<u64>,
+    persistence: Persistence,
 }
 
-/// Takes a head out of `bytes`; `None`: it is not whole.
+/// Takes a head out of `bytes`; `None`: it is not whole. A `Connection` that only says whether it persists is noted and left out:
+/// it ends at this hop.
 fn parse(bytes: &mut BytesMut, noted: &mut Noted) -> Result<Option<Response<()>>, Fault> {
     let mut fields = [const { MaybeUninit::<Header<'_>>::uninit() }; MOST_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
@@ -149,7 +151,11 @@ fn parse(bytes: &mut BytesMut, noted: &mut Noted) -> Result<Option<Response<()>>
     let headers = head.headers_mut();
     headers.reserve(count);
     for (name, value) in places.into_iter().take(count) {
-        let name = whole.get(name.range()).and_then(|name| HeaderName::from_bytes(name).ok());
+        let (name, text) = (whole.get(name.range()).unwrap_or_default(), whole.get(value.range()).unwrap_or_default());
+        if name.eq_ignore_ascii_case(CONNECTION.as_str().as_bytes()) && noted.persistence.note(text) {
+            continue;
+        }
+        let name = HeaderName::from_bytes(name).ok();
         let name = name.ok_or(Fault::Head(httparse::Error::HeaderName))?;
         let value = HeaderValue::from_maybe_shared(whole.slice(value.range()));
         let value = value.map_err(|_| Fault::Head(httparse::Error::HeaderValue))?;
@@ -189,7 +195,13 @@ impl Place {
 }
 
 fn judged(head: Response<()>, noted: &Noted, is_head: bool) -> Result<Answer, Fault> {
-    let Noted { fields, framed, .. } = *noted;
+    let Noted { fields, framed, mut persistence, .. } = *noted;
+    if fields.may_have(Fields::CONNECTION) {
+        let values = head.headers().get_all(CONNECTION).iter();
+        for option in values.flat_map(|value| value.as_bytes().split(|&byte| byte == b',')) {
+            persistence.note(option.trim_ascii());
+        }
+    }
     let length = match head.status() {
         StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Length::Bytes(0),
         // What follows is another protocol, which nobody asked for here.
@@ -197,7 +209,7 @@ fn judged(head: Response<()>, noted: &Noted, is_head: bool) -> Result<Answer, Fa
         _ if is_head => Length::Bytes(0),
         _ => length(noted, head.version())?,
     };
-    let stays_open = length != Length::Connection && stays_open(head.version(), head.headers(), fields);
+    let stays_open = length != Length::Connection && persistence.stays_open(head.version());
     Ok(Answer { head, fields, framed, length, stays_open })
 }
 
@@ -210,27 +222,25 @@ fn length(noted: &Noted, version: Version) -> Result<Length, Fault> {
     }
 }
 
-/// Whether the connection persists (RFC 9112, section 9.3).
-fn stays_open(version: Version, headers: &HeaderMap, fields: Fields) -> bool {
-    if !fields.may_have(Fields::CONNECTION) {
-        return version == Version::HTTP_11;
+/// What is said of whether the connection persists (RFC 9112, section 9.3).
+#[derive(Clone, Copy, Default)]
+struct Persistence {
+    closes: bool,
+    keeps: bool,
+}
+
+impl Persistence {
+    /// Notes one option of the connection; whether it is about that, and no name of a field.
+    fn note(&mut self, option: &[u8]) -> bool {
+        let (closes, keeps) = (option.eq_ignore_ascii_case(b"close"), option.eq_ignore_ascii_case(b"keep-alive"));
+        self.closes |= closes;
+        self.keeps |= keeps;
+        closes || keeps
     }
-    let mut options = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-        .map(<[u8]>::trim_ascii);
-    if version == Version::HTTP_11 {
-        return !options.any(|option| option.eq_ignore_ascii_case(b"close"));
+
+    const fn stays_open(self, version: Version) -> bool {
+        !self.closes && (matches!(version, Version::HTTP_11) || self.keeps)
     }
-    let mut keeps = false;
-    for option in options {
-        keeps |= option.eq_ignore_ascii_case(b"keep-alive");
-        if option.eq_ignore_ascii_case(b"close") {
-            return false;
-        }
-    }
-    keeps
 }
 
 impl fmt::Display for Fault {
@@ -264,10 +274,20 @@ const MOST_FIELDS: usize = 100;
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
     use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Looked up in the head, one option after the other.
+    fn plainly_stays_open(head: &Response<()>) -> bool {
+        let values = head.headers().get_all(CONNECTION).iter().map(HeaderValue::as_bytes);
+        let options = values.flat_map(|value| value.split(|&byte| byte == b','));
+        let options: Vec<_> = options.map(|option| option.trim_ascii().to_ascii_lowercase()).collect();
+        let has = |option: &[u8]| options.iter().any(|said| said == option);
+        !has(b"close") && (head.version() == Version::HTTP_11 || has(b"keep-alive"))
+    }
 
     /// Looked up in the head, one field after the other.
     fn plain_length(head: &Response<()>) -> Option<Length> {
@@ -316,11 +336,15 @@ mod tests {
                 (answer, _) => answer.unwrap().unwrap(),
             };
             let headers = answer.head.headers();
-            prop_assert_eq!(headers, said.headers());
+            let ends = answer.length == Length::Connection;
+            prop_assert_eq!(answer.stays_open, !ends && plainly_stays_open(&said));
+            let kept = |(name, value): &(&HeaderName, &HeaderValue)| {
+                **name != CONNECTION || !["close", "keep-alive"].contains(&value.to_str().unwrap_or_default())
+            };
+            let fields = said.headers().iter().filter(kept).map(|(name, value)| (name.clone(), value.clone()));
+            prop_assert_eq!(headers, &fields.collect::<HeaderMap>());
             prop_assert_eq!((answer.fields, answer.framed), (Fields::of(headers), Framed::of(headers)));
             prop_assert_eq!(Some(answer.length), length);
-            let ends = answer.length == Length::Connection;
-            prop_assert_eq!(answer.stays_open, !ends && stays_open(answer.head.version(), headers, Fields::CONNECTION));
         }
     }
 }
