@@ -51,7 +51,8 @@ class Thread:
                 else:
                     self.calls[(at["fn"], at["cfn"])] += times
                     self.inclusive[(at["fn"], at["cfn"])] += cost
-                    if READS_CLOCK.match(at["cfn"]):
+                    # One may stand on another: `elapsed` on `now`, tokio's on that of Rust's library.
+                    if READS_CLOCK.match(at["cfn"]) and not READS_CLOCK.match(at["fn"]):
                         self.reads[owner(at["ob"], at["fl"], at["fn"], at["here"])] += times
                     times = None
             elif line.startswith("calls="):

@@ -3,7 +3,7 @@
 counted, not timed.
 
     python3 benches/counts/run.py             the counts, beside those that are kept, and whose instructions they are
-    python3 benches/counts/run.py --check     fails where one has grown by more than 5 %
+    python3 benches/counts/run.py --check     fails where one has grown: by more than 5 %, reads of the clock by one half
     python3 benches/counts/run.py --update    keeps these
 
 The real program runs under valgrind's callgrind with one worker, and answers one client on one kept connection. What the
