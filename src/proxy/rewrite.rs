@@ -75,8 +75,13 @@ pub struct Way<'a> {
 
 /// Rewrites a request's head. Its framing is hyper's to write: `length` is the body's, if that is known.
 pub fn request(headers: &mut HeaderMap, facts: &RewriteFacts<'_>, length: Option<u64>) {
+    request_beside(headers, facts, length).settle(headers);
+}
+
+/// The same with what the gateway adds beside it, as it is sent.
+pub fn request_beside(headers: &mut HeaderMap, facts: &RewriteFacts<'_>, length: Option<u64>) -> Added {
     let survey = Survey::of(headers);
-    noted_request(headers, &survey, facts, None, length).settle(headers);
+    noted_request(headers, &survey, facts, None, length)
 }
 
 /// The same for a head with this `survey`, with what is told of a `profile` besides; what the gateway adds goes beside
